@@ -1,0 +1,86 @@
+"""`canal annotate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from canal.cli.answer import Answer, Session, command, short_path
+from canal.cli.progress import watcher
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from canal.report.annotation import Annotation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "annotate", example="canal annotate --data new.h5ad --out annotated.h5ad")(annotate)
+
+
+def annotate(
+    session: Session,
+    data: Annotated[Path, typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
+    out: Annotated[Path, typer.Option(help="File to write: .h5ad (the cells with the answer) or .csv.")],
+    stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
+    types: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Answer with these types only."),
+    ] = None,
+    majority_voting: Annotated[
+        bool, typer.Option("--majority-voting", help="Give each cluster its commonest type.")
+    ] = False,
+    over_clustering: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Clusters to vote in; else they are made."),
+    ] = None,
+    key_added: Annotated[str, typer.Option(help="Begins every name that is added.")] = "canal",
+    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+) -> Answer:
+    """Say of every cell what type it is; the file of the cells stays as it is.
+
+    Written: obs[canal_cell_type], obs[canal_confidence], obsm[X_canal] and uns[canal].
+    """
+    from canal.report.annotation import check_target
+
+    annotation = session.workspace().annotate(
+        data,
+        stage=stage,
+        types=None if types is None else [t.strip() for t in types.split(",") if t.strip()],
+        majority_voting=majority_voting,
+        over_clustering=over_clustering,
+        key_added=key_added,
+        gene_key=gene_key,
+        out=check_target(out),
+        progress=watcher(session),
+    )
+    per_type = _per_type(annotation)
+    answer = {
+        "out": str(out),
+        "cells": len(annotation),
+        "per_type": per_type,
+        "mean_confidence": float(annotation.confidence.mean()) if len(annotation) else None,
+        **annotation.facts,
+    }
+    return Answer(answer, [_table(per_type), f"{len(annotation)} cells, in {short_path(out)}"])
+
+
+def _per_type(annotation: "Annotation") -> dict[str, dict[str, Any]]:
+    groups = annotation.to_frame().groupby("cell_type", observed=True)["confidence"]
+    found = groups.agg(["size", "mean"]).sort_values("size", ascending=False, kind="stable")
+    return {
+        str(name): {"cells": int(row["size"]), "mean_confidence": float(row["mean"])} for name, row in found.iterrows()
+    }
+
+
+def _table(per_type: dict[str, dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell type")
+    table.add_column("cells", justify="right")
+    table.add_column("mean confidence", justify="right")
+    for name, row in per_type.items():
+        table.add_row(name, str(row["cells"]), f"{row['mean_confidence']:.3f}")
+    return table

@@ -1,0 +1,190 @@
+"""How a command answers: JSON alone or text on stdout, everything else on stderr, 2 for what a user can mend."""
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from canal.errors import CanalError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from canal.stages.layout import Layout
+    from canal.stages.workspace import Workspace
+
+USER_ERROR = 2
+INTERRUPTED = 130
+PIPE_WIDTH = 120
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+
+
+@dataclass
+class Session:
+    """What every command is told.
+
+    Attributes
+    ----------
+    layout
+        The workspace that is meant; it need not exist.
+    explicit
+        Whether it was named with ``-C``.
+    as_json
+        Whether JSON was asked for.
+    stdout
+        Where the answer goes.
+    """
+
+    layout: "Layout"
+    explicit: bool = False
+    as_json: bool = False
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+
+    def workspace(self, *, create: bool = False) -> "Workspace":
+        """Open the workspace that is meant; ``create`` makes one of an empty folder."""
+        from canal.stages.workspace import open_workspace
+
+        return open_workspace(self.layout.root, create=create)
+
+    def print(self, answer: "Answer") -> None:
+        """Print an answer in the form that was asked for."""
+        if answer.data is None:
+            return
+        if self.as_json:
+            self.stdout.write(json.dumps(answer.data, indent=2, default=plain) + "\n")
+        else:
+            from rich.console import Console
+
+            width = None if self.stdout.isatty() else PIPE_WIDTH
+            # Names of types are text, whatever brackets and colons they have.
+            console = Console(file=self.stdout, width=width, markup=False, emoji=False, highlight=False)
+            for part in answer.parts:
+                console.print(part, soft_wrap=isinstance(part, str))
+        self.stdout.flush()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has found.
+
+    Attributes
+    ----------
+    data
+        The JSON; ``None`` where everything was printed already.
+    parts
+        The same for people: lines and tables.
+    exit_code
+        Not 0 where the answer is bad news.
+    """
+
+    data: Mapping[str, Any] | None
+    parts: "Sequence[RenderableType]" = ()
+    exit_code: int = 0
+
+
+def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Register a function as a command that has ``--json`` and an example in its help.
+
+    Parameters
+    ----------
+    app
+        Where the command belongs.
+    name
+        Its name.
+    example
+        A command line that works, shown at the end of the help.
+
+    Returns
+    -------
+    A decorator; the function takes a `Session` first and returns an `Answer`.
+    """
+
+    def register(function: Callable[..., Answer]) -> Callable[..., Answer]:
+        def run(ctx: typer.Context, as_json: bool, **options: Any) -> None:
+            session: Session = ctx.obj
+            session.as_json = as_json
+            session.stdout = claim_stdout()
+            answer = _answer(function, session, options)
+            session.print(answer)
+            raise typer.Exit(answer.exit_code)
+
+        run.__doc__ = function.__doc__
+        run.__name__ = function.__name__
+        _take_signature(run, function)
+        app.command(name, epilog=f"Example: {example}")(run)
+        return function
+
+    return register
+
+
+def claim_stdout() -> TextIO:
+    """Return stdout for the answer alone; what libraries print from now on goes to stderr.
+
+    It is not given back: what C libraries have buffered comes out when the process ends.
+    """
+    ours = sys.stdout
+    ours.flush()
+    sys.stdout = sys.stderr
+    try:
+        descriptor = ours.fileno()
+    except OSError:  # captured, in a test
+        return ours
+    kept = os.dup(descriptor)
+    os.dup2(2, descriptor)
+    return os.fdopen(kept, "w", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON knows."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def _answer(function: Callable[..., Answer], session: Session, options: Mapping[str, Any]) -> Answer:
+    try:
+        return function(session, **options)
+    except CanalError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return _failure(session, {"error": str(error), "kind": type(error).__name__}, USER_ERROR)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        return _failure(session, {"error": "stopped", "kind": "KeyboardInterrupt"}, INTERRUPTED)
+
+
+def _failure(session: Session, data: Mapping[str, Any], exit_code: int) -> Answer:
+    return Answer(data if session.as_json else {}, exit_code=exit_code)
+
+
+def _take_signature(run: Callable[..., None], function: Callable[..., Answer]) -> None:
+    """Show Typer the function's options and ``--json`` instead of ``**options``."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    shown = [
+        inspect.Parameter("ctx", keyword, annotation=typer.Context),
+        *(p.replace(kind=keyword) for p in own),
+        inspect.Parameter("as_json", keyword, annotation=Json, default=False),
+    ]
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in shown}
+
+
+def short_path(path: Path) -> str:
+    """Return a path as it is shortest to type from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd())) or "."
+    except ValueError:
+        return str(path)

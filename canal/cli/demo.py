@@ -1,0 +1,7 @@
+"""`canal demo`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""

@@ -1,0 +1,52 @@
+"""The `canal` command."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from canal.cli import annotate, bank, config, demo, doctor, evaluate, stage, ui, version, workspace
+from canal.cli.answer import Session
+from canal.stages.layout import VARIABLE, Layout
+
+NOISY = ("alembic", "mlflow", "matplotlib", "numba")
+
+app = typer.Typer(
+    name="canal",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(epilog="Example: canal demo")
+def canal(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path | None,
+        typer.Option("-C", metavar="DIR", help=f"The workspace; else {VARIABLE}, else here."),
+    ] = None,
+) -> None:
+    """Annotate cell types with a model that grows, stage by stage, and never sees old data again."""
+    ctx.obj = Session(layout=Layout.find(folder), explicit=folder is not None)
+
+
+for noun in (workspace, stage, bank, annotate, evaluate, config, demo, ui, doctor, version):
+    noun.register(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # notices of libraries, which are no concern of a user's
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    app()
+
+
+if __name__ == "__main__":
+    main()

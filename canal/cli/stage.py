@@ -1,0 +1,145 @@
+"""`canal stage`: add, list, show."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from canal.cli.answer import Answer, Session, command
+from canal.cli.progress import watcher
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from canal.stages.request import StageResult
+
+MANY = 12
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    noun = typer.Typer(no_args_is_help=True, help="Teach the model a stage, and look at stages.")
+    command(
+        noun,
+        "add",
+        example="canal stage add --data muraro.h5ad --labels cell_type --name muraro",
+    )(add)
+    command(noun, "list", example="canal stage list")(list_stages)
+    command(noun, "show", example="canal stage show 2 --json")(show)
+    app.add_typer(noun, name="stage")
+
+
+def add(
+    session: Session,
+    data: Annotated[Path, typer.Option(help="Labelled cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
+    labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the cell types.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the stage; else the file's.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Configuration, see `canal config list`.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; it is recorded.")] = None,
+    label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
+    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    strict_labels: Annotated[
+        bool, typer.Option("--strict-labels", help="Refuse new names that look like known types.")
+    ] = False,
+    drop_rare: Annotated[bool, typer.Option("--drop-rare", help="Leave out types with fewer than 2 cells.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last epoch of a run that was stopped.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Take a file that was added before.")] = False,
+) -> Answer:
+    """Learn the labelled cells of one file; the earlier files are not needed.
+
+    An empty or new folder becomes a workspace. The stage is kept whole or not at all.
+    """
+    result = session.workspace(create=True).add_stage(
+        data,
+        labels=labels,
+        name=name,
+        preset=preset,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        resume=resume,
+        again=again,
+        drop_rare=drop_rare,
+        strict_labels=strict_labels,
+        label_map=label_map,
+        gene_key=gene_key,
+        progress=watcher(session),
+    )
+    return Answer(result.to_dict(), _added(result))
+
+
+def list_stages(session: Session) -> Answer:
+    """List the stages; an asterisk marks the one that annotates."""
+    workspace = session.workspace()
+    records, champion = workspace.stages(), workspace.champion()
+    data = {"stages": records, "champion": champion, "workspace": str(workspace.root)}
+    if not records:
+        return Answer(data, ["No stage yet. Add one: canal stage add --data cells.h5ad"])
+    return Answer(data, [_list(records, champion)])
+
+
+def show(
+    session: Session,
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the stage.")],
+) -> Answer:
+    """Show everything that was kept about one stage."""
+    from rich.table import Table
+
+    record = session.workspace().stage(number)
+    data = record.model_dump(mode="json")
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in data.items():
+        if value not in (None, [], {}, ""):
+            table.add_row(key.replace("_", " "), _short(value))
+    return Answer(data, [table])
+
+
+def _added(result: "StageResult") -> list[str]:
+    after = f"on top of stage {result.parent}" if result.parent else "the first"
+    new = ", ".join(result.new_types) or "none"
+    lines = [
+        f"Stage {result.stage}, {result.name}: version {result.version}, {after}, {result.seconds:.0f} s",
+        f"  cells      {result.cells} on {result.genes} genes",
+        f"  types      {len(result.types)}; new: {new}",
+        f"  bank       {result.bank.get('size', 0)} cells",
+    ]
+    lines += [f"  {name.replace('_', ' ')}  {value:.4f}" for name, value in result.metrics.items()]
+    lines += [f"warning: {text}" for text in result.warnings]
+    if not result.champion:
+        lines.append("It is kept, but does not annotate: see the warnings.")
+    return lines
+
+
+def _list(records: Any, champion: int | None) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "name", "cells", "types", "new types", "created"):
+        table.add_column(title, justify="right" if title in {"cells", "types"} else "left")
+    for record in records:
+        mark = "*" if record.number == champion else ""
+        table.add_row(
+            f"{record.number}{mark}",
+            record.name,
+            str(record.cells),
+            str(len(record.types)),
+            _short(list(record.new_types)),
+            str(record.created)[:19],
+        )
+    return table
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_short(v)}" for k, v in list(value.items())[:MANY]) + (
+            ", ..." if len(value) > MANY else ""
+        )
+    if isinstance(value, list | tuple):
+        more = f" and {len(value) - MANY} more" if len(value) > MANY else ""
+        return ", ".join(_short(v) for v in value[:MANY]) + more
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

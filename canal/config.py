@@ -1,0 +1,204 @@
+"""Presets and overrides as frozen models; an unknown key is an error that names file and key.
+
+A preset is complete: every field of every table stands in its file. A run changes a few of them with ``--set``.
+"""
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from canal.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class GenesConfig(_Frozen):
+    """How the gene panel is chosen."""
+
+    ranking: Literal["variance", "dispersion"] = Field(description="of unit profiles; or scanpy's, as the paper")
+    per_stage: int = Field(ge=10, description="highly variable genes of a stage that enter the panel")
+    statistics: int = Field(ge=0, description="genes of a stage that enter the analytic memory")
+    min_overlap: Share = Field(description="share of the panel a file must measure")
+
+
+class CompactConfig(_Frozen):
+    """The default encoder on a CPU: a perceptron that is told which genes were measured."""
+
+    kind: Literal["compact"]
+    hidden: int = Field(ge=1)
+    dim: int = Field(ge=1, description="size of the representation")
+    dropout: Share
+
+
+class PerformerConfig(_Frozen):
+    """The paper's encoder: a Performer over gene tokens (CANAL section 2, scBERT)."""
+
+    kind: Literal["performer"]
+    dim: int = Field(ge=1)
+    depth: int = Field(ge=1)
+    heads: int = Field(ge=1)
+    dim_head: int = Field(ge=1)
+    bins: int = Field(ge=2, description="number of log2 expression bins above zero")
+    hidden: int = Field(ge=1, description="width between the convolution and the representation")
+    representation: int = Field(ge=1)
+    attention: Literal["performer", "exact"]
+    trainable: Literal["all", "paper"]
+
+
+EncoderConfig = Annotated[CompactConfig | PerformerConfig, Field(discriminator="kind")]
+
+
+class TrainingConfig(_Frozen):
+    """How a stage is trained."""
+
+    epochs: int = Field(ge=1)
+    min_steps: int = Field(ge=0, description="more epochs where a stage has so few cells that this takes them")
+    patience: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "one-cycle", "restarts"] = Field(description="restarts is the paper's")
+    weight_decay: float = Field(ge=0)
+    balance: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="a type of n cells weighs n^(1 - balance) in its stage"
+    )
+    start: Literal["previous", "fresh"] = Field(description="weights to start a later stage from")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    distillation: float = Field(ge=0, description="lambda of the paper; scaled by |old types| / |all types|")
+    gene_dropout: tuple[Share, Share] = Field(
+        description="least and most share of a training cell's genes that are hidden"
+    )
+    gene_set_masking: Share = Field(description="share of training cells shown through another file's genes")
+    precision: Literal["float32", "bfloat16", "auto"]
+
+
+class BankConfig(_Frozen):
+    """The example bank."""
+
+    size: int = Field(ge=0, description="L: cells kept in all")
+    selection: Literal["herding", "coverage", "prototype", "random"]
+
+
+class AnalyticConfig(_Frozen):
+    """The analytic memory: statistics of every type in gene space."""
+
+    enabled: bool
+    ridge: float = Field(gt=0, description="strength of the ridge, for profiles of length 1")
+    rank: int = Field(ge=0, description="directions of spread kept of each type of a stage")
+    weight: float = Field(ge=0, description="weight of its scores beside the network's probabilities")
+    pseudo_cells: int = Field(ge=0, description="cells drawn from the statistics that the network rehearses")
+    pseudo_share: Share = Field(description="share of an earlier stage's weight that pseudo-cells have beside the bank")
+
+
+class Preset(_Frozen):
+    """One complete configuration of a stage."""
+
+    name: str
+    description: str
+    genes: GenesConfig
+    encoder: EncoderConfig
+    training: TrainingConfig
+    bank: BankConfig
+    analytic: AnalyticConfig
+
+
+def shipped_presets() -> dict[str, str]:
+    """Return the text of every preset that comes with the package, by name."""
+    inside = files("canal") / "configs"
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+    found = {e.name.removesuffix(".toml"): e for e in folder.iterdir() if e.name.endswith(".toml")}
+    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+
+
+def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None = None) -> Preset:
+    """Read a named preset and apply ``key=value`` overrides.
+
+    Parameters
+    ----------
+    name
+        Name of a preset in the workspace's ``configs/`` or shipped with the package, or a path to a TOML file.
+    overrides
+        ``"table.key=value"``, the value as in TOML; a bare word is a string.
+    folder
+        The workspace's ``configs/``; its presets come before the shipped ones.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset, a key is unknown, or a value does not fit.
+    """
+    source, text = _find(name, folder)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{source} is not valid TOML: {error}. Mend the file or choose another preset."
+        raise ConfigError(message) from error
+    for override in overrides:
+        _apply(table, override)
+    return parse_preset(table, source)
+
+
+def parse_preset(table: dict[str, Any], source: str) -> Preset:
+    """Check a preset's table; ``source`` names it in the error."""
+    try:
+        return Preset.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from error
+
+
+def dump_preset(preset: Preset) -> dict[str, Any]:
+    """Return the preset as plain values, as it is written to TOML and JSON."""
+    return preset.model_dump(mode="json")
+
+
+def _find(name: str, folder: Path | None) -> tuple[str, str]:
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return str(path), path.read_text(encoding="utf-8")
+    if folder is not None and (own := folder / f"{name}.toml").is_file():
+        return str(own), own.read_text(encoding="utf-8")
+    shipped = shipped_presets()
+    if name in shipped:
+        return f"preset {name}", shipped[name]
+    own_names = {p.stem for p in folder.glob("*.toml")} if folder is not None and folder.is_dir() else set()
+    known = ", ".join(sorted(own_names | set(shipped)))
+    message = f"There is no preset {name!r}. Known presets: {known}; a path to a .toml file works too."
+    raise ConfigError(message)
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key.strip():
+        message = f"--set {override!r} is not of the form key=value, e.g. --set training.epochs=20."
+        raise ConfigError(message)
+    *parents, last = key.strip().split(".")
+    place = table
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            message = f"--set {override!r}: {parent!r} is a value, not a table of values."
+            raise ConfigError(message)
+    try:
+        place[last] = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        place[last] = value.strip()
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if part not in {"compact", "performer"})
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}")
+        elif problem["type"] == "missing":
+            lines.append(f"missing key {key!r}")
+        else:
+            lines.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
+    return f"{source} does not fit: " + "; ".join(lines) + ". `canal config show` prints every key."

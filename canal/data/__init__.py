@@ -1,0 +1,1 @@
+"""From a file of cells to checked cells on a gene panel."""

@@ -1,0 +1,207 @@
+"""Canonical gene names: upper-case symbols, with Ensembl ids where the file has them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from canal.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ENSEMBL = re.compile(r"^(ENS[A-Z]{0,6}G\d{6,})(\.\d+)?$", re.IGNORECASE)
+MOUSE_SYMBOL = re.compile(r"^[A-Z][a-z0-9.-]*[a-z][A-Za-z0-9.-]*$")
+SYMBOL_COLUMNS = (
+    "feature_name",
+    "gene_symbols",
+    "gene_symbol",
+    "gene_name",
+    "gene_names",
+    "symbol",
+    "gene_short_name",
+)
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneNames:
+    """Names of the genes of a file.
+
+    Attributes
+    ----------
+    genes, ensembl
+        Canonical name and Ensembl id (``""`` where unknown) of each gene that is kept.
+    columns
+        Its position in the file, ascending, of shape (genes,).
+    kind, key
+        ``"symbol"`` or ``"ensembl"``, and the column the names stand in (``"var_names"`` for the
+        index).
+    """
+
+    genes: tuple[str, ...]
+    ensembl: tuple[str, ...]
+    columns: np.ndarray
+    kind: Literal["symbol", "ensembl"]
+    key: str
+    warnings: tuple[str, ...] = ()
+
+
+def name_genes(
+    var: "pd.DataFrame",
+    *,
+    source: str,
+    gene_key: str | None = None,
+    weights: np.ndarray | None = None,
+) -> GeneNames:
+    """Find the gene names of a file and bring them to one spelling.
+
+    Parameters
+    ----------
+    var
+        Table of the genes.
+    gene_key
+        Column of ``var`` that holds the names; found without help where this is ``None``.
+    weights
+        Expression of each gene over some cells, of shape (genes in the file,): of several columns
+        that come to the same name the most expressed stays.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or two genes of ``var_names`` have exactly the same
+        name.
+    """
+    index = _texts(var.index)
+    _refuse_duplicates(index, source)
+    names, key = _chosen(var, index, gene_key, source)
+    ids = _ensembl_ids(var, index, names)
+    share = np.mean([ENSEMBL.match(name) is not None for name in names])
+    kind: Literal["symbol", "ensembl"] = "ensembl" if share > 0.5 else "symbol"
+    canonical = [_canonical(name) for name in names]
+    columns, collisions = _first_of_each(canonical, weights)
+    warnings = [w for w in (_mouse(names, kind, source), _collided(collisions, key, source)) if w]
+    return GeneNames(
+        genes=tuple(canonical[c] for c in columns),
+        ensembl=tuple(ids[c] for c in columns),
+        columns=np.array(columns, dtype=np.int64),
+        kind=kind,
+        key=key,
+        warnings=tuple(warnings),
+    )
+
+
+def _texts(values: "Sequence[object] | pd.Index | pd.Series") -> list[str]:
+    """Return values as text, ``""`` for what is missing."""
+    import pandas as pd
+
+    series = pd.Series(np.asarray(values, dtype=object))
+    return [str(v).strip() for v in series.where(series.notna(), "")]
+
+
+def _refuse_duplicates(index: list[str], source: str) -> None:
+    seen: set[str] = set()
+    twice = sorted({name for name in index if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+    if twice:
+        message = (
+            f"{source}: {len(twice)} gene names occur more than once in var_names: "
+            f"{', '.join(twice[:SHOWN])}. Gene names must be unique: call "
+            "adata.var_names_make_unique(), or name the genes by Ensembl id and keep the symbols "
+            "in a column."
+        )
+        raise DataError(message)
+
+
+def _chosen(var: "pd.DataFrame", index: list[str], gene_key: str | None, source: str) -> tuple[list[str], str]:
+    if gene_key not in {None, "var_names"}:
+        if gene_key not in var.columns:
+            message = (
+                f"{source} has no gene column {gene_key!r}. Columns of var: "
+                f"{', '.join(map(str, var.columns)) or 'none'}; leave --gene-key out to use "
+                "var_names."
+            )
+            raise DataError(message)
+        return _filled(_texts(var[gene_key]), index), str(gene_key)
+    if gene_key is None and _mostly(index):
+        for column in SYMBOL_COLUMNS:
+            if column in var.columns and not _mostly(names := _texts(var[column])):
+                return _filled(names, index), column
+    if gene_key is None and _numbered(index):
+        for column in SYMBOL_COLUMNS:
+            if column in var.columns:
+                return _filled(_texts(var[column]), index), column
+        message = (
+            f"{source}: var_names are row numbers ({', '.join(index[:SHOWN])}), not gene names. "
+            "Name the column of var that holds them with --gene-key; columns: "
+            f"{', '.join(map(str, var.columns)) or 'none'}."
+        )
+        raise DataError(message)
+    return index, "var_names"
+
+
+def _mostly(names: list[str]) -> bool:
+    return sum(ENSEMBL.match(name) is not None for name in names) > 0.5 * len(names)
+
+
+def _numbered(index: list[str]) -> bool:
+    return all(name.isdigit() for name in index)
+
+
+def _filled(names: list[str], index: list[str]) -> list[str]:
+    return [name if name and name.lower() != "nan" else other for name, other in zip(names, index, strict=True)]
+
+
+def _canonical(name: str) -> str:
+    match = ENSEMBL.match(name)
+    return (match.group(1) if match else name).upper()
+
+
+def _ensembl_ids(var: "pd.DataFrame", index: list[str], names: list[str]) -> list[str]:
+    candidates = [
+        index,
+        names,
+        *(_texts(var[c]) for c in var.columns if var[c].dtype.kind not in "fiub"),
+    ]
+    found = next((values for values in candidates if _mostly(values)), index)
+    return [_canonical(value) if ENSEMBL.match(value) else "" for value in found]
+
+
+def _first_of_each(canonical: list[str], weights: np.ndarray | None) -> tuple[list[int], list[str]]:
+    best: dict[str, int] = {}
+    collisions: set[str] = set()
+    for column, name in enumerate(canonical):
+        if name not in best:
+            best[name] = column
+            continue
+        collisions.add(name)
+        if weights is not None and weights[column] > weights[best[name]]:
+            best[name] = column
+    return sorted(best.values()), sorted(collisions)
+
+
+def _collided(collisions: list[str], key: str, source: str) -> str | None:
+    if not collisions:
+        return None
+    return (
+        f"{source}: {len(collisions)} gene names of {key} come to the same upper-case symbol "
+        f"({', '.join(collisions[:SHOWN])}); of each the most expressed column was kept."
+    )
+
+
+def _mouse(names: list[str], kind: str, source: str) -> str | None:
+    if kind == "ensembl":
+        if sum(name.upper().startswith("ENSMUSG") for name in names) <= 0.5 * len(names):
+            return None
+        return (
+            f"{source} names its genes by mouse Ensembl ids without symbols; they match mouse "
+            "files only. Add a column of symbols (feature_name) to match human ones."
+        )
+    if sum(MOUSE_SYMBOL.match(name) is not None for name in names) <= 0.5 * len(names):
+        return None
+    shown = ", ".join(names[:3])
+    return (
+        f"{source} holds mouse gene symbols ({shown}); they were mapped to human ones by upper "
+        "case alone, which fails for genes whose names differ between the species."
+    )

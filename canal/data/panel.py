@@ -1,0 +1,193 @@
+"""The genes that the stages so far look at, and how a file's genes fit them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from canal.errors import DataError
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneMatch:
+    """Where a file measures the genes of a panel.
+
+    Attributes
+    ----------
+    measured
+        Whether each panel gene is in the file, bool of shape (panel,).
+    columns
+        Its column in the file, -1 where it is not measured, of shape (panel,).
+    panel_genes, file_genes
+        Names on both sides.
+    """
+
+    measured: np.ndarray
+    columns: np.ndarray
+    panel_genes: tuple[str, ...]
+    file_genes: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Share of the panel that the file measures; 1 for an empty panel."""
+        return float(self.measured.mean()) if len(self.measured) else 1.0
+
+    def project(self, expression: sp.csr_matrix) -> sp.csr_matrix:
+        """Put a file's columns in the order of the panel; genes not measured are zero.
+
+        Parameters
+        ----------
+        expression
+            CSR of shape (cells, genes of the file).
+
+        Returns
+        -------
+        CSR of shape (cells, panel) with sorted indices and the same dtype.
+        """
+        cells, genes = expression.shape
+        assert genes == len(self.file_genes), (genes, len(self.file_genes))
+        place = np.full(genes, -1, dtype=np.int32)
+        place[self.columns[self.measured]] = np.flatnonzero(self.measured)
+        target = place[expression.indices]
+        kept = target >= 0
+        before = np.concatenate(([0], np.cumsum(kept)))
+        projected = sp.csr_matrix(
+            (expression.data[kept], target[kept], before[expression.indptr]),
+            shape=(cells, len(self.measured)),
+        )
+        projected.sort_indices()
+        return projected
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenePanel:
+    """The genes of the model in the order of its inputs; added at the end, never removed.
+
+    Attributes
+    ----------
+    genes, ensembl
+        Canonical name, unique, and Ensembl id of each gene, ``""`` where unknown.
+    entered
+        Number of the stage at which each gene entered.
+    """
+
+    genes: tuple[str, ...]
+    ensembl: tuple[str, ...]
+    entered: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.genes) == len(self.ensembl) == len(self.entered), "genes, ensembl and entered differ in length"
+        assert len(set(self.genes)) == len(self.genes), "gene names occur twice"
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the panel before the first stage."""
+        return cls(genes=(), ensembl=(), entered=())
+
+    def extended(self, genes: Sequence[str], ensembl: Sequence[str], stage: int) -> "GenePanel":
+        """Return the panel with those genes added that it does not hold yet, in the order given.
+
+        A gene that the panel holds without Ensembl id takes the id that is given.
+
+        Parameters
+        ----------
+        genes, ensembl
+            Of the genes to add, the same length.
+        stage
+            Number of the stage at which they enter.
+        """
+        columns = self.match(genes, ensembl).columns.tolist()
+        known = set(columns)
+        fresh = [column for column in range(len(genes)) if column not in known]
+        ids = [own or (ensembl[c] if c >= 0 else "") for own, c in zip(self.ensembl, columns, strict=True)]
+        return GenePanel(
+            genes=self.genes + tuple(genes[c] for c in fresh),
+            ensembl=(*ids, *(ensembl[c] for c in fresh)),
+            entered=self.entered + (stage,) * len(fresh),
+        )
+
+    def subset(self, positions: np.ndarray) -> "GenePanel":
+        """Return the panel of the genes at these positions, in this order."""
+        return GenePanel(
+            genes=tuple(self.genes[p] for p in positions.tolist()),
+            ensembl=tuple(self.ensembl[p] for p in positions.tolist()),
+            entered=tuple(self.entered[p] for p in positions.tolist()),
+        )
+
+    def match(self, genes: Sequence[str], ensembl: Sequence[str]) -> GeneMatch:
+        """Find the panel genes among a file's: by name first, then by Ensembl id.
+
+        Parameters
+        ----------
+        genes, ensembl
+            Of the file, the same length; a column of the file is used for one panel gene only.
+        """
+        assert len(genes) == len(ensembl), (len(genes), len(ensembl))
+        by_name = {name: column for column, name in enumerate(genes)}
+        by_id = {name: column for column, name in reversed(list(enumerate(ensembl))) if name}
+        columns = np.array([by_name.get(name, -1) for name in self.genes], dtype=np.int64)
+        used = set(columns.tolist())
+        for position in np.flatnonzero(columns < 0).tolist():
+            # A panel that grew from a file without symbols has Ensembl ids as genes.
+            column = by_id.get(self.ensembl[position] or self.genes[position], -1)
+            if column not in used:
+                columns[position] = column
+                used.add(column)
+        return GeneMatch(measured=columns >= 0, columns=columns, panel_genes=self.genes, file_genes=tuple(genes))
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Return the panel as plain values for JSON."""
+        return {
+            "genes": list(self.genes),
+            "ensembl": list(self.ensembl),
+            "entered": list(self.entered),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the panel of `to_dict`'s plain values."""
+        return cls(
+            genes=tuple(map(str, values["genes"])),
+            ensembl=tuple(map(str, values["ensembl"])),
+            entered=tuple(map(int, values["entered"])),
+        )
+
+
+def check_overlap(match: GeneMatch, floor: float, source: str) -> None:
+    """Refuse a file that measures too few genes of the panel.
+
+    Parameters
+    ----------
+    floor
+        Share of the panel that a file must measure.
+
+    Raises
+    ------
+    DataError
+        If no gene is in common, or the share is below ``floor``.
+    """
+    shared = int(match.measured.sum())
+    if not len(match.measured) or (shared and match.share >= floor):
+        return
+    there, here = ", ".join(match.panel_genes[:SHOWN]), ", ".join(match.file_genes[:SHOWN])
+    if shared == 0:
+        message = (
+            f"{source} has no gene in common with the model's {len(match.measured)} genes. The "
+            f"file's are named {here}; the model's {there}. Name the column of var that holds the "
+            "same kind of names with --gene-key, or check the species."
+        )
+        raise DataError(message)
+    message = (
+        f"{source} measures {shared} of the model's {len(match.measured)} genes "
+        f"({match.share:.1%}); expected {floor:.1%} at least. The file's are named {here}; the "
+        f"model's {there}. Use the file before its genes were filtered, name another column with "
+        "--gene-key, or lower genes.min_overlap."
+    )
+    raise DataError(message)

@@ -1,0 +1,194 @@
+"""An opened file of cells or AnnData: tables in memory, matrices read by blocks of rows."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+
+from canal.errors import DataError
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+SAMPLED_RUNS = 16
+RUN_LENGTH = 32
+
+
+class Matrix:
+    """Rows of a stored matrix of shape (cells, genes), whatever holds it.
+
+    CSR and dense matrices on disk are read a block of rows at a time. CSC cannot give its rows
+    without reading all of it, so that it is converted in memory when its first rows are asked for.
+
+    Parameters
+    ----------
+    stored
+        NumPy or SciPy matrix, HDF5 or zarr array, or AnnData's sparse matrix on disk.
+    source, where
+        Name of the file and place in it, for messages.
+    """
+
+    def __init__(self, stored: Any, source: str, where: str) -> None:
+        self._stored = stored
+        self._source, self._where = source, where
+        self.shape: tuple[int, int] = (int(stored.shape[0]), int(stored.shape[1]))
+
+    def rows(self, start: int, stop: int) -> sp.csr_matrix:
+        """Return the rows from ``start`` to ``stop`` as CSR, sorted and without stored zeros.
+
+        Raises
+        ------
+        DataError
+            If the file is damaged there.
+        """
+        self._check_kind()
+        try:
+            self._convert_columns()
+            block = self._stored[start:stop]
+            if hasattr(block, "compute"):
+                block = block.compute()
+            rows = sp.csr_matrix(block) if sp.issparse(block) else sp.csr_matrix(np.asarray(block))
+        except Exception as error:  # a damaged file makes h5py, zarr and codecs raise anything
+            message = (
+                f"{self._source}: rows {start} to {stop} of {self._where} cannot be read "
+                f"({error}). The file is damaged or was cut off: copy it again or write it anew."
+            )
+            raise DataError(message) from error
+        return _tidied(rows, shared=rows is self._stored or np.shares_memory(rows.data, _data(self._stored)))
+
+    def blocks(self, size: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Yield the position of the first row and the rows of every block, in order."""
+        for start in range(0, self.shape[0], size):
+            yield start, self.rows(start, min(start + size, self.shape[0]))
+
+    def sample(self) -> sp.csr_matrix:
+        """Return up to 512 rows, in runs spread evenly over the matrix; the same each time."""
+        n = self.shape[0]
+        if n <= SAMPLED_RUNS * RUN_LENGTH:
+            return self.rows(0, n)
+        starts = np.linspace(0, n - RUN_LENGTH, SAMPLED_RUNS).astype(int)
+        return sp.vstack([self.rows(s, s + RUN_LENGTH) for s in starts.tolist()], format="csr")
+
+    def _check_kind(self) -> None:
+        kind = np.dtype(self._stored.dtype)
+        if kind.kind not in "fiub":
+            message = (
+                f"{self._source}: {self._where} holds values of type {kind}; expected numbers. "
+                "Write raw counts there as numbers."
+            )
+            raise DataError(message)
+
+    def _convert_columns(self) -> None:
+        stored = self._stored
+        if sp.issparse(stored):
+            if stored.format != "csr":
+                self._stored = stored.tocsr()
+        elif getattr(stored, "format", None) == "csc":
+            self._stored = stored.to_memory().tocsr()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellSource:
+    """What a file of cells holds.
+
+    Attributes
+    ----------
+    source
+        The file as it was named.
+    obs, var
+        Tables of the cells and of the genes; ``raw_var`` that of the genes of ``raw``, or ``None``.
+    places
+        The matrices by place: ``"X"``, ``"raw.X"``, ``"layers['counts']"``; all of shape (cells,
+        genes of the place).
+    log_base
+        Base of the logarithm that ``uns["log1p"]`` states, or ``None`` where nothing is stated.
+    """
+
+    source: str
+    obs: "pd.DataFrame"
+    var: "pd.DataFrame"
+    raw_var: "pd.DataFrame | None" = None
+    places: Mapping[str, Matrix]
+    log_base: float | None = None
+    handles: tuple[Any, ...] = field(default=(), repr=False)
+
+    def genes_at(self, where: str) -> "pd.DataFrame":
+        """Return the table of the genes whose values stand at a place."""
+        import pandas as pd
+
+        if where != "raw.X" or self.raw_var is None:
+            return self.var
+        if not self.raw_var.index.equals(self.var.index):
+            return self.raw_var
+        more = [column for column in self.var.columns if column not in self.raw_var.columns]
+        return pd.concat([self.raw_var, self.var[more]], axis=1)  # raw.var often lacks the columns of var
+
+    def close(self) -> None:
+        """Close the file; blocks cannot be read any more."""
+        for handle in self.handles:
+            with suppress(AttributeError):  # zarr groups need no closing
+                handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def from_adata(adata: "ad.AnnData", source: str = "AnnData") -> CellSource:
+    """Look at an AnnData as a source of cells; nothing of it is changed or copied."""
+    raw = adata.raw
+    stored = {f"layers['{name}']": layer for name, layer in adata.layers.items()}
+    stored["X"] = adata.X
+    if raw is not None:
+        stored["raw.X"] = raw.X
+    return CellSource(
+        source=source,
+        obs=adata.obs,
+        var=adata.var,
+        raw_var=None if raw is None else raw.var,
+        places={w: Matrix(m, source, w) for w, m in stored.items() if m is not None and len(m.shape) == 2},
+        log_base=stated_base(adata.uns.get("log1p")),
+    )
+
+
+def stated_base(log1p: Any) -> float | None:
+    """Return the base that scanpy left in ``uns["log1p"]``.
+
+    scanpy writes ``{"base": None}`` for the natural logarithm, and older files drop the ``None``.
+    """
+    if not isinstance(log1p, Mapping):
+        return None
+    base = log1p.get("base")
+    if base is None:
+        return float(np.e)
+    try:
+        return float(np.asarray(base).item())
+    except (TypeError, ValueError):
+        return None
+
+
+def _data(stored: Any) -> np.ndarray:
+    data = getattr(stored, "data", None)
+    return data if isinstance(data, np.ndarray) else np.empty(0)
+
+
+def _tidied(rows: sp.csr_matrix, *, shared: bool) -> sp.csr_matrix:
+    if rows.has_sorted_indices and rows.has_canonical_format and rows.data.all():
+        return rows
+    if shared:  # never alter the caller's matrix
+        rows = rows.copy()
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    return rows

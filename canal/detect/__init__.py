@@ -1,0 +1,1 @@
+"""Neighbours, novelty scores and their calibration."""

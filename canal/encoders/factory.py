@@ -1,0 +1,15 @@
+"""From a configuration to its encoder."""
+
+from canal.config import CompactConfig, PerformerConfig
+from canal.encoders.compact import CompactEncoder
+from canal.encoders.contract import Encoder
+from canal.encoders.performer import PerformerEncoder
+
+
+def build_encoder(config: CompactConfig | PerformerConfig, n_genes: int) -> Encoder:
+    """Return a freshly initialised encoder; the global torch seed decides its weights."""
+    match config:
+        case CompactConfig():
+            return CompactEncoder(config, n_genes)
+        case PerformerConfig():
+            return PerformerEncoder(config, n_genes)

@@ -1,0 +1,1 @@
+"""What learns: network, example bank, analytic memory and the training of a stage."""

@@ -1,0 +1,43 @@
+"""Avalanche, imported once and with care.
+
+Avalanche imports torchvision, which on import registers fake kernels for operators of its compiled library. With the
+CPU build of torch and PyPI's torchvision that library does not load, the operators do not exist and the import fails.
+We use nothing of torchvision, so the two operators it needs by name are declared first; they are never called.
+"""
+
+import contextlib
+import io
+import warnings
+
+import torch
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_declared: list[torch.library.Library] = []  # a Library that is collected takes its operators along
+
+
+def _declare_missing_operators() -> None:
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}{_SCHEMA}")
+    _declared.append(library)
+
+
+def _torchvision_works() -> bool:
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        return False
+    return True
+
+
+with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    warnings.simplefilter("ignore")
+    if not _torchvision_works():
+        _declare_missing_operators()
+    from avalanche.benchmarks import CLExperience
+    from avalanche.core import SupervisedPlugin
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.templates import SupervisedTemplate
+
+__all__ = ["CLExperience", "EvaluationPlugin", "SupervisedPlugin", "SupervisedTemplate"]

@@ -1,0 +1,156 @@
+"""The example bank: a fixed number of cells that stand for all earlier stages.
+
+The bank is one file that holds its cells and nothing else of the data they came from.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from canal.data.panel import GenePanel
+from canal.data.pool import CellPool
+from canal.errors import RegistryError
+from canal.learn.quotas import balanced_quotas
+from canal.learn.selection import POLICIES
+from canal.seeds import numpy_generator
+
+FORMAT = 1
+
+
+def choose_examples(
+    candidates: CellPool,
+    representation: np.ndarray,
+    rows_of_types: dict[str, np.ndarray],
+    *,
+    size: int,
+    selection: str,
+    seed: int,
+) -> CellPool:
+    """Choose the new bank from the old bank and the cells of the stage.
+
+    Places are shared equally among types, and within a type among the stages its cells came with, so that a type keeps
+    the technologies it was seen in; within a stage the policy decides.
+
+    Parameters
+    ----------
+    candidates
+        Old bank and stage.
+    representation
+        The new model's representation of the candidates, (cells, D).
+    rows_of_types
+        Classifier row of each type, (D,), by its own name: the paper indexes them by position and gets another
+        type's row.
+    size
+        L, cells in all.
+    selection
+        Name of the policy.
+    seed
+        The stage's recorded seed.
+    """
+    chosen: list[np.ndarray] = []
+    quotas = balanced_quotas(dict(Counter(candidates.labels.tolist())), size)
+    for name, quota in quotas.items():
+        of_type = np.flatnonzero(candidates.labels == name)
+        chosen += _within_type(candidates, representation, of_type, rows_of_types[name], quota, selection, seed)
+    rows = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
+    return candidates.take(rows) if len(rows) else CellPool.empty()
+
+
+def _within_type(
+    pool: CellPool, rep: np.ndarray, of_type: np.ndarray, row: np.ndarray, quota: int, selection: str, seed: int
+) -> list[np.ndarray]:
+    stages = pool.stage[of_type]
+    available = {f"{stage:06d}": int(n) for stage, n in Counter(stages.tolist()).items()}
+    # A type with fewer places than stages keeps its newest stages' cells last in line: none is owed a place.
+    shares = _shares(available, quota)
+    chosen = []
+    for stage, share in shares.items():
+        there = of_type[stages == int(stage)]
+        draw = numpy_generator(seed, f"bank:{pool.labels[there[0]]}:{stage}")
+        chosen.append(there[POLICIES[selection](rep[there], share, row, draw)])
+    return chosen
+
+
+def _shares(available: dict[str, int], quota: int) -> dict[str, int]:
+    if quota >= len(available):
+        return balanced_quotas(available, quota)
+    largest = sorted(available, key=lambda s: (-available[s], s))[:quota]
+    return dict.fromkeys(largest, 1)
+
+
+def bank_contents(bank: CellPool) -> dict[str, object]:
+    """Return size, cells per type and cells per stage, as they go into the record."""
+    return {
+        "size": len(bank),
+        "per_type": dict(sorted(Counter(bank.labels.tolist()).items())),
+        "per_stage": {str(k): n for k, n in sorted(Counter(bank.stage.tolist()).items())},
+    }
+
+
+def save_bank(bank: CellPool, path: Path) -> None:
+    """Write the bank's cells to one safetensors file."""
+    strings = {
+        "format": FORMAT,
+        "panel": bank.panel.to_dict(),
+        "labels": bank.labels.tolist(),
+        "names": bank.names.tolist(),
+    }
+    csr = bank.expression
+    arrays = {
+        "data": csr.data.astype(np.float32),
+        "indices": csr.indices.astype(np.int32),
+        "indptr": csr.indptr.astype(np.int64),
+        "measured": bank.measured,
+        "source": bank.source,
+        "stage": bank.stage,
+        "strings": np.frombuffer(json.dumps(strings).encode(), dtype=np.uint8).copy(),
+    }
+    save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}, path)
+
+
+def load_bank(path: Path) -> CellPool:
+    """Read a bank.
+
+    Raises
+    ------
+    RegistryError
+        If the file is not a bank of this or an earlier version.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        message = f"{path} is not an example bank: {error}. Restore it, or roll back to an earlier stage."
+        raise RegistryError(message) from error
+    strings = json.loads(arrays["strings"].tobytes())
+    if strings["format"] > FORMAT:
+        message = f"{path} was written by a newer canal (bank format {strings['format']}); update canal to read it."
+        raise RegistryError(message)
+    panel = GenePanel.from_dict(strings["panel"])
+    n = len(strings["labels"])
+    expression = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, len(panel.genes)))
+    return CellPool(
+        panel=panel,
+        expression=expression,
+        measured=arrays["measured"],
+        source=arrays["source"],
+        stage=arrays["stage"],
+        labels=np.array(strings["labels"], dtype=object),
+        names=np.array(strings["names"], dtype=object),
+    )
+
+
+def bank_digest(bank: CellPool) -> str:
+    """Return a digest of the cells of the bank."""
+    h = hashlib.sha256()
+    for part in (bank.expression.data, bank.expression.indices, bank.expression.indptr, bank.source, bank.stage):
+        h.update(np.ascontiguousarray(part).tobytes())
+    h.update(json.dumps([bank.labels.tolist(), bank.names.tolist(), list(bank.panel.genes)]).encode())
+    return f"sha256:{h.hexdigest()}"

@@ -1,0 +1,261 @@
+"""One stage of learning: previous model, example bank and new cells in; new model and new bank out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from canal.config import PerformerConfig, Preset
+from canal.data.cells import Cells
+from canal.data.hvg import highly_variable
+from canal.data.panel import GenePanel
+from canal.data.pool import CellPool
+from canal.data.variance import rank_by_variance
+from canal.learn.annotator import Annotator, new_network, run_network
+from canal.learn.bank import choose_examples
+from canal.learn.batches import PanelCells, joined
+from canal.learn.fusion import Fusion
+from canal.learn.losses import distillation_weight
+from canal.learn.memory import AnalyticMemory
+from canal.learn.network import Network
+from canal.learn.progress import Progress
+from canal.learn.quotas import balanced_quotas
+from canal.learn.split import stratified_split
+from canal.learn.training import Distillation, TrainingData, train_network
+from canal.learn.weights import training_weights
+from canal.seeds import numpy_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedStage:
+    """What a stage learned.
+
+    Attributes
+    ----------
+    annotator
+        The new model.
+    bank
+        The new example bank.
+    held_out
+        Rows of the stage's cells that no weight was fitted to, ascending.
+    history
+        One dict of figures an epoch.
+    """
+
+    annotator: Annotator
+    bank: CellPool
+    held_out: np.ndarray
+    history: list[dict[str, float]]
+
+
+def learn_stage(
+    previous: Annotator | None,
+    bank: CellPool,
+    cells: Cells,
+    preset: Preset,
+    *,
+    stage: int,
+    seed: int,
+    progress: Progress,
+    checkpoint: tuple[Path, str] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+) -> LearnedStage:
+    """Learn from the labelled cells of one stage.
+
+    Parameters
+    ----------
+    previous
+        Model of the stage before, or ``None``.
+    bank
+        Its example bank.
+    cells
+        Labelled cells of the stage.
+    preset
+        Configuration.
+    stage, seed
+        Number of the stage and its recorded seed.
+    progress, checkpoint, on_epoch
+        As for `train_network`.
+    """
+    assert cells.labels is not None
+    types = grown_types(previous, cells.labels)
+    _check_places(preset, types)
+    panel = grown_panel(previous, cells, preset, stage)
+    train_rows, held_rows = stratified_split(
+        cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
+    )
+    pool = bank.joined(CellPool.of(cells, stage))
+    network = _start(previous, preset, len(panel), len(types), seed)
+    history = _train(
+        network, previous, pool, held_rows + len(bank), panel, types, preset,
+        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
+    )  # fmt: skip
+    columns = statistics_columns(previous, panel, cells, preset.genes.statistics)
+    fitted = Annotator(
+        preset=preset, panel=panel, types=types, network=network,
+        memory=_memory(previous, panel, cells.take(train_rows), columns, preset, stage=stage),
+        fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
+    )  # fmt: skip
+    # Calibrated on cells that neither network nor memory has seen; then the memory takes these in too.
+    fusion = _fusion(fitted, cells.take(held_rows))
+    memory = _memory(previous, panel, cells, columns, preset, stage=stage)
+    annotator = replace(fitted, memory=memory, fusion=fusion)
+    return LearnedStage(annotator=annotator, bank=_new_bank(annotator, pool, seed), held_out=held_rows, history=history)
+
+
+def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ...]:
+    """Return the known types in their order, then the new ones sorted by name."""
+    known = previous.types if previous is not None else ()
+    return known + tuple(sorted(set(labels.tolist()) - set(known)))
+
+
+def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int) -> GenePanel:
+    """Return the panel with the stage's highly variable genes added."""
+    panel = previous.panel if previous is not None else GenePanel.empty()
+    n = preset.genes.per_stage
+    columns = rank_by_variance(cells)[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
+    return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
+
+
+def _memory(
+    previous: Annotator | None, panel: GenePanel, cells: Cells, columns: np.ndarray, preset: Preset, *, stage: int
+) -> AnalyticMemory | None:
+    """Return the previous memory with some of the stage's cells."""
+    config = preset.analytic
+    if not config.enabled:
+        return None
+    before = previous.memory if previous is not None else None
+    memory = before or AnalyticMemory.empty(config.ridge)
+    return memory.with_stage(cells, columns, stage=stage, rank=config.rank)
+
+
+def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cells, n: int) -> np.ndarray:
+    """Return the columns of the stage to keep statistics of: the n most variable and all that are followed already."""
+    followed = panel.match(cells.genes, cells.ensembl).columns
+    if previous is not None and previous.memory is not None:
+        earlier = previous.memory.panel.match(cells.genes, cells.ensembl).columns
+        followed = np.concatenate([followed, earlier])
+    return np.unique(np.concatenate([rank_by_variance(cells)[:n], followed[followed >= 0]]))
+
+
+def _fusion(annotator: Annotator, held: Cells) -> Fusion:
+    assert held.labels is not None
+    reader = annotator.reader(held.genes, held.ensembl)
+    logits, _ = reader.network_outputs(held.expression)
+    scores = None if reader.solved is None else reader.solved.scores(held.expression)
+    return annotator.fusion.calibrated(logits, scores, type_index(held.labels, annotator.types))
+
+
+def _check_places(preset: Preset, types: tuple[str, ...]) -> None:
+    balanced_quotas(dict.fromkeys(types, 1), preset.bank.size)
+
+
+def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:
+    if previous is None or preset.training.start == "fresh":
+        return new_network(preset, n_genes, n_types, seed)
+    network = new_network(previous.preset, len(previous.panel), len(previous.types), seed)
+    network.load_state_dict(previous.network.state_dict())
+    network.grow(n_genes, n_types)
+    return network
+
+
+def _train(
+    network: Network,
+    previous: Annotator | None,
+    pool: CellPool,
+    stage_held_rows: np.ndarray,
+    panel: GenePanel,
+    types: tuple[str, ...],
+    preset: Preset,
+    *,
+    stage: int,
+    seed: int,
+    progress: Progress,
+    checkpoint: tuple[Path, str] | None,
+    on_epoch: Callable[[int, dict[str, float]], None],
+) -> list[dict[str, float]]:
+    held = _held_out(pool, stage_held_rows, stage, preset, seed)
+    kept = np.setdiff1d(np.arange(len(pool)), held)
+    drawn = _pseudo_cells(previous, panel, preset, seed)
+    cells, targets = on_panel(pool, panel), type_index(pool.labels, types)
+    trained = joined(cells.take(kept), on_panel(drawn, panel)) if len(drawn) else cells.take(kept)
+    data = TrainingData(
+        cells=trained,
+        types=np.concatenate([targets[kept], type_index(drawn.labels, types)]),
+        weights=_weights(previous, pool.take(kept), drawn, preset),
+        validation=cells.take(held),
+        validation_types=targets[held],
+    )
+    return train_network(
+        network, data, preset.training,
+        seed=seed, stage=stage, distillation=_distillation(previous, network, data.cells, types, preset),
+        progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+def _pseudo_cells(previous: Annotator | None, panel: GenePanel, preset: Preset, seed: int) -> CellPool:
+    if previous is None or previous.memory is None or preset.analytic.pseudo_cells == 0:
+        return CellPool.empty()
+    return previous.memory.draw(preset.analytic.pseudo_cells, panel, numpy_generator(seed, "pseudo-cells"))
+
+
+def _weights(previous: Annotator | None, pool: CellPool, drawn: CellPool, preset: Preset) -> np.ndarray:
+    counts = previous.memory.counts() if previous is not None and previous.memory is not None else {}
+    return training_weights(
+        np.concatenate([pool.stage, drawn.stage]),
+        np.concatenate([pool.labels, drawn.labels]),
+        np.concatenate([np.zeros(len(pool), dtype=bool), np.ones(len(drawn), dtype=bool)]),
+        counts,
+        balance=preset.training.balance,
+        drawn_share=preset.analytic.pseudo_share,
+    )
+
+
+def _held_out(pool: CellPool, stage_rows: np.ndarray, stage: int, preset: Preset, seed: int) -> np.ndarray:
+    """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
+    old = np.flatnonzero(pool.stage != stage)
+    if not len(old):
+        return stage_rows
+    keys = np.array([f"{s}:{t}" for s, t in zip(pool.stage[old], pool.labels[old], strict=True)])
+    _, held = stratified_split(keys, preset.training.validation_share, numpy_generator(seed, "bank validation"))
+    return np.sort(np.concatenate([old[held], stage_rows]))
+
+
+def _distillation(
+    previous: Annotator | None, network: Network, cells: PanelCells, types: tuple[str, ...], preset: Preset
+) -> Distillation | None:
+    """Represent the training cells once with the previous model, grown to the new panel."""
+    if previous is None or preset.training.distillation == 0 or preset.training.start == "fresh":
+        return None
+    weight = distillation_weight(preset.training.distillation, len(previous.types), len(types))
+    # The network as it starts is the previous model on the new panel.
+    return Distillation(previous=torch.from_numpy(run_network(network, cells)[1]), weight=weight)
+
+
+def _new_bank(annotator: Annotator, pool: CellPool, seed: int) -> CellPool:
+    config = annotator.preset.bank
+    if config.size == 0:
+        return CellPool.empty()
+    _, rep = run_network(annotator.network, on_panel(pool, annotator.panel))
+    weights = annotator.network.classifier.weight.detach().numpy()
+    rows = {name: weights[i] for i, name in enumerate(annotator.types)}
+    return choose_examples(pool, rep, rows, size=config.size, selection=config.selection, seed=seed)
+
+
+def on_panel(pool: CellPool, panel: GenePanel) -> PanelCells:
+    """Return the cells of a pool on the network's genes."""
+    values, measured = pool.on(panel)
+    return PanelCells(values=values, measured=measured, source=pool.source)
+
+
+def type_index(labels: np.ndarray, types: tuple[str, ...]) -> np.ndarray:
+    """Return the classifier index of each label, int64 (cells,)."""
+    at = {name: i for i, name in enumerate(types)}
+    return np.array([at[name] for name in labels.tolist()], dtype=np.int64)
+
+
+def needs_weights_frozen(preset: Preset) -> bool:
+    """Tell whether the preset trains only what the paper trains."""
+    return isinstance(preset.encoder, PerformerConfig) and preset.encoder.trainable == "paper"

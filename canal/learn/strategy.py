@@ -1,0 +1,127 @@
+"""A stage on Avalanche's training template.
+
+The template gives the loop and its hooks; what makes a stage a stage hangs on the hooks as plugins. Comparison
+strategies use the same class with other plugins. Nothing durable lives in Avalanche's objects: weights, bank and
+statistics are kept in our own format.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from canal.learn._avalanche import (
+    CLExperience,
+    EvaluationPlugin,
+    SupervisedPlugin,
+    SupervisedTemplate,
+)
+from canal.learn.batches import Batches
+from canal.learn.losses import classification_loss
+from canal.learn.network import Network
+
+
+class StageExperience(CLExperience):  # type: ignore[misc]
+    """The cells of one stage, as Avalanche hands them around.
+
+    Parameters
+    ----------
+    number
+        Number of the stage.
+    batches
+        Its mini-batches.
+    """
+
+    def __init__(self, number: int, batches: Batches) -> None:
+        super().__init__(number, None)
+        self.dataset = batches
+
+
+class StageStrategy(SupervisedTemplate):  # type: ignore[misc]
+    """Cross-entropy with label smoothing on the batches of a stage; plugins add the rest.
+
+    Attributes
+    ----------
+    mb_representation
+        Representation of the current batch, (B, D); plugins read it.
+
+    Parameters
+    ----------
+    network, optimizer
+        What is trained, and by what.
+    epochs
+        The most epochs.
+    label_smoothing
+        Epsilon of the target distribution.
+    plugins
+        Distillation, validation, progress, ...
+    device
+        Where to train.
+    precision
+        ``torch.bfloat16`` runs the forward pass in autocast.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        optimizer: torch.optim.Optimizer,
+        epochs: int,
+        label_smoothing: float,
+        plugins: list[SupervisedPlugin],
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(
+            model=network,
+            optimizer=optimizer,
+            train_epochs=epochs,
+            device=device,
+            plugins=plugins,
+            evaluator=EvaluationPlugin(loggers=[]),
+        )
+        self.label_smoothing = label_smoothing
+        self.precision = precision
+        self.mb_representation: Tensor | None = None
+
+    @property
+    def mb_y(self) -> Tensor:
+        """Types of the current batch, int64 (B,)."""
+        types: Tensor = self.mbatch[2]
+        return types
+
+    @property
+    def mb_rows(self) -> Tensor:
+        """Rows of the current batch among the stage's training cells, int64 (B,)."""
+        rows: Tensor = self.mbatch[4]
+        return rows
+
+    def train_dataset_adaptation(self, **_: Any) -> None:
+        """Take the batches as they are: they already hold bank and stage."""
+        self.adapted_dataset = self.experience.dataset
+
+    def make_train_dataloader(self, **_: Any) -> None:
+        """Use the batches as the loader."""
+        self.dataloader = self.adapted_dataset
+
+    def forward(self) -> Tensor:
+        """Return the logits (B, C) and keep the representation for the plugins."""
+        with self._autocast():
+            rep, logits = self.model(self.mbatch[0], self.mbatch[1])
+        self.mb_representation = rep.float()
+        result: Tensor = logits.float()
+        return result
+
+    def criterion(self) -> Tensor:
+        """Return the classification loss of the batch."""
+        return classification_loss(self.mb_output, self.mb_y, self.mbatch[3], self.label_smoothing)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def fit(self, number: int, batches: Batches) -> None:
+        """Train on one stage."""
+        self.train(StageExperience(number, batches), eval_streams=[])

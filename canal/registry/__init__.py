@@ -1,0 +1,1 @@
+"""What was kept: records, artifacts with hashes, MLflow."""

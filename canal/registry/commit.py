@@ -1,0 +1,192 @@
+"""How a stage is committed: whole, or not at all.
+
+1. A run is made in MLflow with state ``draft``: parameters, curves, data sets, files, record.
+2. THE COMMIT: one model version is created, with the record as its tag. MLflow does this in one
+   transaction. Before it the stage does not exist for anybody; from it on it does.
+3. It is settled: alias, declaration, end of the run, end of the draft; last a tag that says so.
+   Each step may be done twice; whoever opens the registry after a kill does what is left.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from canal.errors import RegistryError
+from canal.registry import snapshot as tag
+from canal.registry.artifacts import digest_bytes, digest_file, sync_tree, verify, write_whole
+from canal.registry.declaration import declaration, declaration_name
+from canal.registry.draft import StageDraft
+from canal.registry.record import StageRecord
+from canal.registry.snapshot import StoredVersion
+from canal.registry.store import MODEL_FOLDER, Store
+
+RECORD_FILE, MANIFEST_FILE = "record.json", "manifest.json"
+_TAG_LIMIT = 90_000  # characters; MLflow refuses tags of more than 100,000
+_DIGEST_LIMIT = 36  # characters of a data set's digest in MLflow
+
+
+def commit_stage(
+    store: Store, draft: StageDraft, record: StageRecord, files: Mapping[str, Path], *, promote: bool
+) -> tuple[StoredVersion, StageRecord]:
+    """Do steps 1 and 2; return the new version and its record."""
+    staging = _stage_files(draft, files)
+    digests = {name: digest_file(staging / name) for name in sorted(files)}
+    run_id = store.create_run(
+        f"{record.number:03d}-{record.name}",
+        {tag.STATE: "draft", tag.STAGE: str(record.number), tag.NAME: record.name},
+    )
+    record = record.with_fields(artifacts=digests, run_id=run_id, version=0)
+    text = record.to_json()
+    manifest = _manifest(digests, text)
+    write_whole(staging / RECORD_FILE, text.encode())
+    write_whole(staging / MANIFEST_FILE, manifest)
+    _describe_run(store, run_id, draft, record)
+    store.upload(run_id, staging)
+    _check_upload(store, run_id, json.loads(manifest) | {MANIFEST_FILE: digest_bytes(manifest)})
+    tags = _tags(record, text, manifest) | {
+        tag.DRAFT: draft.key,
+        tag.ALIAS: tag.CHAMPION if promote else tag.CANDIDATE,
+    }
+    version = store.create_version(run_id, tags, _description(record))
+    record = record.model_copy(update={"version": version})
+    return StoredVersion(version=version, run_id=run_id, tags=tags), record
+
+
+def settle(store: Store, stored: StoredVersion, record: StageRecord, declarations: Path, drafts: Path) -> None:
+    """Do step 3, or what is left of it."""
+    store.set_alias(stored.tags.get(tag.ALIAS, tag.CANDIDATE), stored.version)
+    write_declaration(record, declarations)
+    store.finish_run(stored.run_id, "committed")
+    key = stored.tags.get(tag.DRAFT)
+    if key:
+        shutil.rmtree(drafts / key, ignore_errors=True)
+    store.tag_version(stored.version, tag.SETTLED, "true")
+
+
+def write_declaration(record: StageRecord, folder: Path) -> Path:
+    """Write ``NNN-name.toml``; return its path."""
+    path = folder / declaration_name(record)
+    write_whole(path, declaration(record).encode())
+    return path
+
+
+def model_folder(store: Store, run_id: str) -> Path | None:
+    """Return the local folder of a run's files, ``None`` where a server keeps them.
+
+    It follows from where the workspace is now, not from what the database remembers.
+    """
+    if store.location.artifacts is None:
+        return None
+    return store.location.artifacts / run_id / "artifacts" / MODEL_FOLDER
+
+
+def _stage_files(draft: StageDraft, files: Mapping[str, Path]) -> Path:
+    """Put the files under their names into one folder."""
+    staging = draft.folder / ".commit"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    for name, path in files.items():
+        assert name not in {RECORD_FILE, MANIFEST_FILE}, name
+        assert re.fullmatch(r"(?!.*\.\.)[\w][\w./-]*", name), name
+        if not path.is_file():
+            message = f"{path} is missing; expected the file {name!r} of the stage. Run it again."
+            raise RegistryError(message)
+        place = staging / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, place)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(path, place)
+    return staging
+
+
+def _manifest(digests: Mapping[str, str], record_text: str) -> bytes:
+    table = dict(digests) | {RECORD_FILE: digest_bytes(record_text.encode())}
+    return (json.dumps(table, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _check_upload(store: Store, run_id: str, manifest: Mapping[str, str]) -> None:
+    """Read back what was written, and bring it to disk, before anything refers to it."""
+    folder = model_folder(store, run_id)
+    if folder is None:
+        return
+    if not folder.is_dir():
+        message = f"MLflow did not write to {folder}. Check disk and permissions, and run it again."
+        raise RegistryError(message)
+    problems = verify(folder, manifest)
+    if problems:
+        message = (
+            f"{folder} was not written as it should be: {problems[0]}. Nothing was committed. "
+            "Check the disk, and run the stage again with --resume."
+        )
+        raise RegistryError(message)
+    sync_tree(folder)
+
+
+def _describe_run(store: Store, run_id: str, draft: StageDraft, record: StageRecord) -> None:
+    params = {"seed": str(record.seed), "parent": str(record.parent or "none")}
+    store.log_params(run_id, params | flatten(record.preset))
+    curves = draft.epochs()
+    last = max(((step, ms) for _, _, ms, step in curves), default=(0, 0))
+    final = [(name, value, last[1], last[0]) for name, value in record.metrics.items()]
+    store.log_metrics(run_id, [(_metric_name(n), v, ms, s) for n, v, ms, s in curves + final])
+    if record.data:
+        inputs = [_dataset(source) for source in record.data]
+        store.log_inputs(run_id, inputs, f"stage-{record.number}-train")
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return ``{"training.epochs": "30", ...}`` of nested tables."""
+    flat: dict[str, str] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def _dataset(source: Mapping[str, Any]) -> dict[str, str]:
+    path = str(source.get("path", ""))
+    digest = str(source.get("digest", "")).removeprefix("sha256:")
+    profile = {k: source[k] for k in ("cells", "genes", "scale") if k in source}
+    return {
+        "name": Path(path).name[:500] or "cells",
+        "digest": digest[:_DIGEST_LIMIT] or "none",
+        "source": json.dumps({"uri": path}),
+        "profile": json.dumps(profile),
+    }
+
+
+def _tags(record: StageRecord, text: str, manifest: bytes) -> dict[str, str]:
+    types = json.dumps(record.types, ensure_ascii=False)
+    tags = {
+        tag.STAGE: str(record.number),
+        tag.NAME: record.name,
+        tag.PARENT: str(record.parent or ""),
+        tag.DATA_DIGEST: record.data_digest,
+        tag.TYPES: types if len(types) <= _TAG_LIMIT else str(len(record.types)),
+        tag.GENES: str(record.genes),
+        tag.RECORD_DIGEST: digest_bytes(text.encode()),
+        tag.MANIFEST_DIGEST: digest_bytes(manifest),
+    }
+    if len(text) <= _TAG_LIMIT:  # a longer one is read from its file
+        tags[tag.RECORD] = text
+    return tags
+
+
+def _description(record: StageRecord) -> str:
+    new = len(record.new_types)
+    return (
+        f"Stage {record.number} ({record.name}): {record.cells} cells, "
+        f"{len(record.types)} cell types, {new} of them new, {record.genes} genes."
+    )
+
+
+def _metric_name(name: str) -> str:
+    """Return a name that MLflow accepts."""
+    return re.sub(r"[^\w./ -]", "_", name)[:250]

@@ -1,0 +1,145 @@
+"""Whether everything that was kept is there as it was kept, and what is left over."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from canal.errors import RegistryError
+from canal.registry import snapshot as tag
+from canal.registry.artifacts import Problem, digest_bytes, verify
+from canal.registry.commit import RECORD_FILE, model_folder
+from canal.registry.declaration import declaration_name
+from canal.registry.read import expected_files, fetch, read_record
+from canal.registry.record import StageRecord
+from canal.registry.snapshot import Snapshot, StoredVersion
+from canal.registry.sqlite import check_database
+from canal.registry.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """Something that no committed stage needs.
+
+    Attributes
+    ----------
+    kind
+        ``"run"``, left by a commit that was killed, or ``"draft"``, which `--resume` could use.
+    name
+        Id of the run, key of the draft.
+    size
+        Bytes on this machine.
+    """
+
+    kind: Literal["run", "draft"]
+    name: str
+    size: int
+
+
+def find_problems(store: Store, found: Snapshot, declarations: Path, cache: Path) -> list[Problem]:
+    """Check every hash and every reference."""
+    problems = _database_problems(store)
+    if problems:
+        return problems
+    runs = store.run_states()
+    numbers = {v.stage for v in found.versions}
+    for stored in found.versions:
+        if stored.run_id not in runs:
+            problems.append(Problem(stage=stored.stage, what=f"run {stored.run_id}", kind="missing"))
+        problems += _stage_problems(store, stored, numbers, declarations, cache)
+    return problems + _alias_problems(found)
+
+
+def find_orphans(store: Store, found: Snapshot, drafts: Path) -> list[Orphan]:
+    """Return runs of killed commits and drafts; runs that canal did not make are not ours."""
+    used = {v.run_id for v in found.versions}
+    runs = [r for r, state in store.run_states().items() if state == "draft" and r not in used]
+    orphans = [Orphan(kind="run", name=r, size=_size(_run_folder(store, r))) for r in sorted(runs)]
+    folders = sorted(p for p in drafts.iterdir() if p.is_dir()) if drafts.is_dir() else []
+    return orphans + [Orphan(kind="draft", name=p.name, size=_size(p)) for p in folders]
+
+
+def remove_orphans(store: Store, orphans: Sequence[Orphan], drafts: Path) -> None:
+    """Delete what `find_orphans` named."""
+    for orphan in orphans:
+        if orphan.kind == "draft":
+            shutil.rmtree(drafts / orphan.name, ignore_errors=True)
+            continue
+        folder = _run_folder(store, orphan.name)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        store.delete_run(orphan.name)
+
+
+def _database_problems(store: Store) -> list[Problem]:
+    database = store.location.database
+    if database is None:
+        return []
+    state = check_database(database)
+    if state == "ok":
+        return []
+    return [Problem(what=str(database), kind="altered", expected="ok", found=state)]
+
+
+def _stage_problems(
+    store: Store, stored: StoredVersion, numbers: set[int], declarations: Path, cache: Path
+) -> list[Problem]:
+    text = stored.tags.get(tag.RECORD)
+    expected = stored.tags.get(tag.RECORD_DIGEST, "")
+    if text is not None and (now := digest_bytes(text.encode())) != expected:
+        return [Problem(stage=stored.stage, what="record", kind="altered", expected=expected, found=now)]
+    try:
+        record = read_record(store, stored, cache)
+    except RegistryError as error:
+        return [Problem(stage=stored.stage, what=RECORD_FILE, kind="altered", found=str(error))]
+    problems = _file_problems(store, stored, record, cache)
+    if record.parent is not None and record.parent not in numbers:
+        problems.append(Problem(what=f"parent stage {record.parent}", kind="missing"))
+    if not (declarations / declaration_name(record)).is_file():
+        path = declarations / declaration_name(record)
+        problems.append(Problem(what=str(path), kind="missing"))
+    return [_of_stage(p, stored.stage) for p in problems]
+
+
+def _file_problems(store: Store, stored: StoredVersion, record: StageRecord, cache: Path) -> list[Problem]:
+    absent = {tag.MANIFEST_DIGEST, tag.RECORD_DIGEST} - set(stored.tags)
+    if absent:
+        return [Problem(what=f"tag {name}", kind="missing") for name in sorted(absent)]
+    folder = fetch(store, stored, cache)
+    if not folder.is_dir():
+        return [Problem(what=str(folder), kind="missing")]
+    return verify(folder, expected_files(stored, record))
+
+
+def _alias_problems(found: Snapshot) -> list[Problem]:
+    versions = {v.version for v in found.versions}
+    problems = [
+        Problem(what=f"version {v} of alias {alias}", kind="missing")
+        for alias, v in found.aliases.items()
+        if alias in {tag.CHAMPION, tag.CANDIDATE} and v not in versions
+    ]
+    if versions and found.champion is None and not problems:
+        problems.append(Problem(what=f"alias {tag.CHAMPION}", kind="missing"))
+    return problems
+
+
+def _of_stage(problem: Problem, stage: int) -> Problem:
+    return Problem(
+        stage=stage,
+        what=problem.what,
+        kind=problem.kind,
+        expected=problem.expected,
+        found=problem.found,
+    )
+
+
+def _run_folder(store: Store, run_id: str) -> Path | None:
+    folder = model_folder(store, run_id)
+    return None if folder is None else folder.parents[1]
+
+
+def _size(folder: Path | None) -> int:
+    if folder is None or not folder.is_dir():
+        return 0
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

@@ -1,0 +1,88 @@
+"""From a stored version to its record and its files, each checked against its hash."""
+
+from pathlib import Path
+
+from canal.errors import RegistryError
+from canal.registry import snapshot as tag
+from canal.registry.artifacts import digest_bytes, verify
+from canal.registry.commit import MANIFEST_FILE, RECORD_FILE, model_folder
+from canal.registry.record import StageRecord, parse_record
+from canal.registry.snapshot import StoredVersion
+from canal.registry.store import Store
+
+
+def read_record(store: Store, stored: StoredVersion, cache: Path) -> StageRecord:
+    """Return the record of a version.
+
+    Raises
+    ------
+    RegistryError
+        If it is not the one that was committed.
+    """
+    source = f"The record of stage {stored.stage} in {store.location}"
+    text = stored.tags.get(tag.RECORD)
+    if text is None:  # too long for a tag
+        path = fetch(store, stored, cache) / RECORD_FILE
+        source = str(path)
+        if not path.is_file():
+            message = f"{path} is missing; expected the record of stage {stored.stage}. {_FIX}"
+            raise RegistryError(message)
+        text = path.read_text(encoding="utf-8")
+    expected, found = stored.tags.get(tag.RECORD_DIGEST), digest_bytes(text.encode())
+    if found != expected:
+        message = f"{source} was altered: expected {expected}, found {found}. {_FIX}"
+        raise RegistryError(message)
+    return parse_record(text, source).model_copy(update={"version": stored.version})
+
+
+def checked_folder(store: Store, stored: StoredVersion, record: StageRecord, cache: Path) -> Path:
+    """Return the folder with the files of a stage, after comparing every byte with its hash.
+
+    Raises
+    ------
+    RegistryError
+        If a file is missing or altered.
+    """
+    folder = fetch(store, stored, cache)
+    if not folder.is_dir():
+        message = f"{folder} is missing; expected the files of stage {stored.stage}. {_FIX}"
+        raise RegistryError(message)
+    bad = [p for p in verify(folder, expected_files(stored, record)) if p.kind != "extra"]
+    if bad:
+        first, others = bad[0], len(bad) - 1
+        more = f" (and {others} more)" if others else ""
+        found = first.found or "no file"
+        message = (
+            f"{folder / first.what} of stage {stored.stage} is {first.kind}{more}: "
+            f"expected {first.expected}, found {found}. {_FIX}"
+        )
+        raise RegistryError(message)
+    return folder
+
+
+def expected_files(stored: StoredVersion, record: StageRecord) -> dict[str, str]:
+    """Return the digest of every file that belongs to a stage, by name."""
+    return dict(record.artifacts) | {
+        RECORD_FILE: stored.tags[tag.RECORD_DIGEST],
+        MANIFEST_FILE: stored.tags[tag.MANIFEST_DIGEST],
+    }
+
+
+def fetch(store: Store, stored: StoredVersion, cache: Path) -> Path:
+    """Return the local folder of a version's files, downloaded from a server where need be."""
+    folder = model_folder(store, stored.run_id)
+    if folder is not None:
+        return folder
+    place = cache / stored.run_id
+    if not place.is_dir():
+        new = cache / f".{stored.run_id}.new"
+        new.mkdir(parents=True, exist_ok=True)
+        store.download(stored.run_id, new)
+        new.replace(place)
+    return place / "model"
+
+
+_FIX = (
+    "Put it back from a backup, or use another stage with --stage N; "
+    "`canal registry verify` names everything that is damaged."
+)

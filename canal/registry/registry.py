@@ -1,0 +1,279 @@
+"""The registry of a workspace: what every other part of canal sees of it."""
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from canal.errors import RegistryError
+from canal.registry import snapshot as tag
+from canal.registry.artifacts import Problem
+from canal.registry.commit import commit_stage, settle, write_declaration
+from canal.registry.create import close_database, create_database, is_local_registry
+from canal.registry.draft import StageDraft
+from canal.registry.health import Orphan, find_orphans, find_problems, remove_orphans
+from canal.registry.location import RegistryLocation
+from canal.registry.lock import WriterLock
+from canal.registry.read import checked_folder, read_record
+from canal.registry.record import StageRecord
+from canal.registry.snapshot import StoredVersion
+from canal.registry.sqlite import move_artifacts
+from canal.registry.store import Store
+
+TIMEOUT = 600.0  # seconds that a writer waits for another one
+
+_log = logging.getLogger("canal.registry")
+
+
+class Registry:
+    """The committed stages of a workspace.
+
+    Reading needs no MLflow and no lock. Everything that writes goes through `writing`.
+
+    Parameters
+    ----------
+    root
+        The workspace's ``registry/``.
+    store
+        Database and artifacts.
+    declarations
+        Folder of the readable declarations, ``stages/``.
+    """
+
+    def __init__(self, root: Path, store: Store, declarations: Path) -> None:
+        self.root, self.declarations = root, declarations
+        self._store = store
+        self._lock = WriterLock(root / "lock")
+        self._drafts, self._cache = root / "drafts", root / "cache"
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        name: str,
+        *,
+        create: bool = False,
+        uri: str | None = None,
+        declarations: Path | None = None,
+    ) -> "Registry":
+        """Open the registry of a workspace, and finish what a killed process left half done.
+
+        Parameters
+        ----------
+        root
+            The workspace's ``registry/``.
+        name
+            Name of the registered model.
+        create
+            Make the registry where there is none.
+        uri
+            Address of a server; the folder's own database by default.
+        declarations
+            Folder of the readable declarations; ``stages/`` beside ``root`` by default.
+
+        Raises
+        ------
+        RegistryError
+            If there is none, its database is missing or altered, or it has no such model.
+        """
+        root = Path(root).absolute()
+        store = Store(RegistryLocation.of(root, uri), name)
+        registry = cls(root, store, declarations or root.parent / "stages")
+        if create:
+            registry._create()
+        elif uri is None and not registry._has_anything():
+            message = f"{root} has no registry yet. `canal stage add` makes one."
+            raise RegistryError(message)
+        if store.snapshot().unsettled:
+            with contextlib.suppress(RegistryError), registry.writing(timeout=0):
+                pass  # a live writer, or one who may write, will settle it
+        return registry
+
+    @staticmethod
+    def exists(root: Path) -> bool:
+        """Tell whether a folder holds a local registry."""
+        return is_local_registry(Path(root))
+
+    @property
+    def name(self) -> str:
+        """Name of the registered model."""
+        return self._store.name
+
+    @property
+    def uri(self) -> str:
+        """Address that MLflow's own tools take, e.g. ``mlflow ui --backend-store-uri``."""
+        return self._store.location.uri
+
+    def records(self) -> list[StageRecord]:
+        """Return the records of all committed stages, by number."""
+        found = self._store.snapshot().versions
+        return [read_record(self._store, stored, self._cache) for stored in found]
+
+    def champion(self) -> int | None:
+        """Return the number of the stage in use, ``None`` before the first."""
+        return self._store.snapshot().champion
+
+    def record(self, number: int | None = None) -> StageRecord:
+        """Return the record of a stage; of the champion by default.
+
+        Raises
+        ------
+        RegistryError
+            If there is no such stage.
+        """
+        return read_record(self._store, self._version(number), self._cache)
+
+    def artifacts(self, record: StageRecord) -> Path:
+        """Return the folder with the files of a stage, every byte compared with its hash.
+
+        Raises
+        ------
+        RegistryError
+            If a file is missing or altered.
+        """
+        stored = self._version(record.number)
+        return checked_folder(self._store, stored, record, self._cache)
+
+    @contextmanager
+    def writing(self, timeout: float = TIMEOUT, notify: Callable[[str], None] = _log.warning) -> Iterator["Registry"]:
+        """Be the only writer of this workspace; what a killed one left is finished first.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait for another writer.
+        notify
+            Told who it is, once, before waiting.
+
+        Raises
+        ------
+        RegistryError
+            If another process still writes after that time.
+        """
+        outermost = not self._lock.held
+        self._lock.acquire(timeout, notify)
+        try:
+            if outermost:
+                self.recover()
+            yield self
+        finally:
+            self._lock.release()
+
+    def draft(self, key: str) -> StageDraft:
+        """Return the working folder of a stage in progress; the same key finds it again."""
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key), key
+        return StageDraft(self._drafts / key, key, self._commit)
+
+    def set_champion(self, number: int) -> StageRecord:
+        """Let `annotate` use this stage."""
+        with self.writing():
+            stored = self._version(number)
+            self._store.set_alias(tag.CHAMPION, stored.version)
+            return self.record(number)
+
+    def declare(self, number: int) -> Path:
+        """Write the readable declaration of a stage anew; return its path."""
+        return write_declaration(self.record(number), self.declarations)
+
+    def recover(self) -> list[int]:
+        """Finish what killed processes left; return the numbers of the stages concerned."""
+        with self.writing() if not self._lock.held else contextlib.nullcontext():
+            location = self._store.location
+            if location.database is not None and location.artifact_uri is not None:
+                move_artifacts(location.database, self.name, location.artifact_uri)
+            unsettled = self._store.snapshot().unsettled
+            for stored in unsettled:
+                record = read_record(self._store, stored, self._cache)
+                settle(self._store, stored, record, self.declarations, self._drafts)
+        return [stored.stage for stored in unsettled]
+
+    def verify(self) -> list[Problem]:
+        """Check every hash and every reference; return what is wrong."""
+        found = self._store.snapshot()
+        return find_problems(self._store, found, self.declarations, self._cache)
+
+    def orphans(self) -> list[Orphan]:
+        """Return what killed processes left and no stage needs."""
+        return find_orphans(self._store, self._store.snapshot(), self._drafts)
+
+    def collect_garbage(self, *, keep_drafts: bool = False) -> list[Orphan]:
+        """Delete the orphans; return them. Drafts are what `--resume` goes on from."""
+        with self.writing():
+            orphans = [o for o in self.orphans() if not (keep_drafts and o.kind == "draft")]
+            remove_orphans(self._store, orphans, self._drafts)
+        return orphans
+
+    def close(self) -> None:
+        """Close the connections to the database, if there are any."""
+        if "client" in self._store.__dict__ and self._store.location.database is not None:
+            close_database(self._store.location)
+
+    def _commit(
+        self,
+        draft: StageDraft,
+        record: StageRecord,
+        files: Mapping[str, Path],
+        declarations: Path | None,
+        *,
+        promote: bool,
+    ) -> StageRecord:
+        with self.writing():
+            self._check_place(record)
+            stored, record = commit_stage(self._store, draft, record, files, promote=promote)
+            settle(self._store, stored, record, declarations or self.declarations, self._drafts)
+        return record
+
+    def _check_place(self, record: StageRecord) -> None:
+        numbers = {v.stage for v in self._store.snapshot().versions}
+        if record.number in numbers:
+            message = (
+                f"Stage {record.number} exists already; the next number is {max(numbers) + 1}. "
+                "Somebody else added a stage meanwhile: run this again."
+            )
+            raise RegistryError(message)
+        if record.parent is not None and record.parent not in numbers:
+            message = (
+                f"Stage {record.number} starts from stage {record.parent}, which does not exist; "
+                f"there are {sorted(numbers) or 'none'}. Run this again."
+            )
+            raise RegistryError(message)
+
+    def _version(self, number: int | None) -> StoredVersion:
+        found = self._store.snapshot()
+        wanted = found.champion if number is None else number
+        for stored in found.versions:
+            if stored.stage == wanted:
+                return stored
+        known = ", ".join(str(v.stage) for v in found.versions)
+        if not known:
+            message = "There is no stage yet. Add one: canal stage add --data FILE."
+        elif number is None:
+            message = f"No stage is in use. Choose one of {known}: canal stage promote N."
+        else:
+            message = f"There is no stage {number}. Stages: {known}."
+        raise RegistryError(message)
+
+    def _create(self) -> None:
+        """Make the registry if there is none."""
+        location = self._store.location
+        if location.database is None:
+            self._store.make_model()
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        if location.database.is_file():
+            return
+        self._lock.acquire(TIMEOUT, _log.warning)
+        try:
+            if not location.database.is_file():
+                create_database(location, self.name)
+        finally:
+            self._lock.release()
+
+    def _has_anything(self) -> bool:
+        """Tell whether there is or was a registry; one without its database is an error later."""
+        location = self._store.location
+        assert location.database is not None
+        assert location.artifacts is not None
+        return location.database.is_file() or location.artifacts.is_dir()

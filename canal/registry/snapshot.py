@@ -1,0 +1,70 @@
+"""What the registry holds at one moment, as plain values, whoever read it."""
+
+from dataclasses import dataclass, field
+
+STAGE, NAME, PARENT = "canal.stage", "canal.name", "canal.parent"
+TYPES, GENES, DATA_DIGEST = "canal.types", "canal.genes", "canal.data_digest"
+RECORD, RECORD_DIGEST = "canal.record", "canal.record_digest"
+MANIFEST_DIGEST = "canal.manifest_digest"
+ALIAS, SETTLED, DRAFT, STATE = "canal.alias", "canal.settled", "canal.draft", "canal.state"
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredVersion:
+    """One version of the registered model: one committed stage."""
+
+    version: int
+    run_id: str
+    tags: dict[str, str]
+
+    @property
+    def stage(self) -> int:
+        """Number of the stage."""
+        return int(self.tags[STAGE])
+
+    @property
+    def settled(self) -> bool:
+        """Tell whether everything that follows the commit was done, too."""
+        return SETTLED in self.tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The committed stages, by number, and which aliases point where.
+
+    Attributes
+    ----------
+    versions
+        Those that canal committed, ascending by stage; others in the same model are left out.
+    aliases
+        Version of each alias.
+    """
+
+    versions: list[StoredVersion] = field(default_factory=list)
+    aliases: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, versions: list[StoredVersion], aliases: dict[str, int]) -> "Snapshot":
+        """Keep what canal committed, in order."""
+        ours = [v for v in versions if v.tags.get(STAGE, "").isdecimal()]
+        return cls(versions=sorted(ours, key=lambda v: (v.stage, v.version)), aliases=aliases)
+
+    @property
+    def unsettled(self) -> list[StoredVersion]:
+        """Stages that were committed by a process that was killed right after."""
+        return [v for v in self.versions if not v.settled]
+
+    @property
+    def champion(self) -> int | None:
+        """Number of the stage in use.
+
+        A stage that was committed as champion is it from its commit on, even where the process was
+        killed before the alias was moved.
+        """
+        pending = [v for v in self.unsettled if v.tags.get(ALIAS) == CHAMPION]
+        if pending:
+            return pending[-1].stage
+        by_version = {v.version: v.stage for v in self.versions}
+        return by_version.get(self.aliases.get(CHAMPION, -1))

@@ -1,0 +1,211 @@
+"""MLflow behind a few calls: tracking and model registry at explicit addresses, and no chatter.
+
+This is the only module that imports MLflow, and it does so when the first call needs it.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from canal.errors import RegistryError
+from canal.registry.location import RegistryLocation
+from canal.registry.snapshot import STATE, Snapshot, StoredVersion
+from canal.registry.sqlite import no_model, read_snapshot
+
+MODEL_FOLDER = "model"  # of the files of a stage, inside the artifacts of its run
+
+# Before the import: no network beside the registry's own, nothing on stdout, nothing pickled.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_PAGE = 200
+_BATCH = 100  # parameters a call; MLflow's limit
+_METRICS_BATCH = 500  # metrics a call; its limit is 1000
+
+
+def import_mlflow() -> Any:
+    """Import MLflow quietly."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return mlflow
+
+
+class Store:
+    """The registered model of a workspace and the runs of its experiment.
+
+    Parameters
+    ----------
+    location
+        Where the registry is.
+    name
+        Name of the registered model and of the experiment.
+    """
+
+    def __init__(self, location: RegistryLocation, name: str) -> None:
+        self.location, self.name = location, name
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client for this registry; no global address is read or set."""
+        import_mlflow()
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self.location.uri, registry_uri=self.location.uri)
+
+    def snapshot(self) -> Snapshot:
+        """Return what is committed: by SQL where the database is a local file, else by MLflow."""
+        if self.location.database is not None:
+            found = read_snapshot(self.location.database, self.name)
+            if found is not None:
+                return found
+        return self.snapshot_by_mlflow()
+
+    def snapshot_by_mlflow(self) -> Snapshot:
+        """Return what is committed as MLflow tells it."""
+        with self._told():
+            models = self.client.search_registered_models(filter_string=f"name = '{self.name}'")
+            if not models:
+                names = [m.name for m in self.client.search_registered_models()]
+                raise RegistryError(no_model(str(self.location), self.name, names))
+            found = _pages(self.client.search_model_versions, f"name = '{self.name}'")
+            versions = [StoredVersion(version=int(v.version), run_id=v.run_id, tags=dict(v.tags)) for v in found]
+            aliases = {alias: int(v) for alias, v in models[0].aliases.items()}
+        return Snapshot.of(versions, aliases)
+
+    def make_model(self) -> None:
+        """Make experiment and registered model where they are missing."""
+        with self._told():
+            if self.client.get_experiment_by_name(self.name) is None:
+                self.client.create_experiment(self.name, artifact_location=self.location.artifact_uri)
+            if not self.client.search_registered_models(filter_string=f"name = '{self.name}'"):
+                self.client.create_registered_model(self.name)
+
+    def create_run(self, run_name: str, tags: Mapping[str, str]) -> str:
+        """Begin a run; return its id."""
+        with self._told():
+            experiment = self.client.get_experiment_by_name(self.name)
+            run = self.client.create_run(experiment.experiment_id, run_name=run_name, tags=dict(tags))
+            return str(run.info.run_id)
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Write the parameters of a run."""
+        from mlflow.entities import Param
+
+        with self._told():
+            found = [Param(key, value) for key, value in params.items()]
+            for start in range(0, len(found), _BATCH):
+                self.client.log_batch(run_id, params=found[start : start + _BATCH])
+
+    def log_metrics(self, run_id: str, metrics: Sequence[tuple[str, float, int, int]]) -> None:
+        """Write figures of a run: name, value, time in ms, step."""
+        from mlflow.entities import Metric
+
+        with self._told():
+            found = [Metric(*metric) for metric in metrics]
+            for start in range(0, len(found), _METRICS_BATCH):
+                self.client.log_batch(run_id, metrics=found[start : start + _METRICS_BATCH])
+
+    def log_inputs(self, run_id: str, inputs: Sequence[Mapping[str, str]], context: str) -> None:
+        """Write which data sets a run read: name, digest, source, profile; never the cells."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        tags = [InputTag("mlflow.data.context", context)]
+        with self._told():
+            datasets = [DatasetInput(Dataset(source_type="local", **i), tags) for i in inputs]
+            self.client.log_inputs(run_id, datasets=datasets)
+
+    def upload(self, run_id: str, folder: Path) -> None:
+        """Write all files of a folder to the artifacts of a run."""
+        with self._told():
+            self.client.log_artifacts(run_id, str(folder), MODEL_FOLDER)
+
+    def download(self, run_id: str, folder: Path) -> Path:
+        """Fetch the files of a run from a server; return their folder."""
+        with self._told():
+            return Path(self.client.download_artifacts(run_id, MODEL_FOLDER, str(folder)))
+
+    def create_version(self, run_id: str, tags: Mapping[str, str], description: str) -> int:
+        """Register the files of a run as the next version: the commit."""
+        with self._told():
+            version = self.client.create_model_version(
+                self.name,
+                source=f"runs:/{run_id}/{MODEL_FOLDER}",
+                run_id=run_id,
+                tags=dict(tags),
+                description=description,
+            )
+            return int(version.version)
+
+    def tag_version(self, version: int, key: str, value: str) -> None:
+        """Set a tag of a version."""
+        with self._told():
+            self.client.set_model_version_tag(self.name, str(version), key, value)
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Let an alias point to a version."""
+        with self._told():
+            self.client.set_registered_model_alias(self.name, alias, str(version))
+
+    def finish_run(self, run_id: str, state: str) -> None:
+        """End a run; ending it twice does no harm."""
+        with self._told():
+            self.client.set_tag(run_id, STATE, state)
+            self.client.set_terminated(run_id, "FINISHED")
+
+    def run_states(self) -> dict[str, str | None]:
+        """Return canal's state of every run of the experiment that is not deleted."""
+        with self._told():
+            experiment = self.client.get_experiment_by_name(self.name)
+            if experiment is None:
+                return {}
+            runs = _pages(self.client.search_runs, experiment_ids=[experiment.experiment_id])
+            return {run.info.run_id: run.data.tags.get(STATE) for run in runs}
+
+    def delete_run(self, run_id: str) -> None:
+        """Mark a run as deleted."""
+        with self._told():
+            self.client.delete_run(run_id)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what MLflow raises into one message."""
+        import_mlflow()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            message = f"The registry {self.location} refused: {_first_line(error)}."
+            if "out-of-date database schema" in str(error):
+                message += (
+                    f" It was made by an older MLflow: back it up, then run `mlflow db upgrade {self.location.uri}`."
+                )
+            raise RegistryError(message) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _pages(search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(*args, max_results=_PAGE, page_token=token, **kwargs)
+        yield from page
+        token = page.token
+        if not token:
+            return

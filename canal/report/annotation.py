@@ -1,0 +1,207 @@
+"""What the model said of some cells, and how it is written beside the cells themselves."""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from canal.errors import DataError
+from canal.report.h5ad import can_be_added_to, copy_and_add
+from canal.report.naming import check_names_free, storable
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+KEY = "canal"
+TARGETS = (".h5ad", ".csv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """The answer for some cells.
+
+    Attributes
+    ----------
+    cell_names
+        Names of the cells in the order of their file, of shape (cells,).
+    cell_type
+        Type of each cell, of shape (cells,).
+    confidence
+        Probability of that type, in [0, 1], of shape (cells,).
+    representation
+        Position of each cell, float32 of shape (cells, D).
+    facts
+        Model, stage, digest and gene overlap; plain values.
+    columns
+        Further columns by name, each of shape (cells,), such as the answer before majority voting.
+    """
+
+    cell_names: np.ndarray
+    cell_type: np.ndarray
+    confidence: np.ndarray
+    representation: np.ndarray
+    facts: Mapping[str, Any]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.cell_names)
+        parts = {"cell_type": self.cell_type, "confidence": self.confidence, **self.columns}
+        for name, values in parts.items():
+            assert values.shape == (n,), (name, values.shape, n)
+        assert self.representation.shape[:1] == (n,), (self.representation.shape, n)
+
+    def __len__(self) -> int:
+        return len(self.cell_names)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a table with one row a cell.
+
+        Its columns are ``cell_type`` (categorical), ``confidence`` (float32) and the further ones.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(index=pd.Index(self.cell_names.astype(object), name="cell"))
+        frame["cell_type"] = pd.Categorical(self.cell_type.astype(object))
+        frame["confidence"] = self.confidence.astype(np.float32)
+        for name, values in self.columns.items():
+            text = values.dtype.kind in "OUS"
+            frame[name] = pd.Categorical(values.astype(object)) if text else values
+        return frame
+
+    def to_adata(self, adata: "ad.AnnData", *, key: str = KEY, copy: bool = True) -> "ad.AnnData":
+        """Add the answer to the AnnData that was annotated.
+
+        Parameters
+        ----------
+        adata
+            The cells, in the same order.
+        key
+            Begins every name that is added: ``obs[key_cell_type]``, ``obs[key_confidence]``,
+            ``obsm[X_key]``, ``uns[key]``.
+        copy
+            Return a copy and leave ``adata`` as it is.
+
+        Raises
+        ------
+        DataError
+            If these are other cells, or a name is taken by something that canal did not write.
+        """
+        if not np.array_equal(adata.obs_names.to_numpy(str), self.cell_names.astype(str)):
+            message = (
+                f"The annotation is of {len(self)} cells; the AnnData has {adata.n_obs}, or other "
+                "names or another order. Give the AnnData that was annotated."
+            )
+            raise DataError(message)
+        frame = self.to_frame()
+        check_names_free(frame.columns, key, obs=adata.obs.columns, obsm=adata.obsm, uns=adata.uns)
+        adata = adata.copy() if copy else adata
+        for name in frame.columns:
+            adata.obs[f"{key}_{name}"] = frame[name].array
+        adata.obsm[f"X_{key}"] = self.representation
+        adata.uns[key] = storable(self.facts)
+        return adata
+
+
+def check_target(out: Path) -> Path:
+    """Return where an annotation is to be written, if it can be.
+
+    Raises
+    ------
+    DataError
+        If the ending is none of ours or there is no such folder.
+    """
+    out = Path(out)
+    if out.suffix not in TARGETS:
+        message = f"{out} does not end in .h5ad or .csv, and an annotation is one of these."
+    elif not out.parent.is_dir():
+        message = f"There is no folder {out.parent} for {out.name}. Make it, or name another."
+    elif out.is_dir():
+        message = f"{out} is a folder; the annotation is one file. Name a file."
+    else:
+        return out
+    raise DataError(message)
+
+
+def write_annotation(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:
+    """Write an annotation as the ending of ``out`` says: a copy of the cells with it, or a CSV.
+
+    Raises
+    ------
+    DataError
+        As `check_target` and `write_h5ad`.
+    """
+    if check_target(out).suffix == ".csv":
+        write_csv(annotation, out)
+    else:
+        write_h5ad(source, annotation, out, key)
+
+
+def write_csv(annotation: Annotation, out: Path) -> None:
+    """Write the columns ``cell``, ``cell_type``, ``confidence`` and any further ones."""
+    _write_whole(Path(out), annotation.to_frame().to_csv)
+
+
+def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:
+    """Write the cells with their annotation as h5ad.
+
+    An h5ad file is copied byte for byte and added to, so that nothing of it is lost and memory
+    stays flat whatever its size; anything else is written by AnnData.
+
+    Parameters
+    ----------
+    source
+        The file or AnnData that was annotated.
+    annotation
+        The answer for all its cells, in its order.
+    out
+        The file to write; it is there whole or not at all, and may be the source itself.
+    key
+        Begins every name that is added.
+
+    Raises
+    ------
+    DataError
+        If a name is taken by something that canal did not write, or the file cannot be written.
+    """
+    if isinstance(source, str | Path) and can_be_added_to(Path(source)):
+        add = partial(
+            copy_and_add,
+            Path(source),
+            columns=annotation.to_frame(),
+            representation=annotation.representation,
+            facts=annotation.facts,
+            key=key,
+        )
+        _write_whole(Path(out), add)
+        return
+    annotated = _annotated(source, annotation, key)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
+        _write_whole(Path(out), annotated.write_h5ad)
+
+
+def _annotated(source: "Path | str | ad.AnnData", annotation: Annotation, key: str) -> "ad.AnnData":
+    from canal.data.read import read_adata
+
+    if isinstance(source, str | Path):
+        return annotation.to_adata(read_adata(source), key=key, copy=False)
+    return annotation.to_adata(source, key=key)
+
+
+def _write_whole(out: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target, then move: a file that is there is whole."""
+    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    try:
+        write(temporary)
+        temporary.replace(out)
+    except OSError as error:
+        message = f"{out} cannot be written: {error}. Check the free space and your rights there."
+        raise DataError(message) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Use-cases: what happens at a stage."""

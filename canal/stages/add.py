@@ -1,0 +1,224 @@
+"""`canal stage add`: from a file of labelled cells to a committed stage."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canal.config import Preset, dump_preset, load_preset
+from canal.data.cells import Cells
+from canal.data.check import check_adata, read_cells
+from canal.data.label_names import LabelWarning, called_known, similar_names
+from canal.data.panel import check_overlap
+from canal.data.pool import CellPool
+from canal.errors import StageError
+from canal.learn.annotator import Annotator, load_annotator, save_annotator
+from canal.learn.bank import bank_contents, bank_digest, load_bank, save_bank
+from canal.learn.progress import Progress, Silent
+from canal.learn.stage import LearnedStage, learn_stage
+from canal.registry.record import StageRecord
+from canal.registry.registry import Registry
+from canal.stages.layout import Layout
+from canal.stages.metrics import score
+from canal.stages.request import StageRequest, StageResult
+
+
+def add_stage(layout: Layout, request: StageRequest, progress: Progress | None = None) -> StageResult:
+    """Learn a stage and commit it whole, or change nothing.
+
+    Parameters
+    ----------
+    layout
+        The workspace; it is made where there is none.
+    request
+        What to learn, and how.
+    progress
+        Told how far the training is.
+
+    Raises
+    ------
+    ConfigError, DataError, StageError, RegistryError
+        If the preset, the file, the request or the registry does not allow it; nothing is written then.
+    """
+    begin = time.monotonic()
+    preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
+    first = not layout.has_registry()
+    cells = _read(request, require_two=first)
+    layout = Layout.init(layout.root)
+    with Registry.open(layout.registry, layout.settings.name, create=True).writing() as registry:
+        records = registry.records()
+        champion = registry.champion()
+        parent = registry.record(champion) if champion is not None else None
+        _refuse_again(request, cells, records)
+        previous, bank = open_stage(registry, parent)
+        number = max((r.number for r in records), default=0) + 1
+        overlap = _check_genes(previous, cells, preset)
+        label_warnings = _check_labels(request, previous, cells)
+        key = _key(cells, preset, request, parent)
+        draft = registry.draft(key)
+        if not request.resume:
+            draft.clear()
+        learned = learn_stage(
+            previous, bank, cells, preset,
+            stage=number, seed=request.seed, progress=progress or Silent(),
+            checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch,
+        )  # fmt: skip
+        record = _record(number, request, preset, cells, parent, learned, label_warnings, time.monotonic() - begin)
+        files = _write(learned, draft.folder)
+        committed = draft.commit(record, files, layout.stages)
+        champion = registry.champion()
+    return _result(committed, overlap, cells, champion)
+
+
+def open_stage(registry: Registry, record: StageRecord | None) -> tuple[Annotator | None, CellPool]:
+    """Return model and bank of a stage; no model and an empty bank where there is no stage yet."""
+    if record is None:
+        return None, CellPool.empty()
+    folder = registry.artifacts(record)
+    bank = folder / "bank.safetensors"
+    return load_annotator(folder), load_bank(bank) if bank.is_file() else CellPool.empty()
+
+
+def _read(request: StageRequest, *, require_two: bool) -> Cells:
+    options: dict[str, Any] = {
+        "labels": request.labels,
+        "label_map": request.label_map,
+        "gene_key": request.gene_key,
+        "drop_rare": request.drop_rare,
+        "require_two": require_two,
+    }
+    if isinstance(request.data, str | Path):
+        return read_cells(request.data, **options)
+    return check_adata(request.data, **options)
+
+
+def _refuse_again(request: StageRequest, cells: Cells, records: list[StageRecord]) -> None:
+    for record in records:
+        if cells.report.digest in {source.get("digest") for source in record.data} and not request.again:
+            message = (
+                f"{cells.report.path} holds the cells of stage {record.number} ({record.name}): the same content was "
+                "added before. Choose another file, or add it once more with --again."
+            )
+            raise StageError(message)
+
+
+def _check_genes(previous: Annotator | None, cells: Cells, preset: Preset) -> dict[str, Any]:
+    if previous is None:
+        return {"panel_genes": 0, "measured": 0, "share": 1.0}
+    match = previous.panel.match(cells.genes, cells.ensembl)
+    check_overlap(match, preset.genes.min_overlap, cells.report.path)
+    return {
+        "panel_genes": len(previous.panel),
+        "measured": int(match.measured.sum()),
+        "share": round(match.share, 4),
+    }
+
+
+def _check_labels(request: StageRequest, previous: Annotator | None, cells: Cells) -> list[LabelWarning]:
+    if previous is None or cells.labels is None:
+        return []
+    known = previous.types
+    new = sorted(set(cells.labels.tolist()) - set(known))
+    found = similar_names(new, known)
+    rows = np.flatnonzero(np.isin(cells.labels, new))
+    if len(rows):
+        predicted = previous.reader(cells.genes, cells.ensembl).predict(cells.expression[rows])
+        names = np.array(known, dtype=object)[predicted.probabilities.argmax(axis=1)]
+        found += called_known(cells.labels[rows], names, known)
+    if found and request.strict_labels:
+        message = " ".join(w.message for w in found) + " Refused because of --strict-labels."
+        raise StageError(message)
+    return found
+
+
+def _key(cells: Cells, preset: Preset, request: StageRequest, parent: StageRecord | None) -> str:
+    """Name a training by all that decides its outcome, so that only the same one is resumed."""
+    what = [cells.report.digest, dump_preset(preset), request.seed, parent.artifacts if parent else None]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(learned: LearnedStage, folder: Path) -> dict[str, Path]:
+    files = save_annotator(learned.annotator, folder)
+    if len(learned.bank):
+        files["bank.safetensors"] = folder / "bank.safetensors"
+        save_bank(learned.bank, files["bank.safetensors"])
+    return files
+
+
+def _record(
+    number: int,
+    request: StageRequest,
+    preset: Preset,
+    cells: Cells,
+    parent: StageRecord | None,
+    learned: LearnedStage,
+    label_warnings: list[LabelWarning],
+    seconds: float,
+) -> StageRecord:
+    annotator = learned.annotator
+    known = set(parent.types) if parent is not None else set()
+    return StageRecord(
+        number=number,
+        name=request.name or _name_of(request),
+        parent=parent.number if parent is not None else None,
+        seed=request.seed,
+        preset=dump_preset(preset),
+        types=annotator.types,
+        new_types=tuple(t for t in annotator.types if t not in known),
+        cells=len(cells),
+        genes=len(annotator.panel),
+        data=({**asdict(cells.report), "labels": request.labels, "gene_key_given": request.gene_key},),
+        bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
+        metrics=_metrics(annotator, cells, learned),
+        label_warnings=tuple(asdict(w) for w in label_warnings),
+        seconds=round(seconds, 3),
+        notes={
+            "overrides": list(request.overrides),
+            "label_map": str(request.label_map) if request.label_map else None,
+            "drop_rare": request.drop_rare,
+            "epochs": len(learned.history),
+        },
+    )
+
+
+def _name_of(request: StageRequest) -> str:
+    if isinstance(request.data, str | Path):
+        return Path(request.data).name.split(".")[0]
+    return "stage"
+
+
+def _metrics(annotator: Annotator, cells: Cells, learned: LearnedStage) -> dict[str, float]:
+    held = cells.take(learned.held_out)
+    assert held.labels is not None
+    predicted = annotator.reader(held.genes, held.ensembl).predict(held.expression)
+    names = np.array(annotator.types, dtype=object)[predicted.probabilities.argmax(axis=1)]
+    figures = score(held.labels, names)
+    return {
+        "validation_accuracy": figures["accuracy"],
+        "validation_macro_f1": figures["macro_f1"],
+        "validation_cells": float(len(held)),
+    }
+
+
+def _result(record: StageRecord, overlap: dict[str, Any], cells: Cells, champion: int | None) -> StageResult:
+    return StageResult(
+        stage=record.number,
+        name=record.name,
+        version=record.version,
+        parent=record.parent,
+        champion=record.number == champion,
+        types=tuple(record.types),
+        new_types=tuple(record.new_types),
+        cells=record.cells,
+        genes=record.genes,
+        gene_report=overlap,
+        bank={k: record.bank[k] for k in ("size", "per_type")},
+        metrics=record.metrics,
+        warnings=tuple(cells.report.warnings),
+        label_warnings=tuple(record.label_warnings),
+        seconds=record.seconds,
+    )

@@ -1,0 +1,76 @@
+"""What a stage is asked to be, and what it turned out to be."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRequest:
+    """One `canal stage add`.
+
+    Attributes
+    ----------
+    data
+        File of labelled cells, or an AnnData.
+    labels
+        Column of ``obs`` with the cell types.
+    name
+        Name of the stage; the file's name by default.
+    preset, overrides
+        Named configuration and ``key=value`` changes.
+    seed
+        The seed that is recorded.
+    resume
+        Go on from the last epoch of a run that was killed.
+    again
+        Take a file that was added before.
+    drop_rare
+        Leave out types with fewer than two cells.
+    strict_labels
+        Refuse names that look like known types.
+    label_map, gene_key
+        CSV of their name and our name; column of ``var`` with the gene names.
+    """
+
+    data: "str | Path | ad.AnnData"
+    labels: str
+    name: str | None = None
+    preset: str = "compact"
+    overrides: Sequence[str] = ()
+    seed: int = 0
+    resume: bool = False
+    again: bool = False
+    drop_rare: bool = False
+    strict_labels: bool = False
+    label_map: Path | None = None
+    gene_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage turned out to be; the JSON of `canal stage add`."""
+
+    stage: int
+    name: str
+    version: int
+    parent: int | None
+    champion: bool
+    types: tuple[str, ...]
+    new_types: tuple[str, ...]
+    cells: int
+    genes: int
+    gene_report: dict[str, Any]
+    bank: dict[str, Any]
+    metrics: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    label_warnings: tuple[dict[str, Any], ...] = field(default=())
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)

@@ -1,0 +1,126 @@
+"""Labels, label maps, and new names that may be known types."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from canal.data.label_map import read_label_map
+from canal.data.label_names import called_known, similar_names
+from canal.data.labels import take_labels
+from canal.errors import DataError
+
+
+def _obs(*labels: object) -> pd.DataFrame:
+    return pd.DataFrame({"t": pd.Series(labels, dtype=object)})
+
+
+def test_rare_types_are_dropped_on_demand() -> None:
+    """A type with one cell goes, and is named with its number of cells."""
+    taken = take_labels(_obs("A", "A", "B", None), "t", source="toy", drop_rare=True)
+
+    assert taken.labels.tolist() == ["A", "A", "", ""]
+    assert taken.dropped_types == {"B": 1}
+    assert taken.unlabelled == 1
+
+
+def test_categories_without_cells_do_not_count() -> None:
+    """Types that are only categories of the column are no types of the file."""
+    obs = pd.DataFrame({"t": pd.Categorical(["A", "A"], categories=["A", "B"])})
+
+    with pytest.raises(DataError, match="one type, 'A'"):
+        take_labels(obs, "t", source="toy", require_two=True)
+
+
+def test_cluster_numbers_are_told() -> None:
+    """Numbers as text may be meant, but the person is told."""
+    taken = take_labels(_obs("0", "0", "1", "1"), "t", source="toy")
+
+    assert "cluster numbers" in taken.warnings[0]
+
+
+def test_all_types_rare() -> None:
+    """Dropping rare types must leave one."""
+    with pytest.raises(DataError, match="every type"):
+        take_labels(_obs("A", "B"), "t", source="toy", drop_rare=True)
+
+
+def test_label_map(tmp_path: Path) -> None:
+    """Names are mapped, to nothing too; names that do not occur are a warning."""
+    path = tmp_path / "map.csv"
+    path.write_text('\ufefftheirs,ours\n"T cell, CD4",CD4 T\nmess,\nabsent,B\n', encoding="utf-8")
+
+    taken = take_labels(_obs("T cell, CD4", "CD4 T", "mess"), "t", source="toy", label_map=path)
+
+    assert taken.labels.tolist() == ["CD4 T", "CD4 T", ""]
+    assert "absent" in taken.warnings[0]
+    assert "theirs" not in taken.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (None, "There is no label map"),
+        ("a,b,c\n", "line 1: found 3 columns"),
+        ("a\n", "line 1: found 1 columns"),
+        ("a,b\na,c\n", "line 2: 'a' is mapped to 'c'"),
+        ("", "is empty"),
+        (b"\xff\xfe\x00a", "not a CSV text"),
+    ],
+    ids=["missing", "three columns", "one column", "conflict", "empty", "binary"],
+)
+def test_bad_label_maps(text: str | bytes | None, match: str, tmp_path: Path) -> None:
+    """A label map that cannot be used names its line."""
+    path = tmp_path / "map.csv"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(DataError, match=match):
+        read_label_map(path)
+
+
+@pytest.mark.parametrize(
+    ("new", "known"),
+    [
+        ("B cells", "B"), ("b-cell", "B"), ("Bcell", "B"), ("B  Cells", "B cell"), ("DCs", "DC"),
+        ("nk", "NK"), ("Monocytes", "monocyte"), ("CD4+ T", "CD4 T"), ("T cells, CD4+", "CD4 T"),
+        ("CD14_Mono", "CD14 Mono"), ("HSCs", "HSC"), ("β cell", "beta"),
+        ("Megakaryocytes", "megakaryocyte"),
+    ],
+)  # fmt: skip
+def test_the_same_name_in_another_spelling(new: str, known: str) -> None:
+    """Case, plural, punctuation, spaces and "cell" do not make a new type."""
+    found = similar_names([new], [known, "other"])
+
+    assert [(w.new, w.known, w.reason, w.share) for w in found] == [(new, known, "name", None)]
+
+
+@pytest.mark.parametrize(
+    ("new", "known"),
+    [
+        ("CD4 T", "CD8 T"), ("CD14 Mono", "CD16 Mono"), ("Tcm", "Tem"), ("NK", "NKT"), ("T", "B"),
+        ("alpha", "beta"), ("pDC", "DC"), ("cDC1", "cDC2"), ("Th1", "Th17"), ("naive B", "B"),
+        ("cells", "B"), ("platelet", "plasma"),
+    ],
+)  # fmt: skip
+def test_other_types_are_not_confused(new: str, known: str) -> None:
+    """Names that differ in a letter or a digit are two types."""
+    assert similar_names([new], [known]) == []
+
+
+def test_known_names_are_not_new() -> None:
+    """A name that is known already needs no warning."""
+    assert similar_names(["B"], ["B", "b cells"]) == []
+
+
+def test_new_types_that_the_model_calls_known() -> None:
+    """More than 80 % of a new type called one known type is told; 80 % or no type is not."""
+    labels = np.array(["new"] * 10 + ["other"] * 10 + ["B"] * 2 + ["odd"] * 10, dtype=object)
+    predictions = np.array(
+        ["B"] * 9 + ["T"] + ["B"] * 8 + ["T"] * 2 + ["B"] * 2 + ["novel"] * 10, dtype=object
+    )
+
+    found = called_known(labels, predictions, ["B", "T"])
+
+    assert [(w.new, w.known, w.reason, w.share) for w in found] == [("new", "B", "cells", 0.9)]
