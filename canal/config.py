@@ -65,16 +65,12 @@ class TrainingConfig(_Frozen):
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "one-cycle", "restarts"] = Field(description="restarts is the paper's")
     weight_decay: float = Field(ge=0)
-    balance: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="a type of n cells weighs n^(1 - balance) in its stage"
-    )
+    balance: Share = Field(description="a type of n cells weighs n^(1 - balance) in its stage; 0: all alike")
     start: Literal["previous", "fresh"] = Field(description="weights to start a later stage from")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     distillation: float = Field(ge=0, description="lambda of the paper; scaled by |old types| / |all types|")
-    gene_dropout: tuple[Share, Share] = Field(
-        description="least and most share of a training cell's genes that are hidden"
-    )
+    gene_dropout: tuple[Share, Share] = Field(description="least and most share of a cell's genes that are hidden")
     gene_set_masking: Share = Field(description="share of training cells shown through another file's genes")
     precision: Literal["float32", "bfloat16", "auto"]
 

@@ -56,5 +56,4 @@ SCALE = 10.0
 
 def unit_profiles(values_BG: Tensor) -> Tensor:
     """Divide each profile by its Euclidean length; a profile of zeros stays zero."""
-    length_B1 = values_BG.norm(dim=1, keepdim=True)
-    return values_BG / length_B1.clamp_min(1e-12)
+    return F.normalize(values_BG, dim=1)

@@ -11,6 +11,7 @@ Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representat
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,10 @@ class PerformerEncoder(Encoder):
         if more <= 0:
             return
         fresh = torch.randn(more, self.config.dim, device=self.gene_emb.weight.device) * 0.02
-        self.gene_emb = nn.Embedding.from_pretrained(torch.cat([self.gene_emb.weight.detach(), fresh]), freeze=False)
+        old = self.gene_emb.weight.detach()
+        self.gene_emb = nn.Embedding(n_genes, self.config.dim).to(fresh.device)
+        with torch.no_grad():
+            self.gene_emb.weight.copy_(torch.cat([old, fresh]))
         self.fc1 = grown_linear(self.fc1, n_genes + 1, at=self.n_genes).to(fresh.device)
         self.n_genes = n_genes
 
@@ -88,8 +92,9 @@ class PerformerEncoder(Encoder):
         """Leave trainable what the paper trains: the last LayerNorm, the last layer but one and the head."""
         for parameter in self.parameters():
             parameter.requires_grad_(False)
-        head = (self.norm, self.conv, self.fc1, self.fc2)
-        for module in (*head, self.performer.net.layers[-2]):
+        layers: Any = self.performer.net
+        trained: list[nn.Module] = [self.norm, self.conv, self.fc1, self.fc2, layers.layers[-2]]
+        for module in trained:
             for parameter in module.parameters():
                 parameter.requires_grad_(True)
 
@@ -98,7 +103,7 @@ def _layers(config: PerformerConfig) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # distutils, in performer-pytorch
         from performer_pytorch import Performer
-    performer = Performer(
+    performer: Any = Performer(
         dim=config.dim, depth=config.depth, heads=config.heads, dim_head=config.dim_head, causal=False,
         feature_redraw_interval=None, qkv_bias=False,
     )  # fmt: skip

@@ -16,10 +16,10 @@ _declared: list[torch.library.Library] = []  # a Library that is collected takes
 
 
 def _declare_missing_operators() -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}{_SCHEMA}")
+            library.define(f"{name}{_SCHEMA}")  # type: ignore[no-untyped-call]
     _declared.append(library)
 
 

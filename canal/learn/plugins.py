@@ -43,7 +43,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class DistillationPlugin(SupervisedPlugin):  # type: ignore[misc]
+class DistillationPlugin(SupervisedPlugin):
     """Hold the representation near the previous model's (CANAL, representation distillation).
 
     Parameters
@@ -64,7 +64,7 @@ class DistillationPlugin(SupervisedPlugin):  # type: ignore[misc]
         strategy.loss = strategy.loss + self.weight * distillation_loss(strategy.mb_representation, target)
 
 
-class SchedulePlugin(SupervisedPlugin):  # type: ignore[misc]
+class SchedulePlugin(SupervisedPlugin):
     """Set the learning rate of each epoch, and the training mode that validation left.
 
     Parameters
@@ -124,7 +124,7 @@ def learning_rate(config: TrainingConfig, epoch: int, done: float) -> float:
     return low + 0.5 * (top - low) * (1 + math.cos(math.pi * (epoch - warm) / (length - warm)))
 
 
-class ValidationPlugin(SupervisedPlugin):  # type: ignore[misc]
+class ValidationPlugin(SupervisedPlugin):
     """Score the validation cells after every epoch, keep the best epoch, stop when it no longer improves.
 
     Parameters
@@ -192,7 +192,7 @@ class ValidationPlugin(SupervisedPlugin):  # type: ignore[misc]
         return right / len(self.cells), loss / len(self.cells)
 
 
-class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
+class ProgressPlugin(SupervisedPlugin):
     """Tell a watcher about every batch and epoch.
 
     Parameters
@@ -207,11 +207,11 @@ class ProgressPlugin(SupervisedPlugin):  # type: ignore[misc]
         super().__init__()
         self.progress, self.state = progress, state
 
-    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+    def after_training_iteration(self, *_: Any, **__: Any) -> None:
         """Advance by one batch."""
         self.progress.advance(1)
 
-    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+    def after_training_epoch(self, *_: Any, **__: Any) -> None:
         """Tell the epoch's figures."""
         accuracy = self.state.history[-1]["validation_accuracy"] if self.state.history else float("nan")
         self.progress.advance(0, f"epoch {self.state.epoch}, validation accuracy {accuracy:.3f}")

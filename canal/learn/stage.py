@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from canal.config import PerformerConfig, Preset
+from canal.config import Preset
 from canal.data.cells import Cells
 from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
@@ -95,12 +95,12 @@ def learn_stage(
     columns = statistics_columns(previous, panel, cells, preset.genes.statistics)
     fitted = Annotator(
         preset=preset, panel=panel, types=types, network=network,
-        memory=_memory(previous, panel, cells.take(train_rows), columns, preset, stage=stage),
+        memory=_memory(previous, cells.take(train_rows), columns, preset, stage=stage),
         fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
     )  # fmt: skip
     # Calibrated on cells that neither network nor memory has seen; then the memory takes these in too.
     fusion = _fusion(fitted, cells.take(held_rows))
-    memory = _memory(previous, panel, cells, columns, preset, stage=stage)
+    memory = _memory(previous, cells, columns, preset, stage=stage)
     annotator = replace(fitted, memory=memory, fusion=fusion)
     return LearnedStage(annotator=annotator, bank=_new_bank(annotator, pool, seed), held_out=held_rows, history=history)
 
@@ -120,7 +120,7 @@ def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage:
 
 
 def _memory(
-    previous: Annotator | None, panel: GenePanel, cells: Cells, columns: np.ndarray, preset: Preset, *, stage: int
+    previous: Annotator | None, cells: Cells, columns: np.ndarray, preset: Preset, *, stage: int
 ) -> AnalyticMemory | None:
     """Return the previous memory with some of the stage's cells."""
     config = preset.analytic
@@ -254,8 +254,3 @@ def type_index(labels: np.ndarray, types: tuple[str, ...]) -> np.ndarray:
     """Return the classifier index of each label, int64 (cells,)."""
     at = {name: i for i, name in enumerate(types)}
     return np.array([at[name] for name in labels.tolist()], dtype=np.int64)
-
-
-def needs_weights_frozen(preset: Preset) -> bool:
-    """Tell whether the preset trains only what the paper trains."""
-    return isinstance(preset.encoder, PerformerConfig) and preset.encoder.trainable == "paper"

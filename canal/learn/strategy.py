@@ -22,7 +22,7 @@ from canal.learn.losses import classification_loss
 from canal.learn.network import Network
 
 
-class StageExperience(CLExperience):  # type: ignore[misc]
+class StageExperience(CLExperience):
     """The cells of one stage, as Avalanche hands them around.
 
     Parameters
@@ -38,7 +38,7 @@ class StageExperience(CLExperience):  # type: ignore[misc]
         self.dataset = batches
 
 
-class StageStrategy(SupervisedTemplate):  # type: ignore[misc]
+class StageStrategy(SupervisedTemplate):
     """Cross-entropy with label smoothing on the batches of a stage; plugins add the rest.
 
     Attributes

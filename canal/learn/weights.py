@@ -65,4 +65,4 @@ def _weight(
 ) -> float:
     stage, name, _ = key
     n = counts.get((stage, name)) or present.get((stage, name, False), 1)
-    return float(n) ** (1.0 - balance)
+    return float(n ** (1.0 - balance))

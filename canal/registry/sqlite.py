@@ -81,7 +81,7 @@ def move_artifacts(database: Path, experiment: str, artifact_uri: str) -> bool:
             ("logged_models", "artifact_location"),
         ):
             connection.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
                 f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                 (artifact_uri, len(old) + 1, old, len(old) + 1, f"{old}/"),
             )

@@ -46,10 +46,10 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
     """
     begin = time.monotonic()
     preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
-    first = not layout.has_registry()
-    cells = _read(request, require_two=first)
+    cells = _read(request, require_two=not Registry.exists(layout.registry))
     layout = Layout.init(layout.root)
-    with Registry.open(layout.registry, layout.settings.name, create=True).writing() as registry:
+    opened = Registry.open(layout.registry, layout.settings.name, create=True, declarations=layout.stages)
+    with opened.writing() as registry:
         records = registry.records()
         champion = registry.champion()
         parent = registry.record(champion) if champion is not None else None
@@ -69,7 +69,7 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
         )  # fmt: skip
         record = _record(number, request, preset, cells, parent, learned, label_warnings, time.monotonic() - begin)
         files = _write(learned, draft.folder)
-        committed = draft.commit(record, files, layout.stages)
+        committed = draft.commit(record, files)
         champion = registry.champion()
     return _result(committed, overlap, cells, champion)
 
