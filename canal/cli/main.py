@@ -1,6 +1,7 @@
 """The `canal` command."""
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -41,6 +42,8 @@ for noun in (workspace, stage, bank, annotate, evaluate, config, demo, ui, docto
 
 def main() -> None:
     """Run the command line."""
+    # Threads that wait must not spin: beside any other work that makes training many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # notices of libraries, which are no concern of a user's
     for name in NOISY:

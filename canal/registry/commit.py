@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,29 @@ from canal.registry.store import MODEL_FOLDER, Store
 RECORD_FILE, MANIFEST_FILE = "record.json", "manifest.json"
 _TAG_LIMIT = 90_000  # characters; MLflow refuses tags of more than 100,000
 _DIGEST_LIMIT = 36  # characters of a data set's digest in MLflow
+
+
+def check_place(record: StageRecord, numbers: Collection[int]) -> None:
+    """Refuse a stage whose number is taken or whose parent is not there.
+
+    Raises
+    ------
+    RegistryError
+        If it does not fit the committed stages.
+    """
+    if record.number in numbers:
+        message = (
+            f"Stage {record.number} exists already; the next number is {max(numbers) + 1}. "
+            "Somebody else added a stage meanwhile: run this again."
+        )
+        raise RegistryError(message)
+    if record.parent is not None and record.parent not in numbers:
+        known = ", ".join(map(str, sorted(numbers))) or "none"
+        message = (
+            f"Stage {record.number} starts from stage {record.parent}, which does not exist. "
+            f"Stages: {known}. Somebody removed it meanwhile: run this again."
+        )
+        raise RegistryError(message)
 
 
 def commit_stage(

@@ -1,14 +1,49 @@
 """A new local registry: the whole database appears at once, or not at all."""
 
+import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from canal.errors import RegistryError
 from canal.registry.artifacts import sync_folder
 from canal.registry.location import RegistryLocation
+from canal.registry.lock import TIMEOUT, WriterLock
 from canal.registry.sqlite import set_default_location
 from canal.registry.store import Store, import_mlflow
+
+_log = logging.getLogger("canal.registry")
+
+
+def make_registry(location: RegistryLocation, name: str, lock: WriterLock) -> None:
+    """Make the registry if there is none; of two at once, one makes it."""
+    if location.database is None:
+        Store(location, name).make_model()
+        return
+    location.database.parent.mkdir(parents=True, exist_ok=True)
+    if location.database.is_file():
+        return
+    lock.acquire(TIMEOUT, _log.warning)
+    try:
+        if not location.database.is_file():
+            create_database(location, name)
+    finally:
+        lock.release()
+
+
+def require_registry(location: RegistryLocation) -> None:
+    """Refuse a folder in which there never was a registry.
+
+    Raises
+    ------
+    RegistryError
+        If there is neither a database nor artifacts. Artifacts alone are told apart later.
+    """
+    if location.database is None or location.artifacts is None:
+        return
+    if not location.database.is_file() and not location.artifacts.is_dir():
+        folder = location.database.parent
+        message = f"{folder} has no registry yet. `canal stage add --data FILE` makes one."
+        raise RegistryError(message)
 
 
 def create_database(location: RegistryLocation, name: str) -> None:
@@ -80,9 +115,4 @@ class _UnsyncedConnections:
     @staticmethod
     def _set(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous = OFF")
-
-
-def is_local_registry(root: Path) -> bool:
-    """Tell whether a folder holds a local registry."""
-    location = RegistryLocation.of(root)
-    return location.database is not None and location.database.is_file()
+        connection.execute("PRAGMA journal_mode = MEMORY")

@@ -52,7 +52,7 @@ class StageDraft:
         """Keep the figures of an epoch for the curves; an epoch told twice counts once."""
         line = {"step": step, "time": int(time.time() * 1000), "metrics": dict(metrics)}
         with (self.folder / _EPOCHS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, default=float) + "\n")
+            file.write("\n" + json.dumps(line, default=float))  # ends a line that a kill cut off
 
     def epochs(self) -> list[tuple[str, float, int, int]]:
         """Return the curves: name, value, time in ms, step; a half-written last line is left out."""

@@ -44,8 +44,8 @@ class RegistryLocation:
         if uri is not None:
             return cls(uri=uri)
         root = Path(os.path.abspath(root))  # noqa: PTH100 - links stay as the user named them
-        if "?" in str(root):
-            message = f"{root} has a '?' in its path, which a database cannot have. Rename it."
+        if any(sign in str(root) for sign in "?%"):  # signs of an address; no quoting suits all
+            message = f"{root} has a '?' or '%' in its path, which MLflow cannot address. Rename it."
             raise RegistryError(message)
         return cls(uri=f"sqlite:///{root / DATABASE}", database=root / DATABASE, artifacts=root / ARTIFACTS)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from canal.errors import RegistryError
 
+TIMEOUT = 600.0  # seconds that a writer waits for another one, if nothing else is said
 _INTERVAL = 0.1  # seconds between two tries
 _BUSY = {errno.EACCES, errno.EAGAIN}
 

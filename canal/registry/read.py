@@ -7,8 +7,30 @@ from canal.registry import snapshot as tag
 from canal.registry.artifacts import digest_bytes, verify
 from canal.registry.commit import MANIFEST_FILE, RECORD_FILE, model_folder
 from canal.registry.record import StageRecord, parse_record
-from canal.registry.snapshot import StoredVersion
+from canal.registry.snapshot import Snapshot, StoredVersion
 from canal.registry.store import Store
+
+
+def find_version(found: Snapshot, number: int | None) -> StoredVersion:
+    """Return the version of a stage; of the champion where no number is given.
+
+    Raises
+    ------
+    RegistryError
+        If there is none; it names those that are there.
+    """
+    wanted = found.champion if number is None else number
+    for stored in found.versions:
+        if stored.stage == wanted:
+            return stored
+    known = ", ".join(str(v.stage) for v in found.versions)
+    if not known:
+        message = "There is no stage yet. Add one: canal stage add --data FILE."
+    elif number is None:
+        message = f"No stage is in use. Choose one of {known}: canal stage promote N."
+    else:
+        message = f"There is no stage {number}. Stages: {known}."
+    raise RegistryError(message)
 
 
 def read_record(store: Store, stored: StoredVersion, cache: Path) -> StageRecord:

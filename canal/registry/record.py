@@ -98,8 +98,8 @@ class StageRecord(BaseModel):
         return StageRecord.model_validate(self.model_dump() | changes)
 
     def to_json(self) -> str:
-        """Return the canonical text: its bytes are what is hashed."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        """Return the text that is kept; its bytes are what is hashed."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
 
 
 def parse_record(text: str, source: str) -> StageRecord:

@@ -10,19 +10,16 @@ from pathlib import Path
 from canal.errors import RegistryError
 from canal.registry import snapshot as tag
 from canal.registry.artifacts import Problem
-from canal.registry.commit import commit_stage, settle, write_declaration
-from canal.registry.create import close_database, create_database, is_local_registry
+from canal.registry.commit import check_place, commit_stage, settle, write_declaration
+from canal.registry.create import close_database, make_registry, require_registry
 from canal.registry.draft import StageDraft
 from canal.registry.health import Orphan, find_orphans, find_problems, remove_orphans
 from canal.registry.location import RegistryLocation
-from canal.registry.lock import WriterLock
-from canal.registry.read import checked_folder, read_record
+from canal.registry.lock import TIMEOUT, WriterLock
+from canal.registry.read import checked_folder, find_version, read_record
 from canal.registry.record import StageRecord
-from canal.registry.snapshot import StoredVersion
 from canal.registry.sqlite import move_artifacts
 from canal.registry.store import Store
-
-TIMEOUT = 600.0  # seconds that a writer waits for another one
 
 _log = logging.getLogger("canal.registry")
 
@@ -82,10 +79,9 @@ class Registry:
         store = Store(RegistryLocation.of(root, uri), name)
         registry = cls(root, store, declarations or root.parent / "stages")
         if create:
-            registry._create()
-        elif uri is None and not registry._has_anything():
-            message = f"{root} has no registry yet. `canal stage add` makes one."
-            raise RegistryError(message)
+            make_registry(store.location, name, registry._lock)
+        else:
+            require_registry(store.location)
         if store.snapshot().unsettled:
             with contextlib.suppress(RegistryError), registry.writing(timeout=0):
                 pass  # a live writer, or one who may write, will settle it
@@ -94,7 +90,8 @@ class Registry:
     @staticmethod
     def exists(root: Path) -> bool:
         """Tell whether a folder holds a local registry."""
-        return is_local_registry(Path(root))
+        database = RegistryLocation.of(root).database
+        return database is not None and database.is_file()
 
     @property
     def name(self) -> str:
@@ -123,7 +120,7 @@ class Registry:
         RegistryError
             If there is no such stage.
         """
-        return read_record(self._store, self._version(number), self._cache)
+        return read_record(self._store, find_version(self._store.snapshot(), number), self._cache)
 
     def artifacts(self, record: StageRecord) -> Path:
         """Return the folder with the files of a stage, every byte compared with its hash.
@@ -133,7 +130,7 @@ class Registry:
         RegistryError
             If a file is missing or altered.
         """
-        stored = self._version(record.number)
+        stored = find_version(self._store.snapshot(), record.number)
         return checked_folder(self._store, stored, record, self._cache)
 
     @contextmanager
@@ -156,7 +153,7 @@ class Registry:
         self._lock.acquire(timeout, notify)
         try:
             if outermost:
-                self.recover()
+                self._settle_all()
             yield self
         finally:
             self._lock.release()
@@ -169,7 +166,7 @@ class Registry:
     def set_champion(self, number: int) -> StageRecord:
         """Let `annotate` use this stage."""
         with self.writing():
-            stored = self._version(number)
+            stored = find_version(self._store.snapshot(), number)
             self._store.set_alias(tag.CHAMPION, stored.version)
             return self.record(number)
 
@@ -179,15 +176,9 @@ class Registry:
 
     def recover(self) -> list[int]:
         """Finish what killed processes left; return the numbers of the stages concerned."""
-        with self.writing() if not self._lock.held else contextlib.nullcontext():
-            location = self._store.location
-            if location.database is not None and location.artifact_uri is not None:
-                move_artifacts(location.database, self.name, location.artifact_uri)
-            unsettled = self._store.snapshot().unsettled
-            for stored in unsettled:
-                record = read_record(self._store, stored, self._cache)
-                settle(self._store, stored, record, self.declarations, self._drafts)
-        return [stored.stage for stored in unsettled]
+        pending = [stored.stage for stored in self._store.snapshot().unsettled]
+        with self.writing():
+            return pending
 
     def verify(self) -> list[Problem]:
         """Check every hash and every reference; return what is wrong."""
@@ -220,60 +211,16 @@ class Registry:
         promote: bool,
     ) -> StageRecord:
         with self.writing():
-            self._check_place(record)
+            check_place(record, {v.stage for v in self._store.snapshot().versions})
             stored, record = commit_stage(self._store, draft, record, files, promote=promote)
             settle(self._store, stored, record, declarations or self.declarations, self._drafts)
         return record
 
-    def _check_place(self, record: StageRecord) -> None:
-        numbers = {v.stage for v in self._store.snapshot().versions}
-        if record.number in numbers:
-            message = (
-                f"Stage {record.number} exists already; the next number is {max(numbers) + 1}. "
-                "Somebody else added a stage meanwhile: run this again."
-            )
-            raise RegistryError(message)
-        if record.parent is not None and record.parent not in numbers:
-            message = (
-                f"Stage {record.number} starts from stage {record.parent}, which does not exist; "
-                f"there are {sorted(numbers) or 'none'}. Run this again."
-            )
-            raise RegistryError(message)
-
-    def _version(self, number: int | None) -> StoredVersion:
-        found = self._store.snapshot()
-        wanted = found.champion if number is None else number
-        for stored in found.versions:
-            if stored.stage == wanted:
-                return stored
-        known = ", ".join(str(v.stage) for v in found.versions)
-        if not known:
-            message = "There is no stage yet. Add one: canal stage add --data FILE."
-        elif number is None:
-            message = f"No stage is in use. Choose one of {known}: canal stage promote N."
-        else:
-            message = f"There is no stage {number}. Stages: {known}."
-        raise RegistryError(message)
-
-    def _create(self) -> None:
-        """Make the registry if there is none."""
+    def _settle_all(self) -> None:
+        """Do what killed writers left; the lock is held."""
         location = self._store.location
-        if location.database is None:
-            self._store.make_model()
-            return
-        self.root.mkdir(parents=True, exist_ok=True)
-        if location.database.is_file():
-            return
-        self._lock.acquire(TIMEOUT, _log.warning)
-        try:
-            if not location.database.is_file():
-                create_database(location, self.name)
-        finally:
-            self._lock.release()
-
-    def _has_anything(self) -> bool:
-        """Tell whether there is or was a registry; one without its database is an error later."""
-        location = self._store.location
-        assert location.database is not None
-        assert location.artifacts is not None
-        return location.database.is_file() or location.artifacts.is_dir()
+        if location.database is not None and location.artifact_uri is not None:
+            move_artifacts(location.database, self.name, location.artifact_uri)
+        for stored in self._store.snapshot().unsettled:
+            record = read_record(self._store, stored, self._cache)
+            settle(self._store, stored, record, self.declarations, self._drafts)

@@ -66,7 +66,10 @@ def copy_and_add(
         order = [_text(name) for name in obs.attrs["column-order"]]
         check_names_free(columns.columns, key, obs=order, obsm=obsm, uns=uns)
         for name in columns.columns:
-            write_elem(obs, f"{key}_{name}", columns[name].array)
+            values = columns[name]
+            categorical = values.dtype.name == "category"
+            stored = values.array if categorical else values.to_numpy()
+            write_elem(obs, f"{key}_{name}", stored)
         order += [n for n in (f"{key}_{name}" for name in columns.columns) if n not in order]
         obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
         write_elem(obsm, f"X_{key}", representation)

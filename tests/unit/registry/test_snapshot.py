@@ -1,0 +1,47 @@
+"""Which stages are there, and which is in use, also between a commit and its end."""
+
+from canal.registry.snapshot import ALIAS, CANDIDATE, CHAMPION, SETTLED, STAGE, Snapshot
+from canal.registry.snapshot import StoredVersion as Stored
+
+
+def _version(version: int, stage: int | str, *, settled: bool = True, alias: str = CHAMPION) -> Stored:
+    tags = {STAGE: str(stage), ALIAS: alias} | ({SETTLED: "true"} if settled else {})
+    return Stored(version=version, run_id=f"run{version}", tags=tags)
+
+
+def test_versions_of_others_are_left_out() -> None:
+    """Somebody may register a version by hand; it is no stage."""
+    foreign = Stored(version=1, run_id="x", tags={})
+    odd = Stored(version=2, run_id="x", tags={STAGE: "first"})
+    found = Snapshot.of([foreign, odd, _version(4, 2), _version(3, 1)], {})
+
+    assert [v.stage for v in found.versions] == [1, 2]
+
+
+def test_the_alias_names_the_champion() -> None:
+    """The newest stage need not be in use."""
+    found = Snapshot.of([_version(1, 1), _version(2, 2)], {CHAMPION: 1, CANDIDATE: 2})
+
+    assert found.champion == 1
+    assert found.unsettled == []
+
+
+def test_a_stage_is_champion_from_its_commit_on() -> None:
+    """The alias is moved after it; a kill between the two changes nothing for a reader."""
+    found = Snapshot.of([_version(1, 1), _version(2, 2, settled=False)], {CHAMPION: 1})
+
+    assert found.champion == 2
+    assert [v.stage for v in found.unsettled] == [2]
+
+
+def test_a_candidate_is_never_champion() -> None:
+    """Settled or not."""
+    late = _version(2, 2, settled=False, alias=CANDIDATE)
+
+    assert Snapshot.of([_version(1, 1), late], {CHAMPION: 1}).champion == 1
+
+
+def test_there_is_no_champion_without_stages() -> None:
+    """Nor where the alias points to a version that is gone."""
+    assert Snapshot().champion is None
+    assert Snapshot.of([_version(1, 1)], {CHAMPION: 9}).champion is None
