@@ -65,6 +65,7 @@ class TrainingConfig(_Frozen):
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "one-cycle", "restarts"] = Field(description="restarts is the paper's")
     weight_decay: float = Field(ge=0)
+    amsgrad: bool = Field(description="Adam with the maximum of its second moments, as the paper")
     balance: Share = Field(description="a type of n cells weighs n^(1 - balance) in its stage; 0: all alike")
     start: Literal["previous", "fresh"] = Field(description="weights to start a later stage from")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]

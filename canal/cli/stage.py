@@ -11,6 +11,7 @@ from canal.cli.progress import watcher
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from canal.registry.record import StageRecord
     from canal.stages.request import StageResult
 
 MANY = 12
@@ -87,16 +88,9 @@ def show(
     session: Session,
     number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the stage.")],
 ) -> Answer:
-    """Show everything that was kept about one stage."""
-    from rich.table import Table
-
+    """Show what was kept about one stage; --json gives all of it."""
     record = session.workspace().stage(number)
-    data = record.model_dump(mode="json")
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in data.items():
-        if value not in (None, [], {}, ""):
-            table.add_row(key.replace("_", " "), _short(value))
-    return Answer(data, [table])
+    return Answer(record.model_dump(mode="json"), _shown(record))
 
 
 def _added(result: "StageResult") -> list[str]:
@@ -108,8 +102,9 @@ def _added(result: "StageResult") -> list[str]:
         f"  types      {len(result.types)}; new: {new}",
         f"  bank       {result.bank.get('size', 0)} cells",
     ]
-    lines += [f"  {name.replace('_', ' ')}  {value:.4f}" for name, value in result.metrics.items()]
+    lines += [f"  {k.replace('_', ' ')}  {_short(v)}" for k, v in result.metrics.items()]
     lines += [f"warning: {text}" for text in result.warnings]
+    lines += [f"warning: {found['message']}" for found in result.label_warnings]
     if not result.champion:
         lines.append("It is kept, but does not annotate: see the warnings.")
     return lines
@@ -134,12 +129,35 @@ def _list(records: Any, champion: int | None) -> "Table":
     return table
 
 
+def _shown(record: "StageRecord") -> "list[Table | str]":
+    from rich.table import Table
+
+    changed = ", ".join(map(str, record.notes.get("overrides", ())))
+    rows = {
+        "stage": f"{record.number}, {record.name}",
+        "version": f"{record.version}, from stage {record.parent or 'none'}",
+        "created": f"{record.created} by canal {record.canal_version}, {record.seconds:.0f} s",
+        "preset": f"{record.preset.get('name')} {changed}".rstrip(),
+        "seed": str(record.seed),
+        "cells": str(record.cells),
+        "genes": f"{record.genes} in the panel",
+        "types": _short(record.types),
+        "new types": _short(record.new_types) or "none",
+        "bank": f"{record.bank.get('size', 0)} cells",
+        **{name.replace("_", " "): _short(value) for name, value in record.metrics.items()},
+    }
+    for source in record.data:
+        rows["data"] = f"{source.get('path')}, values: {source.get('scale')}"
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return [table, *(f"warning: {found['message']}" for found in record.label_warnings)]
+
+
 def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_short(v)}" for k, v in list(value.items())[:MANY]) + (
-            ", ..." if len(value) > MANY else ""
-        )
     if isinstance(value, list | tuple):
         more = f" and {len(value) - MANY} more" if len(value) > MANY else ""
-        return ", ".join(_short(v) for v in value[:MANY]) + more
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+        return ", ".join(map(str, value[:MANY])) + more
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

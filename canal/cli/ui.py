@@ -47,7 +47,7 @@ def server_command(registry: Path, port: int) -> list[str]:
         *(sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)),
         *("--backend-store-uri", f"sqlite:///{here / 'mlflow.db'}"),
         *("--default-artifact-root", (here / "artifacts").as_uri()),
-        *("--workers", "1"),
+        *("--workers", "1", "--uvicorn-opts", "--log-level warning"),
     ]
 
 

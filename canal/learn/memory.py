@@ -33,7 +33,9 @@ from canal.data.variance import unit_rows
 from canal.errors import RegistryError
 
 FORMAT = 1
-MAX_DENSE_ROWS = 4096  # cells of one type whose spread is decomposed exactly; more are sketched in blocks
+MOST_ROWS = 4096  # cells of one type whose spread is decomposed as it is; more are sketched first
+SPARE = 20  # directions beyond the wanted ones that block power iteration carries along
+POWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,18 +319,38 @@ def _leading(rows: sp.csr_matrix, mean: np.ndarray, k: int) -> np.ndarray:
     n, g = rows.shape
     if k <= 0:
         return np.zeros((0, g), dtype=np.float32)
-    if n <= MAX_DENSE_ROWS:
-        # The n x n Gram matrix of centred rows from sparse products: the rows are never dense.
-        cross = rows @ mean
-        gram = (rows @ rows.T).toarray() - cross[:, None] - cross[None, :] + float(mean @ mean)
-        values, vectors = scipy.linalg.eigh(gram, subset_by_index=(n - k, n - 1), check_finite=False)
-        u = vectors[:, ::-1]
-        del values
-        factors = rows.T @ u
-        return np.asarray(factors.T - u.sum(axis=0)[:, None] * mean[None, :], dtype=np.float32)
-    from sklearn.utils.extmath import randomized_svd
+    if n > MOST_ROWS:
+        rows = _sketched(rows, mean)
+        mean = np.zeros(g)
+        n = rows.shape[0]
+    # The n x n Gram matrix of the centred rows comes from sparse products: the rows are never dense.
+    cross = rows @ mean
+    gram = (rows @ rows.T).toarray().astype(np.float64)
+    gram += float(mean @ mean) - cross[:, None] - cross[None, :]
+    u = _leading_eigenvectors(gram, min(k, n))
+    return np.asarray((rows.T @ u).T - u.sum(axis=0)[:, None] * mean[None, :], dtype=np.float32)
 
-    # Power iterations on the centred operator; the fixed state keeps the result the same for the same cells.
-    operator = rows - sp.csr_matrix(mean[None, :])[np.zeros(n, dtype=int)] if n * g < 2e7 else rows
-    _, s, vt = randomized_svd(operator, k, n_iter=4, random_state=0)
-    return np.asarray(s[:, None] * vt, dtype=np.float32)
+
+def _leading_eigenvectors(gram: np.ndarray, k: int) -> np.ndarray:
+    """Return k eigenvectors (n, k) of the largest eigenvalues, by block power iteration where that is cheaper."""
+    n = len(gram)
+    if n <= 2 * (k + SPARE):
+        return np.asarray(scipy.linalg.eigh(gram, check_finite=False)[1][:, ::-1][:, :k])
+    basis = np.random.default_rng(0).standard_normal((n, k + SPARE))  # a fixed start: same cells, same factors
+    for _ in range(POWERS):
+        basis = scipy.linalg.qr(gram @ basis, mode="economic", check_finite=False)[0]
+    inner = scipy.linalg.eigh(basis.T @ gram @ basis, check_finite=False)[1][:, ::-1][:, :k]
+    return np.asarray(basis @ inner)
+
+
+def _sketched(rows: sp.csr_matrix, mean: np.ndarray) -> sp.csr_matrix:
+    """Return fewer rows with nearly the same scatter: random signs fold the centred cells into `MOST_ROWS` sums.
+
+    A count sketch S with one sign a cell has E[(S x)'(S x)] = x'x (Charikar, Chen and Farach-Colton 2002).
+    """
+    n = rows.shape[0]
+    rng = np.random.default_rng(0)
+    place, sign = rng.integers(MOST_ROWS, size=n), rng.choice([-1.0, 1.0], size=n)
+    fold = sp.csr_matrix((sign, (place, np.arange(n))), shape=(MOST_ROWS, n))
+    folded = fold @ rows
+    return sp.csr_matrix(folded - np.asarray(fold.sum(axis=1)) @ mean[None, :], dtype=np.float64)

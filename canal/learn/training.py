@@ -117,7 +117,13 @@ def train_network(
 
 def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
     trained = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True)
+    return torch.optim.AdamW(
+        trained,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        amsgrad=config.amsgrad,
+        fused=True,
+    )
 
 
 def best_device() -> torch.device:

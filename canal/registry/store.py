@@ -195,6 +195,12 @@ class Store:
                     f" It was made by an older MLflow: back it up, then run `mlflow db upgrade {self.location.uri}`."
                 )
             raise RegistryError(message) from error
+        except OSError as error:
+            message = (
+                f"The registry {self.location} could not be read or written: {error}. "
+                "Check disk space and permissions, and run this again."
+            )
+            raise RegistryError(message) from error
 
 
 def _first_line(error: Exception) -> str:

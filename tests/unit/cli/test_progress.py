@@ -1,0 +1,49 @@
+"""Who watches a long work sees a bar on a terminal and lines in a log."""
+
+import sys
+
+import pytest
+
+from canal.cli import progress
+from canal.cli.answer import Session
+from canal.cli.progress import Bar, Lines, watcher
+from canal.learn.progress import Silent
+from canal.stages.layout import Layout
+
+
+@pytest.mark.parametrize(
+    ("as_json", "terminal", "kind"),
+    [(True, True, Silent), (False, True, Bar), (False, False, Lines)],
+)
+def test_watcher_suits_the_output(as_json, terminal, kind, tmp_path, monkeypatch):
+    """JSON is silent, a terminal has a bar, a log has lines."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert isinstance(watcher(Session(Layout(tmp_path), as_json=as_json)), kind)
+
+
+def test_lines_are_rare_and_tell_the_time_left(capsys, monkeypatch):
+    """A line at the start, then one every quarter of a minute at most."""
+    clock = iter([0.0, 1.0, 20.0, 21.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    lines = Lines()
+    lines.start(4, "stage 1")
+    lines.advance(1)
+    lines.advance(1, "epoch 2")
+    lines.advance(1)
+    lines.close()
+    assert capsys.readouterr().err == "stage 1\nstage 1: 50%, 20 s left epoch 2\n"
+
+
+def test_bar_draws_on_stderr_alone(capsys):
+    """The bar leaves stdout to the answer, and survives a second piece of work."""
+    bar = Bar()
+    bar.advance(1)  # before the start: nothing
+    for description in ("[one]", "[two]"):
+        bar.start(2, description)
+        bar.advance(1, "epoch 1")
+        bar.advance(1)
+    bar.close()
+    bar.close()
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "[two]" in found.err
