@@ -90,7 +90,9 @@ class AnalyticMemory:
         """Return a memory of nothing."""
         return cls(panel=GenePanel.empty(), measured={}, statistics=(), ridge=ridge)
 
-    def with_stage(self, cells: Cells, columns: np.ndarray, *, stage: int, rank: int) -> "AnalyticMemory":
+    def with_stage(
+        self, cells: Cells, columns: np.ndarray, *, stage: int, rank: int, cells_per_factor: int = 4
+    ) -> "AnalyticMemory":
         """Return the memory with the cells of one more stage.
 
         Parameters
@@ -102,7 +104,10 @@ class AnalyticMemory:
         stage
             Number of the stage.
         rank
-            Factors kept of each type.
+            Most factors kept of each type.
+        cells_per_factor
+            Cells behind each factor at least. With one the factors of a small type are its cells, rotated; with four
+            no cell can be told from them.
         """
         assert cells.labels is not None
         panel = self.panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
@@ -112,7 +117,8 @@ class AnalyticMemory:
         fresh = []
         for name in sorted(set(cells.labels.tolist())):
             rows = values[np.flatnonzero(cells.labels == name)]
-            fresh.append(type_statistics(rows, stage=stage, name=name, rank=rank))
+            kept = min(rank, rows.shape[0] // cells_per_factor)
+            fresh.append(type_statistics(rows, stage=stage, name=name, rank=kept))
         return replace(
             self,
             panel=panel,

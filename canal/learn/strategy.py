@@ -5,6 +5,7 @@ strategies use the same class with other plugins. Nothing durable lives in Avala
 statistics are kept in our own format.
 """
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -79,7 +80,7 @@ class StageStrategy(SupervisedTemplate):
             train_epochs=epochs,
             device=device,
             plugins=plugins,
-            evaluator=EvaluationPlugin(loggers=[]),
+            evaluator=_silent_evaluator(),
         )
         self.label_smoothing = label_smoothing
         self.precision = precision
@@ -125,3 +126,10 @@ class StageStrategy(SupervisedTemplate):
     def fit(self, number: int, batches: Batches) -> None:
         """Train on one stage."""
         self.train(StageExperience(number, batches), eval_streams=[])
+
+
+def _silent_evaluator() -> EvaluationPlugin:
+    """Return an evaluator that logs nothing, without Avalanche's warning that it does so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return EvaluationPlugin(loggers=[])

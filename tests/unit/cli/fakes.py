@@ -79,4 +79,5 @@ class FakeWorkspace:
 
     def bank(self, number: int | None = None) -> dict[str, Any]:
         """Return what ten cells look like."""
+        assert number in {None, 1}
         return {"size": 10, "per_type": {"B": 5, "NK [bright]": 5}, "per_stage": {"1": 10}}

@@ -80,7 +80,7 @@ def test_a_bug_is_not_hidden(run, workspace, monkeypatch):
 @pytest.mark.parametrize("line", ["stage add", "stage nothing", "annotate --data a", "stage show x"])
 def test_wrong_usage_is_exit_2(run, line):
     """Missing and unknown options are refused before anything is done."""
-    assert run(*line.split()).exit_code == 2
+    assert run(line).exit_code == 2
 
 
 def test_main_runs_the_app(monkeypatch, capsys):

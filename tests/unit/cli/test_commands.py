@@ -11,9 +11,9 @@ from canal.stages.layout import Layout
 def test_stage_add_passes_every_option_on(run_json, workspace):
     """No option of `stage add` is without effect."""
     run_json(
-        *"stage add --data a.h5ad --labels kind --name first --preset canal".split(),
-        *"--set training.epochs=2 --set bank.size=10 --seed 7 --resume --again".split(),
-        *"--drop-rare --strict-labels --label-map map.csv --gene-key feature_name".split(),
+        "stage add --data a.h5ad --labels kind --name first --preset canal",
+        "--set training.epochs=2 --set bank.size=10 --seed 7 --resume --again",
+        "--drop-rare --strict-labels --label-map map.csv --gene-key feature_name",
     )
     asked = workspace.asked
     asked.pop("progress")
@@ -47,8 +47,8 @@ def test_stage_add_leaves_defaults_to_the_workspace(run_json, workspace):
 def test_annotate_passes_every_option_on(run_json, workspace):
     """No option of `annotate` is without effect; types are split at commas."""
     found = run_json(
-        *"annotate --data a.h5ad --out b.csv --stage 1 --types B,NK --majority-voting".split(),
-        *"--over-clustering leiden --key-added mine --gene-key id".split(),
+        "annotate --data a.h5ad --out b.csv --stage 1 --types B,NK --majority-voting",
+        "--over-clustering leiden --key-added mine --gene-key id",
     )
     asked = workspace.asked
     assert asked["types"] == ["B", "NK"]
@@ -73,7 +73,7 @@ def test_annotate_refuses_a_bad_target_before_any_work(run, workspace, out, said
 
 def test_evaluate_passes_every_option_on(run_json, workspace):
     """No option of `evaluate` is without effect."""
-    found = run_json(*"evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id".split())
+    found = run_json("evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id")
     assert workspace.asked == {
         "data": Path("a.h5ad"),
         "labels": "kind",
@@ -97,7 +97,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
 )
 def test_people_are_shown_names_as_they_are(run, workspace, line, shown):
     """Text for people holds the figures, and names with brackets stay whole."""
-    result = run(*line.split())
+    result = run(line)
     assert result.exit_code == 0, result.output
     for part in shown:
         assert part in result.stdout
@@ -165,7 +165,7 @@ def test_version(run, run_json):
 def test_a_command_opens_the_workspace_that_is_meant(run, tmp_path):
     """Without a workspace, every reader says how to make one."""
     for line in ("stage list", "stage show 1", "bank show", "evaluate --data x --labels y", "ui"):
-        result = run("-C", tmp_path / "none", *line.split())
+        result = run("-C", tmp_path / "none", line)
         assert result.exit_code == 2, line
         assert "canal init" in result.stderr
     assert not (tmp_path / "none").exists()

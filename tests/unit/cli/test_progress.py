@@ -34,8 +34,9 @@ def test_lines_are_rare_and_tell_the_time_left(capsys, monkeypatch):
     assert capsys.readouterr().err == "stage 1\nstage 1: 50%, 20 s left epoch 2\n"
 
 
-def test_bar_draws_on_stderr_alone(capsys):
+def test_bar_draws_on_stderr_alone(capsys, monkeypatch):
     """The bar leaves stdout to the answer, and survives a second piece of work."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
     bar = Bar()
     bar.advance(1)  # before the start: nothing
     for description in ("[one]", "[two]"):
@@ -47,3 +48,4 @@ def test_bar_draws_on_stderr_alone(capsys):
     found = capsys.readouterr()
     assert found.out == ""
     assert "[two]" in found.err
+    assert "left" in found.err

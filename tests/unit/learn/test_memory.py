@@ -41,7 +41,7 @@ def test_full_rank_equals_ridge_on_the_cells() -> None:
     """With every direction kept, the memory's solution is the weighted ridge regression on the cells."""
     cells = toy()
     types = sorted(set(cells.labels.tolist()))
-    memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=1000)
+    memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=1000, cells_per_factor=1)
 
     solved = memory.solved_for(cells.genes, cells.ensembl, types)
 

@@ -1,0 +1,310 @@
+"""Stages from files to a committed registry, as a lab runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import canal
+from canal.data.check import read_cells
+from canal.errors import CanalError, ConfigError, DataError, RegistryError, StageError
+from canal.registry.registry import Registry
+from canal.stages.references import joint_logistic_regression
+from canal.stages.workspace import Workspace
+from tests.make import make_adata
+
+QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")
+
+
+def write(folder: Path, name: str, types: tuple[str, ...] = ("B", "NK"), n: int = 80, **options: Any) -> Path:
+    """Write toy cells to a file."""
+    path = folder / f"{name}.h5ad"
+    make_adata(n, types=types, prefix=name, **options).write_h5ad(path)
+    return path
+
+
+def add(workspace: Workspace, data: Any, **options: Any):
+    """Add a stage quickly."""
+    return workspace.add_stage(data, labels="cell_type", overrides=QUICK, **options)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder but caches and locks."""
+    skip = ("cache", "lock")
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not any(part in skip for part in p.relative_to(folder).parts)
+    }
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a folder with a workspace of two stages; tests of this module do not add to it."""
+    folder = tmp_path_factory.mktemp("lab")
+    workspace = canal.open_workspace(folder / "ws", create=True)
+    add(workspace, write(folder, "first"))
+    add(workspace, write(folder, "second", ("B", "CD4 T"), seed=1), name="more")
+    yield folder
+
+
+def test_a_stage_tells_what_it_learned(lab: Path) -> None:
+    """Records hold types, counts, bank, figures, configuration and digests."""
+    first, second = canal.open_workspace(lab / "ws").stages()
+
+    assert (first.number, first.name, first.parent, first.version) == (1, "first", None, 1)
+    assert (second.number, second.name, second.parent, second.version) == (2, "more", 1, 2)
+    assert (first.types, first.new_types) == (("B", "NK"), ("B", "NK"))
+    assert (second.types, second.new_types) == (("B", "NK", "CD4 T"), ("CD4 T",))
+    assert second.bank["size"] == 24
+    assert second.bank["per_type"] == {"B": 8, "NK": 8, "CD4 T": 8}
+    assert 0.5 < second.metrics["validation_accuracy"] <= 1
+    assert second.preset["training"]["epochs"] == 3
+    assert second.data[0]["digest"].startswith("sha256:")
+    assert {"weights.safetensors", "bank.safetensors", "memory.safetensors", "genes.json", "types.json",
+            "calibration.json", "config.toml"} <= set(second.artifacts)  # fmt: skip
+
+
+def test_the_declaration_is_readable(lab: Path) -> None:
+    """`stages/` holds a TOML file a stage."""
+    assert sorted(p.name for p in (lab / "ws" / "stages").glob("*.toml")) == ["001-first.toml", "002-more.toml"]
+    assert "second.h5ad" in (lab / "ws" / "stages" / "002-more.toml").read_text()
+
+
+def test_nothing_of_old_data_stays_but_the_bank(lab: Path) -> None:
+    """No cell name of stage 1 outside its bank is anywhere in the registry after stage 2."""
+    workspace = canal.open_workspace(lab / "ws")
+    registry = Registry.open(workspace.layout.registry, workspace.layout.settings.name)
+    banks = [(registry.artifacts(r) / "bank.safetensors").read_bytes() for r in workspace.stages()]
+    kept = b"".join(banks)
+    gone = [f"first{i}".encode() for i in range(80) if f'"first{i}"'.encode() not in kept]
+    assert gone
+
+    files = everything(lab / "ws")
+
+    assert not [name for name, content in files.items() for cell in gone if b'"' + cell + b'"' in content]
+
+
+def test_both_stages_types_are_annotated(lab: Path, tmp_path: Path) -> None:
+    """After two stages the cells of both are named; the file keeps what it had."""
+    query = write(tmp_path, "query", ("B", "NK", "CD4 T"), 90, seed=7)
+    before = ad.read_h5ad(query)
+
+    annotation = canal.open_workspace(lab / "ws").annotate(query, out=tmp_path / "out.h5ad")
+    after = ad.read_h5ad(tmp_path / "out.h5ad")
+
+    assert (annotation.cell_type == before.obs["cell_type"].astype(str).to_numpy()).mean() > 0.9
+    assert after.obs["canal_cell_type"].astype(str).tolist() == annotation.cell_type.tolist()
+    assert after.obsm["X_canal"].shape == (90, 64)
+    np.testing.assert_array_equal(after.X.toarray(), before.X.toarray())
+    assert set(before.obs) <= set(after.obs)
+    assert ((annotation.confidence > 0) & (annotation.confidence <= 1)).all()
+
+
+def test_an_earlier_stage_still_annotates(lab: Path, tmp_path: Path) -> None:
+    """Stage 1 knows its two types only."""
+    query = write(tmp_path, "query", ("B", "CD4 T"), 40, seed=7)
+
+    annotation = canal.open_workspace(lab / "ws").annotate(query, stage=1)
+
+    assert set(annotation.cell_type) <= {"B", "NK"}
+
+
+def test_the_answer_can_be_restricted_and_smoothed(lab: Path) -> None:
+    """`types` leaves no other; voting gives every cell of a cluster one type."""
+    workspace = canal.open_workspace(lab / "ws")
+    query = make_adata(90, types=("B", "NK", "CD4 T"), seed=7)
+    query.obs["cluster"] = query.obs["cell_type"].astype(str)
+
+    restricted = workspace.annotate(query, types=["NK", "CD4 T"])
+    voted = workspace.annotate(query, over_clustering="cluster")
+
+    assert set(restricted.cell_type) <= {"NK", "CD4 T"}
+    assert [len(set(voted.cell_type[query.obs["cluster"] == c])) for c in ("B", "NK", "CD4 T")] == [1, 1, 1]
+    with pytest.raises(StageError, match="does not know the types 'HSC'"):
+        workspace.annotate(query, types=["HSC"])
+    with pytest.raises(DataError, match="no column"):
+        workspace.annotate(query, over_clustering="louvain")
+
+
+def test_evaluation_counts_types_the_model_does_not_know(lab: Path) -> None:
+    """Accuracy over labelled cells, macro-F1 over types present, an unknown type named."""
+    query = make_adata(90, types=("B", "HSC"), seed=7)
+
+    found = canal.open_workspace(lab / "ws").evaluate(query, labels="cell_type").to_dict()
+
+    assert found["unknown_types"] == ("HSC",)
+    assert found["per_type"]["HSC"]["recall"] == 0
+    assert found["accuracy"] <= 0.5
+    assert found["macro_f1"] == pytest.approx(np.mean([v["f1"] for v in found["per_type"].values()]))
+
+
+def test_a_label_that_looks_known_is_reported(lab: Path, tmp_path: Path) -> None:
+    """A new name like a known one is a warning with evidence, and refused under strict labels, with nothing written."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    add(workspace, write(tmp_path, "first", n=120))
+    adata = make_adata(120, types=("B", "NK"), prefix="x", seed=3)
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace({"B": "b-cells", "NK": "Killer"})
+    before = everything(tmp_path / "ws")
+
+    with pytest.raises(StageError, match="b-cells"):
+        add(workspace, adata, strict_labels=True)
+    assert everything(tmp_path / "ws") == before
+
+    result = add(workspace, adata)
+    reasons = {(w["new"], w["known"], w["reason"]) for w in result.label_warnings}
+    assert ("b-cells", "B", "name") in reasons
+    assert ("Killer", "NK", "cells") in reasons
+
+
+BAD = {
+    "the same file again": (lambda lab, _: (lab / "first.h5ad", {}), StageError, "added before"),
+    "no such file": (lambda lab, _: (lab / "nowhere.h5ad", {}), DataError, "nowhere.h5ad"),
+    "unknown preset": (lambda lab, _: (lab / "first.h5ad", {"preset": "big"}), ConfigError, "no preset 'big'"),
+    "unknown key": (
+        lambda lab, _: (lab / "first.h5ad", {"overrides": ["training.epoch=3"]}),
+        ConfigError,
+        "unknown key 'training.epoch'",
+    ),
+    "bad value": (
+        lambda lab, _: (lab / "first.h5ad", {"overrides": ["bank.size=-1"]}),
+        ConfigError,
+        "bank.size = -1",
+    ),
+    "bank too small": (
+        lambda lab, tmp: (write(tmp, "new", ("B", "HSC")), {"overrides": ["bank.size=2"]}),
+        StageError,
+        "2 places for 4 cell types",
+    ),
+    "no gene in common": (
+        lambda lab, tmp: (write(tmp, "new", genes=[f"OTHER{i}" for i in range(60)]), {}),
+        DataError,
+        "no gene in common",
+    ),
+    "no such column": (lambda lab, _: (lab / "first.h5ad", {"labels": "type"}), DataError, "'type'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=BAD)
+def test_bad_input_is_one_message_and_nothing_is_written(lab: Path, tmp_path: Path, case: str) -> None:
+    """Every request that cannot be met leaves the workspace as it was."""
+    make, error, match = BAD[case]
+    data, options = make(lab, tmp_path)
+    workspace = canal.open_workspace(lab / "ws")
+    before = everything(lab / "ws")
+
+    with pytest.raises(error, match=match):
+        workspace.add_stage(data, **({"labels": "cell_type", "overrides": QUICK} | options))
+
+    assert everything(lab / "ws") == before
+
+
+def test_one_type_only_is_refused_and_makes_no_workspace(tmp_path: Path) -> None:
+    """A first stage needs two types."""
+    workspace = Workspace(canal.open_workspace(tmp_path, create=True).layout)
+
+    with pytest.raises(DataError, match="one type"):
+        add(workspace, write(tmp_path, "one", ("B",)))
+
+    assert not Registry.exists(workspace.layout.registry)
+
+
+@pytest.mark.parametrize("damage", ["altered", "missing", "no database"])
+def test_a_damaged_registry_is_named(lab: Path, tmp_path: Path, damage: str) -> None:
+    """An altered or missing artifact or a lost database is a clear error, not an answer."""
+    import shutil
+
+    shutil.copytree(lab / "ws", tmp_path / "ws")
+    weights = next((tmp_path / "ws" / "registry" / "artifacts").rglob("weights.safetensors"))
+    if damage == "altered":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        for path in (tmp_path / "ws" / "registry" / "artifacts").rglob("weights.safetensors"):
+            path.write_bytes(content)
+    elif damage == "missing":
+        for path in (tmp_path / "ws" / "registry" / "artifacts").rglob("weights.safetensors"):
+            path.unlink()
+    else:
+        (tmp_path / "ws" / "registry" / "mlflow.db").unlink()
+    shutil.rmtree(tmp_path / "ws" / "registry" / "cache", ignore_errors=True)
+
+    with pytest.raises(RegistryError):
+        canal.open_workspace(tmp_path / "ws").annotate(make_adata(20, seed=3))
+
+
+def test_the_same_stages_twice_have_the_same_weights(lab: Path, tmp_path: Path) -> None:
+    """Files, seeds and configuration decide every byte of the weights."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    add(workspace, lab / "first.h5ad")
+    add(workspace, lab / "second.h5ad")
+
+    ours, theirs = workspace.stage(2), canal.open_workspace(lab / "ws").stage(2)
+
+    for name in ("weights.safetensors", "bank.safetensors", "memory.safetensors"):
+        assert ours.artifacts[name] == theirs.artifacts[name]
+
+
+@pytest.mark.slow
+def test_a_killed_stage_leaves_nothing_and_is_resumed(lab: Path, tmp_path: Path) -> None:
+    """SIGKILL in training: the stages are as before, `--resume` goes on and ends as if nothing had happened."""
+    folder = tmp_path / "ws"
+    data = write(tmp_path, "long", n=200)
+    sets = ["--set", "training.epochs=40", "--set", "training.patience=100", "--set", "bank.size=24"]
+    command = [sys.executable, "-m", "canal.cli.main", "-C", str(folder), "stage", "add", "--data", str(data),
+               "--labels", "cell_type", "--json", *sets]  # fmt: skip
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob("checkpoint.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    assert canal.open_workspace(folder).stages() == []
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=env, check=True)
+
+    assert json.loads(done.stdout)["stage"] == 1
+    again = canal.open_workspace(tmp_path / "again", create=True)
+    again.add_stage(data, labels="cell_type", overrides=[s for s in sets if s != "--set"])
+    resumed = canal.open_workspace(folder).stage(1)
+    assert resumed.artifacts["weights.safetensors"] == again.stage(1).artifacts["weights.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+def test_two_real_stages_come_near_joint_logistic_regression(streams: Path, tmp_path: Path) -> None:
+    """Two technologies of blood: within 0.02 of joint logistic regression, which saw both at once."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    names = ("3_pbmc_3tech", "4_kang_ifn")
+    for name in names:
+        workspace.add_stage(streams / "immune" / f"{name}.train.h5ad", labels="cell_type")
+    tests = [streams / "immune" / f"{name}.test.h5ad" for name in names]
+    got = [workspace.evaluate(path, labels="cell_type").accuracy for path in tests]
+
+    joint = joint_logistic_regression(
+        [read_cells(streams / "immune" / f"{name}.train.h5ad", labels="cell_type") for name in names],
+        [read_cells(path, labels="cell_type", keep_rare=True) for path in tests],
+    )
+    naive = canal.open_workspace(tmp_path / "naive", create=True)
+    off = ["bank.size=0", "training.distillation=0", "analytic.enabled=false"]
+    for name in names:
+        naive.add_stage(streams / "immune" / f"{name}.train.h5ad", labels="cell_type", overrides=off)
+    naive_first = naive.evaluate(tests[0], labels="cell_type").accuracy
+
+    assert np.mean(got) > np.mean([a for a, _ in joint]) - 0.02
+    assert got[0] > naive_first
+
+
+def test_every_error_is_of_the_tree() -> None:
+    """What users can mend shares one base."""
+    assert all(issubclass(e, CanalError) for e in (ConfigError, DataError, StageError, RegistryError))

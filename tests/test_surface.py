@@ -1,0 +1,94 @@
+"""What users rely on: names, commands, options, presets. A change here is a change for them."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import canal
+from canal.cli.main import app
+from canal.config import load_preset, shipped_presets
+from tests.commands import all_commands, options_of
+
+# Frozen: a new knob goes into the presets (`--set`), not onto the command line.
+OPTIONS = {
+    "init": ["DIR"],
+    "demo": ["--out", "--seed"],
+    "ui": ["--port"],
+    "doctor": [],
+    "version": [],
+    "stage add": [
+        "--again", "--data", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
+        "--preset", "--resume", "--seed", "--set", "--strict-labels",
+    ],
+    "stage list": [],
+    "stage show": ["N"],
+    "bank show": ["--stage"],
+    "annotate": [
+        "--data", "--gene-key", "--key-added", "--majority-voting", "--out", "--over-clustering",
+        "--stage", "--types",
+    ],
+    "evaluate": ["--data", "--gene-key", "--label-map", "--labels", "--stage"],
+    "config list": [],
+    "config show": ["PRESET"],
+}  # fmt: skip
+HEAVY = ("torch", "mlflow", "scanpy", "anndata", "pandas", "numpy", "scipy", "avalanche", "matplotlib")
+
+
+def test_all_is_true():
+    """Every public name is there, and nothing is public by accident."""
+    for name in canal.__all__:
+        assert getattr(canal, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = canal.nothing
+
+
+@pytest.mark.parametrize("module", ["canal", "canal.cli.main"])
+def test_imports_are_light(module):
+    """Help and completion wait for no library."""
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) & set(HEAVY) == set()
+
+
+def test_the_commands_are_frozen():
+    """Commands and options are these, and every one has --json."""
+    found = {name: options_of(command) for name, command in all_commands().items()}
+    assert {name: sorted(set(options) - {"--json", "--help"}) for name, options in found.items()} == OPTIONS
+    assert all("--json" in options for options in found.values())
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_every_command_has_help_with_an_example(name):
+    """The help says what the command does and shows a line that works."""
+    result = CliRunner().invoke(app, [*name.split(), "--help"])
+    assert result.exit_code == 0
+    epilog = all_commands()[name].epilog or ""
+    assert epilog.startswith("Example: canal ")
+    assert name in epilog.replace("canal -C my-atlas", "canal").replace("canal -C canal-demo", "canal")
+    assert "Example: canal" in result.stdout
+    assert all(option.help for option in all_commands()[name].params if option.name != "help")
+
+
+def test_groups_show_their_commands():
+    """A noun alone is not an error without words."""
+    for noun in ("stage", "bank", "config"):
+        assert "Usage" in CliRunner().invoke(app, [noun]).output
+    assert isinstance(app, typer.Typer)
+
+
+@pytest.mark.parametrize("name", shipped_presets())
+def test_every_preset_loads(name):
+    """A shipped preset is complete and carries its own name."""
+    preset = load_preset(name)
+    assert preset.name == name
+    assert preset.description
+
+
+def test_modules_import():
+    """The lazy names are where the package says."""
+    assert importlib.import_module("canal.stages.workspace").Workspace is canal.Workspace
