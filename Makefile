@@ -18,7 +18,7 @@ demo: $(STAMP) ## Set up and run three stages on real cells; results in demo/
 	$(BIN)/canal demo --out demo
 
 test: $(STAMP) ## Set up and run all tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -10,11 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def _streams() -> Path | None:
     shared = os.environ.get("CANAL_SHARED")
-    candidates = (
-        [Path(shared) / "data" / "streams", Path(shared)]
-        if shared
-        else [ROOT.parent / "shared/data/streams"]
-    )
+    candidates = [Path(shared) / "data" / "streams", Path(shared)] if shared else [ROOT.parent / "shared/data/streams"]
     return next((folder for folder in candidates if (folder / "immune").is_dir()), None)
 
 
@@ -26,14 +22,9 @@ def _has_cuda() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs data or devices that are not here."""
-    marked = {
-        mark: [item for item in items if item.get_closest_marker(mark)]
-        for mark in ("shared_data", "gpu")
-    }
+    marked = {mark: [item for item in items if item.get_closest_marker(mark)] for mark in ("shared_data", "gpu")}
     if marked["shared_data"] and _streams() is None:
-        skip = pytest.mark.skip(
-            reason="the labelled streams are not here; set CANAL_SHARED to their folder"
-        )
+        skip = pytest.mark.skip(reason="the labelled streams are not here; set CANAL_SHARED to their folder")
         for item in marked["shared_data"]:
             item.add_marker(skip)
     if marked["gpu"] and not _has_cuda():

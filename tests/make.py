@@ -16,18 +16,14 @@ if TYPE_CHECKING:
 TYPES = ("B", "CD4 T", "CD8 T", "NK", "CD14 Mono", "DC", "HSC", "MK")
 
 
-def make_counts(
-    types: np.ndarray, batches: np.ndarray, n_genes: int, seed: int, markers: int = 8
-) -> np.ndarray:
+def make_counts(types: np.ndarray, batches: np.ndarray, n_genes: int, seed: int, markers: int = 8) -> np.ndarray:
     """Return counts of shape (cells, genes); ``types`` and ``batches`` are positions, one a cell.
 
     Genes ``k * markers`` to ``(k + 1) * markers`` belong to type ``k``, whatever the seed: two
     files of the same types agree on their markers.
     """
     rng = np.random.default_rng(seed)
-    level = np.random.default_rng(0).gamma(
-        0.6, 1.0, n_genes
-    )  # the same genes are high in every file
+    level = np.random.default_rng(0).gamma(0.6, 1.0, n_genes)  # the same genes are high in every file
     rate = np.tile(level, (len(types), 1))
     for k in range(int(types.max()) + 1):
         block = slice((k * markers) % n_genes, (k * markers) % n_genes + markers)
@@ -68,9 +64,7 @@ def make_adata(
     import pandas as pd
 
     names = TYPES[:types] if isinstance(types, int) else tuple(types)
-    kinds = np.array(
-        [TYPES.index(n) if n in TYPES else len(TYPES) + k for k, n in enumerate(names)]
-    )
+    kinds = np.array([TYPES.index(n) if n in TYPES else len(TYPES) + k for k, n in enumerate(names)])
     of_cell = np.arange(n_cells) % len(names)
     batch = np.arange(n_cells) // len(names) % batches
     genes = [f"GENE{g}" for g in range(n_genes)] if genes is None else list(genes)
@@ -91,6 +85,4 @@ def to_scale(counts: np.ndarray, scale: str) -> np.ndarray:
     if scale == "counts":
         return counts.astype(np.float32)
     linear = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 1e4
-    return {"linear": linear, "ln": np.log1p(linear), "log2": np.log2(1 + linear)}[scale].astype(
-        np.float32
-    )
+    return {"linear": linear, "ln": np.log1p(linear), "log2": np.log2(1 + linear)}[scale].astype(np.float32)

@@ -48,10 +48,14 @@ class Session:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
 
     def workspace(self, *, create: bool = False) -> "Workspace":
-        """Open the workspace that is meant; ``create`` makes one of an empty folder."""
-        from canal.stages.workspace import open_workspace
+        """Open the workspace that is meant.
 
-        return open_workspace(self.layout.root, create=create)
+        With ``create``, a folder that is empty or new will do: the first stage makes it a workspace.
+        """
+        layout = self.layout.require(or_vacant=create)
+        from canal.stages.workspace import Workspace
+
+        return Workspace(layout)
 
     def print(self, answer: "Answer") -> None:
         """Print an answer in the form that was asked for."""

@@ -158,6 +158,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         more = f" and {len(value) - MANY} more" if len(value) > MANY else ""
         return ", ".join(map(str, value[:MANY])) + more
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.4f}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value.is_integer() and value > 1 else f"{value:.4f}"

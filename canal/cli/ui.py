@@ -14,6 +14,12 @@ from canal.cli.answer import Answer, Session, command
 from canal.errors import ConfigError, RegistryError
 
 HOST = "127.0.0.1"
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for jobs that we have none of
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +70,7 @@ def _check_free(port: int) -> None:
 def _serve(line: list[str]) -> int:
     """Run the server until it ends or we are told to stop; it never outlives us."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server = subprocess.Popen(line, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    server = subprocess.Popen(line, env=os.environ | ENVIRONMENT)
     try:
         return server.wait()
     except KeyboardInterrupt:

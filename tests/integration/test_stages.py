@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,13 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a workspace of two stages; tests of this module do not add to it."""
     folder = tmp_path_factory.mktemp("lab")
     workspace = canal.open_workspace(folder / "ws", create=True)
     add(workspace, write(folder, "first"))
     add(workspace, write(folder, "second", ("B", "CD4 T"), seed=1), name="more")
-    yield folder
+    return folder
 
 
 def test_a_stage_tells_what_it_learned(lab: Path) -> None:
@@ -181,12 +180,12 @@ BAD = {
         "bank.size = -1",
     ),
     "bank too small": (
-        lambda lab, tmp: (write(tmp, "new", ("B", "HSC")), {"overrides": ["bank.size=2"]}),
+        lambda _, tmp: (write(tmp, "new", ("B", "HSC")), {"overrides": ["bank.size=2"]}),
         StageError,
         "2 places for 4 cell types",
     ),
     "no gene in common": (
-        lambda lab, tmp: (write(tmp, "new", genes=[f"OTHER{i}" for i in range(60)]), {}),
+        lambda _, tmp: (write(tmp, "new", genes=[f"OTHER{i}" for i in range(60)]), {}),
         DataError,
         "no gene in common",
     ),

@@ -171,6 +171,23 @@ def test_a_command_opens_the_workspace_that_is_meant(run, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_bad_file_leaves_a_new_folder_empty(run, tmp_path):
+    """`stage add` makes a workspace of an empty folder, but not for a file that cannot be read."""
+    for folder in (tmp_path, tmp_path / "new"):
+        result = run("-C", folder, "stage add --data missing.h5ad")
+        assert result.exit_code == 2
+        assert "missing.h5ad" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_stage_add_takes_no_folder_with_other_things(run, tmp_path):
+    """A home folder does not become a workspace by accident."""
+    (tmp_path / "thesis.doc").touch()
+    result = run("stage add --data missing.h5ad")
+    assert result.exit_code == 2
+    assert "canal init" in result.stderr
+
+
 def test_sessions_open_real_workspaces(tmp_path):
     """The session opens what -C names."""
     Layout.init(tmp_path)

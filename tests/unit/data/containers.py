@@ -38,9 +38,7 @@ def write(adata: ad.AnnData, container: str, folder: Path) -> Path:
         return _write_tenx(adata, folder / "cells.h5", legacy=container.endswith("v2"))
     if container.startswith("mtx"):
         return _write_mtx(adata, folder / "cells", zipped=container.endswith("gz"))
-    layout = {"csc": sp.csc_matrix, "dense": lambda x: sp.csr_matrix(x).toarray()}.get(
-        container, sp.csr_matrix
-    )
+    layout = {"csc": sp.csc_matrix, "dense": lambda x: sp.csr_matrix(x).toarray()}.get(container, sp.csr_matrix)
     adata.X = layout(adata.X)
     path = folder / f"{container}.h5ad"
     adata.write_h5ad(path, compression="gzip" if container == "gzip" else None)
@@ -90,9 +88,7 @@ def _make_old(path: Path) -> None:
             columns = {"index": np.array(names, dtype="S")}
             for column in group.attrs["column-order"]:
                 stored = group[column]
-                values = (
-                    stored["categories"][:][stored["codes"][:]] if "codes" in stored else stored[:]
-                )
+                values = stored["categories"][:][stored["codes"][:]] if "codes" in stored else stored[:]
                 columns[column] = np.array(values, dtype="S")
             records = np.rec.fromarrays(list(columns.values()), names=list(columns))
             del file[table]

@@ -31,9 +31,7 @@ from tests.unit.data import spoiled
         pytest.param(spoiled.mtx_without_barcodes, "no barcodes.tsv", id="mtx without barcodes"),
     ],
 )
-def test_bad_files_say_what_is_wrong(
-    make: Callable[[Path], Path], match: str, tmp_path: Path
-) -> None:
+def test_bad_files_say_what_is_wrong(make: Callable[[Path], Path], match: str, tmp_path: Path) -> None:
     """A file that cannot be read is a DataError that names it, whichever way it is opened."""
     path = make(tmp_path)
 
@@ -77,33 +75,23 @@ def _one_lone(adata: ad.AnnData) -> None:
 
 
 BAD = [
-    pytest.param(
-        lambda a: a.obs.pop("cell_type"), "no column 'cell_type'.*batch", id="no such column"
-    ),
+    pytest.param(lambda a: a.obs.pop("cell_type"), "no column 'cell_type'.*batch", id="no such column"),
     pytest.param(_label(np.nan), "all 120 labels", id="all labels missing"),
     pytest.param(_label("unknown"), "all 120 labels", id="all labels unknown"),
     pytest.param(_label("B"), "one type, 'B'", id="one type only"),
-    pytest.param(
-        _label(np.arange(120) % 3), "are numbers or other values", id="labels not strings"
-    ),
+    pytest.param(_label(np.arange(120) % 3), "are numbers or other values", id="labels not strings"),
     pytest.param(_one_lone, "single cell: lone", id="rare type"),
     pytest.param(_label([f"t{i}" for i in range(120)]), "have a single cell", id="all types rare"),
-    pytest.param(
-        _with_x(lambda x: (x - x.mean(0)) / (x.std(0) + 1)), "scaled or centred", id="scaled matrix"
-    ),
+    pytest.param(_with_x(lambda x: (x - x.mean(0)) / (x.std(0) + 1)), "scaled or centred", id="scaled matrix"),
     pytest.param(_with_x(lambda x: x.__setitem__((0, 0), np.nan)), "NaN or infinite", id="NaN"),
-    pytest.param(
-        _with_x(lambda x: x.__setitem__((0, 0), np.inf)), "NaN or infinite", id="infinite"
-    ),
+    pytest.param(_with_x(lambda x: x.__setitem__((0, 0), np.inf)), "NaN or infinite", id="infinite"),
     pytest.param(
         _with_x(lambda x: x.__setitem__((0, 0), -1)),
         "counts are negative, down to -1",
         id="negative counts",
     ),
     pytest.param(_with_x(lambda x: x.fill(0)), "every value is zero", id="all zeros"),
-    pytest.param(
-        _with_x(lambda x: x * 1.37 + 0.21), "neither integers nor logged", id="corrected counts"
-    ),
+    pytest.param(_with_x(lambda x: x * 1.37 + 0.21), "neither integers nor logged", id="corrected counts"),
     pytest.param(_rename("var", {1: "GENE0"}), "var_names: GENE0", id="duplicated gene names"),
     pytest.param(_rename("obs", {1: "cell0"}), "obs_names: cell0", id="duplicated cell names"),
     pytest.param(

@@ -64,9 +64,7 @@ def test_expression_is_log1p_of_ten_thousand() -> None:
 def test_the_input_is_left_alone() -> None:
     """Checking changes nothing of the AnnData, not even the order of its indices."""
     adata = make_adata()
-    matrix = sp.csr_matrix(
-        (adata.X.data.copy(), adata.X.indices.copy(), adata.X.indptr.copy()), shape=adata.shape
-    )
+    matrix = sp.csr_matrix((adata.X.data.copy(), adata.X.indices.copy(), adata.X.indptr.copy()), shape=adata.shape)
     matrix.data[0] = 0  # a stored zero
     matrix.indices[:2] = matrix.indices[:2][::-1].copy()
     adata.X = matrix

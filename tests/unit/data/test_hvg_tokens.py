@@ -23,9 +23,7 @@ def test_variable_genes_are_scanpys() -> None:
     assert chosen.tolist() == np.flatnonzero(adata.var["highly_variable"]).tolist()
 
 
-@pytest.mark.parametrize(
-    ("n_cells", "n_genes", "n"), [(1, 40, 10), (2, 40, 10), (5, 10, 4), (30, 12, 40), (3, 2, 1)]
-)
+@pytest.mark.parametrize(("n_cells", "n_genes", "n"), [(1, 40, 10), (2, 40, 10), (5, 10, 4), (30, 12, 40), (3, 2, 1)])
 def test_few_cells_and_constant_genes(n_cells: int, n_genes: int, n: int) -> None:
     """Any file gives n genes or all of them, the same each time, without a warning."""
     adata = make_adata(n_cells, n_genes, types=1, layout="dense")
@@ -52,9 +50,7 @@ def test_tokens_are_the_papers(bins: int) -> None:
     """min(floor(log2(1 + 1e4 * count / total)), bins), computed from the counts."""
     adata = make_adata(80, 300, layout="dense")
     counts = adata.X.astype(float)
-    expected = np.minimum(
-        np.floor(np.log2(1 + 1e4 * counts / counts.sum(axis=1, keepdims=True))), bins
-    )
+    expected = np.minimum(np.floor(np.log2(1 + 1e4 * counts / counts.sum(axis=1, keepdims=True))), bins)
 
     tokens = log2_tokens(check_adata(adata, labels=None).expression, bins)
 

@@ -117,9 +117,7 @@ def test_known_names_are_not_new() -> None:
 def test_new_types_that_the_model_calls_known() -> None:
     """More than 80 % of a new type called one known type is told; 80 % or no type is not."""
     labels = np.array(["new"] * 10 + ["other"] * 10 + ["B"] * 2 + ["odd"] * 10, dtype=object)
-    predictions = np.array(
-        ["B"] * 9 + ["T"] + ["B"] * 8 + ["T"] * 2 + ["B"] * 2 + ["novel"] * 10, dtype=object
-    )
+    predictions = np.array(["B"] * 9 + ["T"] + ["B"] * 8 + ["T"] * 2 + ["B"] * 2 + ["novel"] * 10, dtype=object)
 
     found = called_known(labels, predictions, ["B", "T"])
 

@@ -64,9 +64,7 @@ def test_deep_cells_without_molecules(scale: str) -> None:
     assert "same total" in verdict.evidence
 
 
-@pytest.mark.parametrize(
-    ("top", "scale", "doubtful"), [(8.0, "ln", True), (11.0, "log2", True), (18.0, "log2", False)]
-)
+@pytest.mark.parametrize(("top", "scale", "doubtful"), [(8.0, "ln", True), (11.0, "log2", True), (18.0, "log2", False)])
 def test_range_is_the_last_resort(top: float, scale: str, doubtful: bool) -> None:
     """Where neither molecules nor totals decide, the range does, and says when it is a guess."""
     rng = np.random.default_rng(0)
@@ -162,9 +160,7 @@ def test_values_are_found(places: dict[str, np.ndarray], where: str, scale: str)
 
 def test_every_place_is_named_when_none_is_usable() -> None:
     """The error says what is wrong with each matrix, and how to mend it."""
-    with pytest.raises(
-        DataError, match=r"X: values are negative.*raw\.X: values are negative.*layers\['counts'\]"
-    ):
+    with pytest.raises(DataError, match=r"X: values are negative.*raw\.X: values are negative.*layers\['counts'\]"):
         check_adata(_placed(X=SCALED, raw=SCALED), labels=None)
 
 

@@ -126,7 +126,7 @@ def test_every_cell_is_seen_once_an_epoch() -> None:
     batches = Batches(cells, np.zeros(33, int), np.ones(33, np.float32), 16, hiding, torch_generator(0, "batches"))
 
     for _ in range(2):
-        seen = [batch for batch in batches]
+        seen = list(batches)
         assert sorted(torch.cat([b[4] for b in seen]).tolist()) == list(range(33))
         assert [len(b[0]) for b in seen] == [16, 17]
     values = torch.cat(
