@@ -20,10 +20,10 @@ from canal.config import Preset, dump_preset, parse_preset
 from canal.data.panel import GenePanel
 from canal.encoders.factory import build_encoder
 from canal.learn.batches import PanelCells
+from canal.learn.device import best_device, seeded
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory, SolvedMemory
 from canal.learn.network import Network
-from canal.learn.training import best_device, seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,11 @@ class GeneSetReader:
         logits, rep = self.network_outputs(expression)
         scores = None if self.solved is None else self.solved.scores(expression)
         return Prediction(probabilities=self.annotator.fusion.join(logits, scores), representation=rep)
+
+    def best_types(self, expression: sp.csr_matrix) -> np.ndarray:
+        """Return the name of the most probable type of each cell, (cells,)."""
+        names = np.array(self.annotator.types, dtype=object)
+        return np.asarray(names[self.predict(expression).probabilities.argmax(axis=1)])
 
     def network_outputs(self, expression: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Return the network's logits (cells, types) and representations (cells, D)."""

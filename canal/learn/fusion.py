@@ -16,10 +16,22 @@ from scipy.special import log_softmax, softmax
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
-    """Weight of the memory's scores beside the network's probabilities, and the temperature of their sum."""
+    """How the two are joined.
+
+    Attributes
+    ----------
+    memory
+        Weight of the memory's scores beside the network's probabilities.
+    temperature
+        Of their sum, the geometric mean of what fits each stage: a stage of types that are easy to tell apart must
+        not make the model sure of those that are not.
+    stages
+        Number of stages in the mean.
+    """
 
     memory: float
     temperature: float
+    stages: int = 1
 
     def evidence(self, logits: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
         """Return the weighted sum (cells, types) that decides."""
@@ -51,6 +63,12 @@ class Fusion:
         found = minimize_scalar(loss, bounds=(np.log(0.02), np.log(2.0)), method="bounded")
         return Fusion(memory=self.memory, temperature=float(np.exp(found.x)))
 
+    def averaged(self, before: "Fusion") -> "Fusion":
+        """Return the fusion with the temperature averaged over the stages so far."""
+        n = before.stages
+        log_mean = (n * np.log(before.temperature) + np.log(self.temperature)) / (n + 1)
+        return Fusion(memory=self.memory, temperature=float(np.exp(log_mean)), stages=n + 1)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {"format": 1, **asdict(self)}
@@ -58,4 +76,8 @@ class Fusion:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Fusion":
         """Return the fusion of `to_dict`'s values."""
-        return cls(memory=float(values["memory"]), temperature=float(values["temperature"]))
+        return cls(
+            memory=float(values["memory"]),
+            temperature=float(values["temperature"]),
+            stages=int(values["stages"]),
+        )

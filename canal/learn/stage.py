@@ -13,6 +13,7 @@ from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
 from canal.data.variance import rank_by_variance
+from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network, run_network
 from canal.learn.bank import choose_examples
 from canal.learn.batches import PanelCells, joined
@@ -40,6 +41,8 @@ class LearnedStage:
         The new example bank.
     held_out
         Rows of the stage's cells that no weight was fitted to, ascending.
+    held_out_types
+        What the model says of these cells before the memory takes them in, of shape (held-out cells,).
     history
         One dict of figures an epoch.
     """
@@ -47,6 +50,7 @@ class LearnedStage:
     annotator: Annotator
     bank: CellPool
     held_out: np.ndarray
+    held_out_types: np.ndarray
     history: list[dict[str, float]]
 
 
@@ -81,7 +85,8 @@ def learn_stage(
     """
     assert cells.labels is not None
     types = grown_types(previous, cells.labels)
-    _check_places(preset, types)
+    check_places(preset, types)
+    _check_encoder(previous, preset)
     panel = grown_panel(previous, cells, preset, stage)
     train_rows, held_rows = stratified_split(
         cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
@@ -98,11 +103,19 @@ def learn_stage(
         memory=_memory(previous, cells.take(train_rows), columns, preset, stage=stage),
         fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
     )  # fmt: skip
-    # Calibrated on cells that neither network nor memory has seen; then the memory takes these in too.
-    fusion = _fusion(fitted, cells.take(held_rows))
+    # Calibrated and scored on cells that neither network nor memory has seen; then the memory takes these in too.
+    held = cells.take(held_rows)
+    fusion = _fusion(fitted, previous, held)
+    held_types = fitted.reader(held.genes, held.ensembl).best_types(held.expression)
     memory = _memory(previous, cells, columns, preset, stage=stage)
     annotator = replace(fitted, memory=memory, fusion=fusion)
-    return LearnedStage(annotator=annotator, bank=_new_bank(annotator, pool, seed), held_out=held_rows, history=history)
+    return LearnedStage(
+        annotator=annotator,
+        bank=_new_bank(annotator, pool, seed),
+        held_out=held_rows,
+        held_out_types=held_types,
+        history=history,
+    )
 
 
 def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ...]:
@@ -140,16 +153,36 @@ def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cell
     return np.unique(np.concatenate([rank_by_variance(cells)[:n], followed[followed >= 0]]))
 
 
-def _fusion(annotator: Annotator, held: Cells) -> Fusion:
+def _fusion(fitted: Annotator, previous: Annotator | None, held: Cells) -> Fusion:
+    """Learn the temperature on the stage's held-out cells, and average it with that of the stages before."""
     assert held.labels is not None
-    reader = annotator.reader(held.genes, held.ensembl)
+    reader = fitted.reader(held.genes, held.ensembl)
     logits, _ = reader.network_outputs(held.expression)
     scores = None if reader.solved is None else reader.solved.scores(held.expression)
-    return annotator.fusion.calibrated(logits, scores, type_index(held.labels, annotator.types))
+    here = fitted.fusion.calibrated(logits, scores, type_index(held.labels, fitted.types))
+    return here if previous is None else here.averaged(previous.fusion)
 
 
-def _check_places(preset: Preset, types: tuple[str, ...]) -> None:
+def check_places(preset: Preset, types: tuple[str, ...]) -> None:
+    """Refuse a bank that has fewer places than there are types.
+
+    Raises
+    ------
+    StageError
+        If so.
+    """
     balanced_quotas(dict.fromkeys(types, 1), preset.bank.size)
+
+
+def _check_encoder(previous: Annotator | None, preset: Preset) -> None:
+    if previous is None or preset.training.start == "fresh" or preset.encoder == previous.preset.encoder:
+        return
+    message = (
+        f"The stage before was trained with the encoder of preset {previous.preset.name!r} "
+        f"({previous.preset.encoder}), this one asks for {preset.encoder}. Use the same preset, or start the network "
+        "anew from bank and memory with --set training.start=fresh."
+    )
+    raise StageError(message)
 
 
 def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:

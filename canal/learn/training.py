@@ -11,6 +11,7 @@ from torch import Tensor
 from canal.config import TrainingConfig
 from canal.learn.batches import Batches, Hiding, PanelCells
 from canal.learn.checkpoint import CheckpointPlugin
+from canal.learn.device import best_device, seeded
 from canal.learn.network import Network
 from canal.learn.plugins import (
     DistillationPlugin,
@@ -21,7 +22,7 @@ from canal.learn.plugins import (
 )
 from canal.learn.progress import Progress
 from canal.learn.strategy import StageStrategy
-from canal.seeds import derived_seed, torch_generator
+from canal.seeds import torch_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,42 +127,9 @@ def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimize
     )
 
 
-def best_device() -> torch.device:
-    """Return CUDA where it is present, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
     if config.precision == "bfloat16":
         return torch.bfloat16
     if config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
-
-
-class seeded:
-    """Give dropout and initialisation their own numbers, and leave the global generator as it was.
-
-    torch's dropout and initialisers know no generator argument, so the global one is set for the time of the block.
-
-    Parameters
-    ----------
-    seed
-        The recorded seed.
-    use
-        Name of the use.
-    device
-        Device whose generator is set besides the CPU's.
-    """
-
-    def __init__(self, seed: int, use: str, device: torch.device | None = None) -> None:
-        cuda = [0] if device is not None and device.type == "cuda" else []
-        self._fork = torch.random.fork_rng(devices=cuda)
-        self._seed = derived_seed(seed, use)
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *exception: object) -> None:
-        self._fork.__exit__(*exception)  # type: ignore[arg-type]

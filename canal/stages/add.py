@@ -19,7 +19,7 @@ from canal.errors import StageError
 from canal.learn.annotator import Annotator, load_annotator, save_annotator
 from canal.learn.bank import bank_contents, bank_digest, load_bank, save_bank
 from canal.learn.progress import Progress, Silent
-from canal.learn.stage import LearnedStage, learn_stage
+from canal.learn.stage import LearnedStage, check_places, learn_stage
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
@@ -47,6 +47,8 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
     begin = time.monotonic()
     preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
     cells = _read(request, require_two=not Registry.exists(layout.registry))
+    assert cells.labels is not None
+    check_places(preset, tuple(set(cells.labels.tolist())))
     layout = Layout.init(layout.root)
     opened = Registry.open(layout.registry, layout.settings.name, create=True, declarations=layout.stages)
     with opened.writing() as registry:
@@ -126,9 +128,8 @@ def _check_labels(request: StageRequest, previous: Annotator | None, cells: Cell
     found = similar_names(new, known)
     rows = np.flatnonzero(np.isin(cells.labels, new))
     if len(rows):
-        predicted = previous.reader(cells.genes, cells.ensembl).predict(cells.expression[rows])
-        names = np.array(known, dtype=object)[predicted.probabilities.argmax(axis=1)]
-        found += called_known(cells.labels[rows], names, known)
+        predicted = previous.reader(cells.genes, cells.ensembl).best_types(cells.expression[rows])
+        found += called_known(cells.labels[rows], predicted, known)
     if found and request.strict_labels:
         message = " ".join(w.message for w in found) + " Refused because of --strict-labels."
         raise StageError(message)
@@ -173,7 +174,7 @@ def _record(
         genes=len(annotator.panel),
         data=({**asdict(cells.report), "labels": request.labels, "gene_key_given": request.gene_key},),
         bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
-        metrics=_metrics(annotator, cells, learned),
+        metrics=_metrics(cells, learned),
         label_warnings=tuple(asdict(w) for w in label_warnings),
         seconds=round(seconds, 3),
         notes={
@@ -191,12 +192,10 @@ def _name_of(request: StageRequest) -> str:
     return "stage"
 
 
-def _metrics(annotator: Annotator, cells: Cells, learned: LearnedStage) -> dict[str, float]:
+def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
     held = cells.take(learned.held_out)
     assert held.labels is not None
-    predicted = annotator.reader(held.genes, held.ensembl).predict(held.expression)
-    names = np.array(annotator.types, dtype=object)[predicted.probabilities.argmax(axis=1)]
-    figures = score(held.labels, names)
+    figures = score(held.labels, learned.held_out_types)
     return {
         "validation_accuracy": figures["accuracy"],
         "validation_macro_f1": figures["macro_f1"],

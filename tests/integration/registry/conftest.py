@@ -73,6 +73,13 @@ def open_registry(request: pytest.FixtureRequest, empty_registry: Path, tmp_path
         registry.close()
 
 
+@pytest.fixture
+def stored(open_registry: OpenRegistry, tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that gives the folder in which a run's files stand, whoever keeps them."""
+    artifacts = tmp_path / "workspace" / "registry" / "artifacts"
+    return lambda run_id: artifacts / run_id / "artifacts" / "model"
+
+
 def add(registry: Registry, number: int = 1, *, promote: bool = True, **changes: object) -> StageRecord:
     """Commit a stage that nobody learned."""
     with registry.writing():
