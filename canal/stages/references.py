@@ -1,5 +1,7 @@
 """What a plain model reaches on the same cells: no learned figure stands alone."""
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -12,8 +14,7 @@ from canal.stages.metrics import score
 def joint_logistic_regression(train: list[Cells], test: list[Cells], n_genes: int = 2000) -> list[tuple[float, float]]:
     """Train logistic regression on the cells of all stages at once and score it on each test.
 
-    No continual learner may see that much: it is the figure to come near. The panel is the union of each stage's
-    highly variable genes, unmeasured genes are zero, C = 0.1.
+    No continual learner may see that much: it is the figure to come near.
 
     Parameters
     ----------
@@ -26,6 +27,20 @@ def joint_logistic_regression(train: list[Cells], test: list[Cells], n_genes: in
     -------
     Accuracy and macro-F1 of each test.
     """
+    predict = fit_joint(train, n_genes)
+    results = []
+    for cells in test:
+        assert cells.labels is not None
+        figures = score(cells.labels.astype(str), predict(cells).astype(str))
+        results.append((figures["accuracy"], figures["macro_f1"]))
+    return results
+
+
+def fit_joint(train: list[Cells], n_genes: int = 2000) -> Callable[[Cells], np.ndarray]:
+    """Train logistic regression on all cells; return what names the cells of a file.
+
+    The panel is the union of each stage's highly variable genes, unmeasured genes are zero, C = 0.1.
+    """
     from sklearn.linear_model import LogisticRegression
 
     panel = GenePanel.empty()
@@ -35,12 +50,7 @@ def joint_logistic_regression(train: list[Cells], test: list[Cells], n_genes: in
     values = sp.vstack([_on(panel, cells) for cells in train])
     labels = np.concatenate([cells.labels for cells in train if cells.labels is not None]).astype(str)
     model = LogisticRegression(C=0.1, max_iter=500).fit(values, labels)
-    results = []
-    for cells in test:
-        assert cells.labels is not None
-        figures = score(cells.labels.astype(str), model.predict(_on(panel, cells)).astype(str))
-        results.append((figures["accuracy"], figures["macro_f1"]))
-    return results
+    return lambda cells: np.asarray(model.predict(_on(panel, cells)))
 
 
 def _on(panel: GenePanel, cells: Cells) -> sp.csr_matrix:
