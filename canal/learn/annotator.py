@@ -23,6 +23,7 @@ from canal.learn.batches import PanelCells
 from canal.learn.device import best_device, seeded
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory, SolvedMemory
+from canal.learn.memory_file import load_memory, save_memory
 from canal.learn.network import Network
 
 
@@ -150,7 +151,7 @@ def save_annotator(annotator: Annotator, folder: Path) -> dict[str, Path]:
     (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(annotator.preset)), encoding="utf-8")
     names = ["weights.safetensors", "genes.json", "types.json", "calibration.json", "config.toml"]
     if annotator.memory is not None:
-        annotator.memory.save(folder / "memory.safetensors")
+        save_memory(annotator.memory, folder / "memory.safetensors")
         names.append("memory.safetensors")
     return {name: folder / name for name in names}
 
@@ -168,7 +169,7 @@ def load_annotator(folder: Path) -> Annotator:
         panel=panel,
         types=types,
         network=network.eval(),
-        memory=AnalyticMemory.load(memory) if memory.is_file() else None,
+        memory=load_memory(memory) if memory.is_file() else None,
         fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
     )
 

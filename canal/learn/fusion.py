@@ -79,5 +79,5 @@ class Fusion:
         return cls(
             memory=float(values["memory"]),
             temperature=float(values["temperature"]),
-            stages=int(values["stages"]),
+            stages=int(values.get("stages", 1)),
         )

@@ -13,55 +13,20 @@ genes counts as much as one with all.
 Shapes: N cells, G genes of the memory, S genes that a file measures, K factors, R rows, C types.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from canal.data.cells import Cells
 from canal.data.panel import GeneMatch, GenePanel
-from canal.data.pool import CellPool
 from canal.data.variance import unit_rows
-from canal.errors import RegistryError
+from canal.learn.statistics import TypeStatistics, type_statistics
 
-FORMAT = 1
-MOST_ROWS = 4096  # cells of one type whose spread is decomposed as it is; more are sketched first
-SPARE = 20  # directions beyond the wanted ones that block power iteration carries along
-POWERS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class TypeStatistics:
-    """What is kept of the cells of one type of one stage.
-
-    Attributes
-    ----------
-    stage, name
-        Number of the stage and name of the type.
-    n
-        Number of cells.
-    mean
-        Mean unit profile over the stage's genes, float32 (g,).
-    factors
-        Leading directions of the centred profiles, each times the square root of its sum of squares, (k, g).
-    rest
-        Variance of each gene that the factors leave out, (g,).
-    """
-
-    stage: int
-    name: str
-    n: int
-    mean: np.ndarray
-    factors: np.ndarray
-    rest: np.ndarray
+MOST_FACTORS = 5000  # in all: at 6000 genes 60 MB, and about two seconds to solve on two cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +84,24 @@ class AnalyticMemory:
             rows = values[np.flatnonzero(cells.labels == name)]
             kept = min(rank, rows.shape[0] // cells_per_factor)
             fresh.append(type_statistics(rows, stage=stage, name=name, rank=kept))
-        return replace(
+        grown = replace(
             self,
             panel=panel,
             measured=self.measured | {stage: positions},
             statistics=(*self.statistics, *fresh),
         )
+        return grown.within(MOST_FACTORS)
+
+    def within(self, most: int) -> "AnalyticMemory":
+        """Return the memory with ``most`` factors in all, the same number at most of each type and stage.
+
+        So neither the file nor the time to solve grows with the number of stages.
+        """
+        have = sorted(len(s.factors) for s in self.statistics)
+        cap = max(have, default=0)
+        while sum(min(n, cap) for n in have) > most and cap > 1:
+            cap -= 1
+        return replace(self, statistics=tuple(s.with_rank(cap) for s in self.statistics))
 
     def without_stage(self, stage: int) -> "AnalyticMemory":
         """Return the memory as if the stage had never been; its genes stay in the panel, without statistics."""
@@ -137,54 +114,6 @@ class AnalyticMemory:
     def counts(self) -> dict[tuple[int, str], int]:
         """Return the number of cells of each type of each stage."""
         return {(s.stage, s.name): s.n for s in self.statistics}
-
-    def draw(self, n: int, panel: GenePanel, rng: np.random.Generator) -> CellPool:
-        """Draw pseudo-cells of the earlier stages: Gaussian around each type's mean, with its factors and rest.
-
-        Parameters
-        ----------
-        n
-            Cells in all; a type gets a share by the square root of its cells, one at least.
-        panel
-            Genes to draw; those without statistics of the stage are not measured.
-        rng
-            Draws them.
-
-        Returns
-        -------
-        A pool on ``panel`` with one source a stage. Values are of unit profiles, some negative.
-        """
-        at = panel.match(self.panel.genes, self.panel.ensembl)
-        into, of = np.flatnonzero(at.measured), at.columns[at.measured]
-        share = np.sqrt([s.n for s in self.statistics])
-        numbers = np.maximum(1, np.floor(n * share / share.sum())).astype(int) if len(share) else []
-        stages = list(self.measured)
-        measured = np.zeros((len(stages), len(panel)), dtype=bool)
-        blocks = []
-        for s, k in zip(self.statistics, numbers, strict=True):
-            position = np.full(len(self.panel), -1)
-            position[self.measured[s.stage]] = np.arange(len(s.mean))
-            have = position[of] >= 0
-            genes = position[of][have]
-            spread = rng.standard_normal((k, len(s.factors)), dtype=np.float32) / np.sqrt(max(s.n - 1, 1))
-            noise = rng.standard_normal((k, len(genes)), dtype=np.float32) * np.sqrt(s.rest[genes])
-            block = np.zeros((k, len(panel)), dtype=np.float32)
-            block[:, into[have]] = s.mean[genes] + spread @ s.factors[:, genes] + noise
-            measured[stages.index(s.stage), into[have]] = True
-            blocks.append(block)
-        names = [s.name for s, k in zip(self.statistics, numbers, strict=True) for _ in range(k)]
-        stage = np.array(
-            [s.stage for s, k in zip(self.statistics, numbers, strict=True) for _ in range(k)], dtype=np.int64
-        )
-        return CellPool(
-            panel=panel,
-            expression=sp.csr_matrix(np.concatenate(blocks)),
-            measured=measured,
-            source=np.array([stages.index(k) for k in stage.tolist()], dtype=np.int64),
-            stage=stage,
-            labels=np.array(names, dtype=object),
-            names=np.array([f"drawn {i}" for i in range(len(names))], dtype=object),
-        )
 
     def solved_for(self, genes: Sequence[str], ensembl: Sequence[str], types: Sequence[str]) -> "SolvedMemory":
         """Return the memory solved for the genes of a file.
@@ -226,56 +155,6 @@ class AnalyticMemory:
             targets.append(np.concatenate(goals))
         return np.concatenate(rows), np.concatenate(targets), scales
 
-    def save(self, path: Path) -> None:
-        """Write the statistics to one safetensors file, factors as float16."""
-        table = {
-            "format": FORMAT,
-            "ridge": self.ridge,
-            "panel": self.panel.to_dict(),
-            "statistics": [{"stage": s.stage, "name": s.name, "n": s.n} for s in self.statistics],
-        }
-        arrays = {"table": np.frombuffer(json.dumps(table).encode(), dtype=np.uint8).copy()}
-        arrays |= {f"measured.{k}": v.astype(np.int64) for k, v in self.measured.items()}
-        for i, s in enumerate(self.statistics):
-            arrays |= {f"{i}.mean": s.mean, f"{i}.factors": s.factors.astype(np.float16), f"{i}.rest": s.rest}
-        save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "AnalyticMemory":
-        """Read the statistics.
-
-        Raises
-        ------
-        RegistryError
-            If the file is not an analytic memory of this or an earlier version.
-        """
-        try:
-            with safe_open(path, "pt") as file:
-                arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            message = f"{path} is not an analytic memory: {error}. Restore it, or roll back to an earlier stage."
-            raise RegistryError(message) from error
-        table = json.loads(arrays["table"].tobytes())
-        if table["format"] > FORMAT:
-            message = f"{path} was written by a newer canal (memory format {table['format']}); update canal."
-            raise RegistryError(message)
-        statistics = tuple(
-            TypeStatistics(
-                **facts,
-                mean=arrays[f"{i}.mean"],
-                factors=arrays[f"{i}.factors"].astype(np.float32),
-                rest=arrays[f"{i}.rest"],
-            )
-            for i, facts in enumerate(table["statistics"])
-        )
-        measured = {int(k.removeprefix("measured.")): v for k, v in arrays.items() if k.startswith("measured.")}
-        return cls(
-            panel=GenePanel.from_dict(table["panel"]),
-            measured=dict(sorted(measured.items())),
-            statistics=statistics,
-            ridge=table["ridge"],
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedMemory:
@@ -306,57 +185,3 @@ class SolvedMemory:
         """Return the scores (cells, C) of cells (cells, genes of the file); near 1 for the type, near 0 elsewhere."""
         values = unit_rows(self.match.project(expression)[:, self._seen])
         return np.asarray(values @ self.weights, dtype=np.float32)
-
-
-def type_statistics(rows: sp.csr_matrix, *, stage: int, name: str, rank: int) -> TypeStatistics:
-    """Return what is kept of some unit profiles (n, g)."""
-    n = rows.shape[0]
-    mean = np.asarray(rows.mean(axis=0), dtype=np.float64).ravel()
-    total = np.asarray(rows.multiply(rows).mean(axis=0), dtype=np.float64).ravel() - mean**2
-    factors = _leading(rows, mean, min(rank, n - 1))
-    rest = np.maximum(total - (factors.astype(np.float64) ** 2).sum(axis=0) / n, 0.0)
-    return TypeStatistics(
-        stage=stage, name=name, n=n, mean=mean.astype(np.float32), factors=factors, rest=rest.astype(np.float32)
-    )
-
-
-def _leading(rows: sp.csr_matrix, mean: np.ndarray, k: int) -> np.ndarray:
-    """Return the k leading right singular vectors of the centred rows, each times its singular value."""
-    n, g = rows.shape
-    if k <= 0:
-        return np.zeros((0, g), dtype=np.float32)
-    if n > MOST_ROWS:
-        rows = _sketched(rows, mean)
-        mean = np.zeros(g)
-        n = rows.shape[0]
-    # The n x n Gram matrix of the centred rows comes from sparse products: the rows are never dense.
-    cross = rows @ mean
-    gram = (rows @ rows.T).toarray().astype(np.float64)
-    gram += float(mean @ mean) - cross[:, None] - cross[None, :]
-    u = _leading_eigenvectors(gram, min(k, n))
-    return np.asarray((rows.T @ u).T - u.sum(axis=0)[:, None] * mean[None, :], dtype=np.float32)
-
-
-def _leading_eigenvectors(gram: np.ndarray, k: int) -> np.ndarray:
-    """Return k eigenvectors (n, k) of the largest eigenvalues, by block power iteration where that is cheaper."""
-    n = len(gram)
-    if n <= 2 * (k + SPARE):
-        return np.asarray(scipy.linalg.eigh(gram, check_finite=False)[1][:, ::-1][:, :k])
-    basis = np.random.default_rng(0).standard_normal((n, k + SPARE))  # a fixed start: same cells, same factors
-    for _ in range(POWERS):
-        basis = scipy.linalg.qr(gram @ basis, mode="economic", check_finite=False)[0]
-    inner = scipy.linalg.eigh(basis.T @ gram @ basis, check_finite=False)[1][:, ::-1][:, :k]
-    return np.asarray(basis @ inner)
-
-
-def _sketched(rows: sp.csr_matrix, mean: np.ndarray) -> sp.csr_matrix:
-    """Return fewer rows with nearly the same scatter: random signs fold the centred cells into `MOST_ROWS` sums.
-
-    A count sketch S with one sign a cell has E[(S x)'(S x)] = x'x (Charikar, Chen and Farach-Colton 2002).
-    """
-    n = rows.shape[0]
-    rng = np.random.default_rng(0)
-    place, sign = rng.integers(MOST_ROWS, size=n), rng.choice([-1.0, 1.0], size=n)
-    fold = sp.csr_matrix((sign, (place, np.arange(n))), shape=(MOST_ROWS, n))
-    folded = fold @ rows
-    return sp.csr_matrix(folded - np.asarray(fold.sum(axis=1)) @ mean[None, :], dtype=np.float64)

@@ -22,6 +22,7 @@ from canal.learn.losses import distillation_weight
 from canal.learn.memory import AnalyticMemory
 from canal.learn.network import Network
 from canal.learn.progress import Progress
+from canal.learn.pseudo_cells import draw_cells
 from canal.learn.quotas import balanced_quotas
 from canal.learn.split import stratified_split
 from canal.learn.training import Distillation, TrainingData, train_network
@@ -231,7 +232,8 @@ def _train(
 def _pseudo_cells(previous: Annotator | None, panel: GenePanel, preset: Preset, seed: int) -> CellPool:
     if previous is None or previous.memory is None or preset.analytic.pseudo_cells == 0:
         return CellPool.empty()
-    return previous.memory.draw(preset.analytic.pseudo_cells, panel, numpy_generator(seed, "pseudo-cells"))
+    draw = numpy_generator(seed, "pseudo-cells")
+    return draw_cells(previous.memory, preset.analytic.pseudo_cells, panel, draw)
 
 
 def _weights(previous: Annotator | None, pool: CellPool, drawn: CellPool, preset: Preset) -> np.ndarray:

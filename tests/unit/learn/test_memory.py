@@ -9,6 +9,8 @@ from canal.data.check import check_adata
 from canal.data.panel import GenePanel
 from canal.errors import RegistryError
 from canal.learn.memory import AnalyticMemory
+from canal.learn.memory_file import load_memory, save_memory
+from canal.learn.pseudo_cells import draw_cells
 from tests.make import make_adata
 
 
@@ -111,7 +113,7 @@ def test_size_does_not_grow_with_cells(tmp_path) -> None:
     for n in (300, 3000):
         cells = toy(n)
         memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=20)
-        memory.save(tmp_path / f"{n}.safetensors")
+        save_memory(memory, tmp_path / f"{n}.safetensors")
         sizes.append((tmp_path / f"{n}.safetensors").stat().st_size)
 
     assert abs(sizes[0] - sizes[1]) < 100
@@ -122,9 +124,9 @@ def test_it_reads_back_what_it_wrote(tmp_path) -> None:
     cells, query = toy(), toy(seed=2)
     types = sorted(set(cells.labels.tolist()))
     memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=20)
-    memory.save(tmp_path / "memory.safetensors")
+    save_memory(memory, tmp_path / "memory.safetensors")
 
-    again = AnalyticMemory.load(tmp_path / "memory.safetensors")
+    again = load_memory(tmp_path / "memory.safetensors")
 
     assert again.panel == memory.panel
     assert again.counts() == memory.counts()
@@ -140,7 +142,7 @@ def test_a_file_that_is_no_memory_is_refused(tmp_path) -> None:
     (tmp_path / "memory.safetensors").write_bytes(b"nothing")
 
     with pytest.raises(RegistryError, match="not an analytic memory"):
-        AnalyticMemory.load(tmp_path / "memory.safetensors")
+        load_memory(tmp_path / "memory.safetensors")
 
 
 def test_pseudo_cells_have_the_moments_of_their_type() -> None:
@@ -149,10 +151,26 @@ def test_pseudo_cells_have_the_moments_of_their_type() -> None:
     memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=10)
     panel = GenePanel.empty().extended(cells.genes, cells.ensembl, 1)
 
-    drawn = memory.draw(60_000, panel, np.random.default_rng(0))
+    drawn = draw_cells(memory, 60_000, panel, np.random.default_rng(0))
 
     for name in set(cells.labels.tolist()):
         x = unit(cells.expression.toarray()[cells.labels == name])
         z = drawn.expression.toarray()[drawn.labels == name]
         np.testing.assert_allclose(z.mean(axis=0), x.mean(axis=0), atol=0.01)
         np.testing.assert_allclose(z.var(axis=0), x.var(axis=0), atol=0.01)
+
+
+def test_factors_are_bounded_in_all_and_no_variance_is_lost() -> None:
+    """Many stages share a fixed number of factors; what is cut off stays as variance of the genes."""
+    cells = toy(300, n_genes=40)
+    memory = AnalyticMemory.empty(0.1)
+    for stage in (1, 2, 3):
+        memory = memory.with_stage(cells, all_columns(cells), stage=stage, rank=20)
+
+    small = memory.within(60)
+
+    assert sum(len(s.factors) for s in memory.statistics) > 100
+    assert sum(len(s.factors) for s in small.statistics) <= 60
+    for before, after in zip(memory.statistics, small.statistics, strict=True):
+        total = [s.rest + (s.factors**2).sum(axis=0) / s.n for s in (before, after)]
+        np.testing.assert_allclose(total[0], total[1], atol=1e-6)
