@@ -94,6 +94,12 @@ class AnalyticConfig(_Frozen):
     pseudo_share: Share = Field(description="share of an earlier stage's weight that pseudo-cells have beside the bank")
 
 
+class PromotionConfig(_Frozen):
+    """When a new stage comes into use by itself."""
+
+    max_fall: Share = Field(description="most that accuracy on an earlier stage's held-out cells may fall")
+
+
 class Preset(_Frozen):
     """One complete configuration of a stage."""
 
@@ -104,6 +110,7 @@ class Preset(_Frozen):
     training: TrainingConfig
     bank: BankConfig
     analytic: AnalyticConfig
+    promotion: PromotionConfig = PromotionConfig(max_fall=0.02)  # stages from before it existed are read, too
 
 
 def shipped_presets() -> dict[str, str]:

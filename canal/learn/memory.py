@@ -26,7 +26,7 @@ from canal.data.panel import GeneMatch, GenePanel
 from canal.data.variance import unit_rows
 from canal.learn.statistics import TypeStatistics, type_statistics
 
-MOST_FACTORS = 5000  # in all: at 6000 genes 60 MB, and about two seconds to solve on two cores
+MOST_FACTORS = 4000  # in all: at 6000 genes 50 MB, and about two seconds to solve on two cores
 
 
 @dataclass(frozen=True, kw_only=True)

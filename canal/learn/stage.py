@@ -94,7 +94,7 @@ def learn_stage(
     )
     pool = bank.joined(CellPool.of(cells, stage))
     network = _start(previous, preset, len(panel), len(types), seed)
-    history = _train(
+    history = fit_network(
         network, previous, pool, held_rows + len(bank), panel, types, preset,
         stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
@@ -195,7 +195,7 @@ def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: in
     return network
 
 
-def _train(
+def fit_network(
     network: Network,
     previous: Annotator | None,
     pool: CellPool,
