@@ -23,13 +23,23 @@ OPTIONS = {
     "version": [],
     "stage add": [
         "--again", "--data", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
-        "--preset", "--resume", "--seed", "--set", "--strict-labels",
+        "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
     ],
     "stage list": [],
     "stage show": ["N"],
+    "stage promote": ["N"],
+    "stage rollback": [],
+    "stage diff": ["--data", "--gene-key", "--out", "A", "B"],
+    "stage remove": ["N"],
+    "stage replay": ["--out", "STAGES"],
+    "registry verify": [],
+    "registry gc": ["--keep-drafts"],
+    "registry export": ["FILE", "N"],
+    "registry import": ["--name", "FILE"],
+    "compare": ["--html", "--recompute", "--references", "N"],
     "bank show": ["--stage"],
     "annotate": [
-        "--data", "--gene-key", "--key-added", "--majority-voting", "--out", "--over-clustering",
+        "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--out", "--over-clustering",
         "--stage", "--types",
     ],
     "evaluate": ["--data", "--gene-key", "--label-map", "--labels", "--stage"],
@@ -76,7 +86,7 @@ def test_every_command_has_help_with_an_example(name):
 
 def test_groups_show_their_commands():
     """A noun alone is not an error without words."""
-    for noun in ("stage", "bank", "config"):
+    for noun in ("stage", "registry", "bank", "config"):
         assert "Usage" in CliRunner().invoke(app, [noun]).output
     assert isinstance(app, typer.Typer)
 

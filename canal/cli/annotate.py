@@ -1,5 +1,7 @@
 """`canal annotate`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +9,7 @@ import typer
 
 from canal.cli.answer import Answer, Session, command, short_path
 from canal.cli.progress import watcher
+from canal.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +27,9 @@ def annotate(
     data: Annotated[Path, typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
     out: Annotated[Path, typer.Option(help="File to write: .h5ad (the cells with the answer) or .csv.")],
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Model of `canal registry export`; needs no workspace.")
+    ] = None,
     types: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="Answer with these types only."),
@@ -37,21 +43,27 @@ def annotate(
     ] = None,
     key_added: Annotated[str, typer.Option(help="Begins every name that is added.")] = "canal",
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
+    ] = None,
+    neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
 ) -> Answer:
     """Say of every cell what type it is; the file of the cells stays as it is.
 
-    Written: obs[canal_cell_type], obs[canal_confidence], obsm[X_canal] and uns[canal].
+    Written: obs[canal_cell_type], obs[canal_confidence], obs[canal_status] (known, uncertain or novel),
+    obs[canal_novelty], obs[canal_p_value], obs[canal_best_known], obsm[X_canal] and uns[canal].
     """
     from canal.report.annotation import check_target
 
-    annotation = session.workspace().annotate(
+    annotation = _with(session, stage, model)(
         data,
-        stage=stage,
         types=None if types is None else [t.strip() for t in types.split(",") if t.strip()],
         majority_voting=majority_voting,
         over_clustering=over_clustering,
         key_added=key_added,
         gene_key=gene_key,
+        alpha=alpha,
+        neighbors=neighbors,
         out=check_target(out),
         progress=watcher(session),
     )
@@ -60,10 +72,31 @@ def annotate(
         "out": str(out),
         "cells": len(annotation),
         "per_type": per_type,
+        "status": _status(annotation),
         "mean_confidence": float(annotation.confidence.mean()) if len(annotation) else None,
         **annotation.facts,
     }
-    return Answer(answer, [_table(per_type), f"{len(annotation)} cells, in {short_path(out)}"])
+    counts = ", ".join(f"{n} {name}" for name, n in answer["status"].items())
+    lines = [f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"]
+    return Answer(answer, [_table(per_type), *lines])
+
+
+def _status(annotation: "Annotation") -> dict[str, int]:
+    values = annotation.columns.get("status")
+    if values is None:
+        return {}
+    return {name: int((values == name).sum()) for name in ("known", "uncertain", "novel")}
+
+
+def _with(session: Session, stage: int | None, model: Path | None) -> Callable[..., "Annotation"]:
+    if model is None:
+        return partial(session.workspace().annotate, stage=stage)
+    if stage is not None:
+        message = f"Both stage {stage} and {model} are named. Name one of them."
+        raise ConfigError(message)
+    from canal.stages.exchange import annotate_with_export
+
+    return partial(annotate_with_export, model)
 
 
 def _per_type(annotation: "Annotation") -> dict[str, dict[str, Any]]:

@@ -110,10 +110,10 @@ def _registry(session: Session) -> dict[str, Any]:
     found["workspace"] = str(layout.root.resolve())
     if not layout.has_registry():
         return found
-    from canal.registry.registry import Registry
+    from canal.stages.connection import open_registry
 
     try:
-        registry = Registry.open(layout.registry, layout.settings.name)
+        registry = open_registry(layout)
         found["stages"] = len(registry.records())
         found["problems"] = [str(problem) for problem in registry.verify()]
     except CanalError as error:

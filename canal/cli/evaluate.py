@@ -23,6 +23,13 @@ def evaluate(
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
     label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    novel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="Type of the file that the model was never taught; repeatable."),
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
+    ] = None,
 ) -> Answer:
     """Compare the model's answer with given labels; nothing is written."""
     found = session.workspace().evaluate(
@@ -31,6 +38,8 @@ def evaluate(
         stage=stage,
         label_map=label_map,
         gene_key=gene_key,
+        novel=tuple(novel or ()),
+        alpha=alpha,
     )
     result = found.to_dict()
     lines = [
@@ -39,6 +48,8 @@ def evaluate(
     ]
     unknown = ", ".join(result.get("unknown_types", ()))
     lines += [f"warning: the model does not know {unknown}"] if unknown else []
+    if result["novelty"] is not None:
+        lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["novelty"].items()))
     return Answer(result, [*lines, _table(result["per_type"])])
 
 

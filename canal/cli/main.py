@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from canal.cli import annotate, bank, config, demo, doctor, evaluate, stage, ui, version, workspace
+from canal.cli import annotate, bank, compare, config, demo, doctor, evaluate, registry, stage, ui, version, workspace
 from canal.cli.answer import Session
 from canal.stages.layout import VARIABLE, Layout
 
@@ -31,12 +31,16 @@ def canal(
         Path | None,
         typer.Option("-C", metavar="DIR", help=f"The workspace; else {VARIABLE}, else here."),
     ] = None,
+    registry_uri: Annotated[
+        str | None,
+        typer.Option("--registry", metavar="URI", help="Server that keeps the stages, or local; else as canal.toml."),
+    ] = None,
 ) -> None:
     """Annotate cell types with a model that grows, stage by stage, and never sees old data again."""
-    ctx.obj = Session(layout=Layout.find(folder), explicit=folder is not None)
+    ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, bank, annotate, evaluate, config, demo, ui, doctor, version):
+for noun in (workspace, stage, registry, bank, annotate, evaluate, compare, config, demo, ui, doctor, version):
     noun.register(app)
 
 

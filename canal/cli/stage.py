@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from canal.cli import stage_change, stage_use
 from canal.cli.answer import Answer, Session, command
 from canal.cli.progress import watcher
 
@@ -27,6 +28,8 @@ def register(app: typer.Typer) -> None:
     )(add)
     command(noun, "list", example="canal stage list")(list_stages)
     command(noun, "show", example="canal stage show 2 --json")(show)
+    stage_use.register(noun)
+    stage_change.register(noun)
     app.add_typer(noun, name="stage")
 
 
@@ -51,6 +54,9 @@ def add(
         bool, typer.Option("--resume", help="Go on from the last epoch of a run that was stopped.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="Take a file that was added before.")] = False,
+    test: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labelled cells to test on, from now on at every stage.")
+    ] = None,
 ) -> Answer:
     """Learn the labelled cells of one file; the earlier files are not needed.
 
@@ -69,6 +75,7 @@ def add(
         strict_labels=strict_labels,
         label_map=label_map,
         gene_key=gene_key,
+        test=test,
         progress=watcher(session),
     )
     return Answer(result.to_dict(), _added(result))
@@ -102,12 +109,20 @@ def _added(result: "StageResult") -> list[str]:
         f"  types      {len(result.types)}; new: {new}",
         f"  bank       {result.bank.get('size', 0)} cells",
     ]
-    lines += [f"  {k.replace('_', ' ')}  {_short(v)}" for k, v in result.metrics.items()]
+    lines += [f"  {k.replace('_', ' ')}  {_short(v)}" for k, v in result.metrics.items() if "/" not in k]
+    lines += [f"  {_tested(found)}" for found in result.tested]
     lines += [f"warning: {text}" for text in result.warnings]
     lines += [f"warning: {found['message']}" for found in result.label_warnings]
     if not result.champion:
         lines.append("It is kept, but does not annotate: see the warnings.")
     return lines
+
+
+def _tested(found: dict[str, Any]) -> str:
+    if found["accuracy"] is None:
+        return f"stage {found['stage']}, {found['name']}: not tested"
+    before = "" if found["before"] is None else f", was {_short(found['before'])}"
+    return f"stage {found['stage']}, {found['name']}: accuracy {_short(found['accuracy'])}{before}"
 
 
 def _list(records: Any, champion: int | None) -> "Table":
@@ -144,7 +159,7 @@ def _shown(record: "StageRecord") -> "list[Table | str]":
         "types": _short(record.types),
         "new types": _short(record.new_types) or "none",
         "bank": f"{record.bank.get('size', 0)} cells",
-        **{name.replace("_", " "): _short(value) for name, value in record.metrics.items()},
+        **{name.replace("_", " "): _short(value) for name, value in record.metrics.items() if "/" not in name},
     }
     for source in record.data:
         rows["data"] = f"{source.get('path')}, values: {source.get('scale')}"

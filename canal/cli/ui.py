@@ -36,6 +36,9 @@ def ui(
     Only this machine can reach it.
     """
     registry = session.layout.require().registry
+    server = session.layout.registry_uri
+    if server is not None:
+        return Answer({"url": server, "registry": server}, [f"{server} shows this registry; open it in a browser."])
     if not session.layout.has_registry():
         message = f"{registry} holds no registry yet. Add a stage first: canal stage add."
         raise RegistryError(message)

@@ -27,7 +27,7 @@ def init(
         raise ConfigError(message)
     root = folder or session.layout.root
     existed = Layout(root).exists
-    layout = Layout.init(root)
+    layout = Layout.init(root, session.layout.server)
     model = layout.settings.name
     data = {"workspace": str(layout.root.resolve()), "model": model, "created": not existed}
     verb = "is a workspace already" if existed else "is a workspace now"

@@ -145,7 +145,7 @@ def _build(vectors: np.ndarray, kind: str, *, gpu: bool) -> Any:
 
     n, d = vectors.shape
     flat = faiss.IndexFlatL2(d)
-    index = flat
+    index: Any = flat
     if kind == "ivf":
         lists = max(1, int(4 * np.sqrt(n)))
         index = faiss.IndexIVFFlat(flat, d, lists, faiss.METRIC_L2)
@@ -165,4 +165,5 @@ def _prepared(vectors: np.ndarray, normalise: bool) -> np.ndarray:
     if not normalise:
         return rows
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    unit: np.ndarray = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return unit

@@ -1,13 +1,13 @@
 """What one stage leaves behind to annotate with: gene panel, types, network, analytic memory and how they are joined.
 
 Files of an annotator, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``genes.json``,
-``types.json``, ``calibration.json``, ``config.toml``.
+``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``.
 """
 
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from canal.config import Preset, dump_preset, parse_preset
 from canal.data.panel import GenePanel
+from canal.data.pool import CellPool
+from canal.detect.calibration import NoveltyCalibration
 from canal.encoders.factory import build_encoder
 from canal.learn.batches import PanelCells
 from canal.learn.device import best_device, seeded
@@ -25,6 +27,7 @@ from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory, SolvedMemory
 from canal.learn.memory_file import load_memory, save_memory
 from canal.learn.network import Network
+from canal.learn.novelty import NoveltyReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class Annotator:
         Analytic memory, or ``None`` where the preset has none.
     fusion
         How network and memory are joined and calibrated.
+    novelty
+        Novelties of the cells held out at each stage.
     """
 
     preset: Preset
@@ -69,6 +74,7 @@ class Annotator:
     network: Network
     memory: AnalyticMemory | None
     fusion: Fusion
+    novelty: NoveltyCalibration = field(default_factory=NoveltyCalibration)
 
     def reader(self, genes: Sequence[str], ensembl: Sequence[str]) -> "GeneSetReader":
         """Return the annotator as seen through the genes of one file; the memory is solved for them once."""
@@ -88,10 +94,18 @@ class GeneSetReader:
 
     def __init__(self, annotator: Annotator, genes: Sequence[str], ensembl: Sequence[str]) -> None:
         self.annotator = annotator
+        self._genes, self._ensembl = genes, ensembl
         self.match = annotator.panel.match(genes, ensembl)
         self.solved: SolvedMemory | None = None
         if annotator.memory is not None:
             self.solved = annotator.memory.solved_for(genes, ensembl, annotator.types)
+
+    def novelty(self, bank: CellPool) -> NoveltyReader | None:
+        """Return the novelty detector for these genes, or ``None`` where the model has no analytic memory."""
+        model = self.annotator
+        if model.memory is None or not model.memory.statistics:
+            return None
+        return NoveltyReader(model.memory, model.novelty, bank, self._genes, self._ensembl)
 
     def predict(self, expression: sp.csr_matrix) -> Prediction:
         """Annotate cells of shape (cells, genes of the file), natural ``log1p`` of values per 10,000."""
@@ -148,8 +162,9 @@ def save_annotator(annotator: Annotator, folder: Path) -> dict[str, Path]:
     _write_json(folder / "genes.json", annotator.panel.to_dict())
     _write_json(folder / "types.json", {"types": list(annotator.types)})
     _write_json(folder / "calibration.json", annotator.fusion.to_dict())
+    _write_json(folder / "novelty.json", annotator.novelty.to_dict())
     (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(annotator.preset)), encoding="utf-8")
-    names = ["weights.safetensors", "genes.json", "types.json", "calibration.json", "config.toml"]
+    names = ["weights.safetensors", "genes.json", "types.json", "calibration.json", "novelty.json", "config.toml"]
     if annotator.memory is not None:
         save_memory(annotator.memory, folder / "memory.safetensors")
         names.append("memory.safetensors")
@@ -163,7 +178,7 @@ def load_annotator(folder: Path) -> Annotator:
     types = tuple(_read_json(folder / "types.json")["types"])
     network = new_network(preset, len(panel), len(types), seed=0)
     network.load_state_dict(load_file(folder / "weights.safetensors"))
-    memory = folder / "memory.safetensors"
+    memory, novelty = folder / "memory.safetensors", folder / "novelty.json"
     return Annotator(
         preset=preset,
         panel=panel,
@@ -171,6 +186,7 @@ def load_annotator(folder: Path) -> Annotator:
         network=network.eval(),
         memory=load_memory(memory) if memory.is_file() else None,
         fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
+        novelty=NoveltyCalibration.from_dict(_read_json(novelty)) if novelty.is_file() else NoveltyCalibration(),
     )
 
 

@@ -18,6 +18,8 @@ from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network
 from canal.learn.memory import AnalyticMemory
 from canal.learn.progress import Progress
+from canal.learn.pseudo_cells import draw_cells
+from canal.learn.split import stratified_split
 from canal.learn.stage import fit_network
 from canal.seeds import numpy_generator
 
@@ -80,17 +82,16 @@ def relearn_without(
         memory = None
     base = replace(previous, types=types, memory=memory)
     network = new_network(previous.preset, len(base.panel), len(types), seed)
+    pool = _rehearsed(base, left, seed)
     history = fit_network(
-        network, base, _rehearsed(base, left, seed), np.zeros(0, dtype=np.int64), base.panel, types,
-        _fresh(previous.preset), stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
+        network, base, pool, _validation(pool, base.preset, seed), base.panel, types, _fresh(base.preset),
+        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     gone = tuple(name for name in previous.types if name not in types)
     return Relearned(annotator=replace(base, network=network), bank=left, removed_types=gone, history=history)
 
 
-def _types_left(
-    known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool, removed: int
-) -> tuple[str, ...]:
+def _types_left(known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool, removed: int) -> tuple[str, ...]:
     """Return the types that the memory or the bank still knows, in their order."""
     found = set(bank.labels.tolist()) | ({name for _, name in memory.counts()} if memory is not None else set())
     types = tuple(name for name in known if name in found)
@@ -104,11 +105,31 @@ def _types_left(
 
 
 def _rehearsed(base: Annotator, bank: CellPool, seed: int) -> CellPool:
-    """Return the cells to train and to validate on beside the pseudo-cells; more of these where no cell is kept."""
-    if len(bank) or base.memory is None:
+    """Return the cells to train and validate on beside the pseudo-cells: the bank, or more of these if it is too small.
+
+    Raises
+    ------
+    StageError
+        If there is neither.
+    """
+    if len(bank) > len(set(bank.labels.tolist())):  # of some type two cells: one to train on, one to validate on
         return bank
+    if base.memory is None:
+        message = (
+            f"The example bank without this stage has {len(bank)} cells: too few to learn from. Add a stage first."
+        )
+        raise StageError(message)
     n = max(base.preset.analytic.pseudo_cells, 10 * len(base.types))
-    return base.memory.draw(n, base.panel, numpy_generator(seed, "removal"))
+    return draw_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
+
+
+def _validation(pool: CellPool, preset: Preset, seed: int) -> np.ndarray:
+    """Return rows to validate on where no stage has two cells of a type, of which `fit_network` would take one."""
+    groups = set(zip(pool.stage.tolist(), pool.labels.tolist(), strict=True))
+    if len(pool) > len(groups):
+        return np.zeros(0, dtype=np.int64)
+    share = preset.training.validation_share
+    return stratified_split(pool.labels, share, numpy_generator(seed, "removal validation"))[1]
 
 
 def _fresh(preset: Preset) -> Preset:

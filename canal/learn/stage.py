@@ -13,6 +13,7 @@ from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
 from canal.data.variance import rank_by_variance
+from canal.detect.calibration import NoveltyCalibration
 from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network, run_network
 from canal.learn.bank import choose_examples
@@ -21,6 +22,7 @@ from canal.learn.fusion import Fusion
 from canal.learn.losses import distillation_weight
 from canal.learn.memory import AnalyticMemory
 from canal.learn.network import Network
+from canal.learn.novelty import with_held_out
 from canal.learn.progress import Progress
 from canal.learn.pseudo_cells import draw_cells
 from canal.learn.quotas import balanced_quotas
@@ -109,7 +111,8 @@ def learn_stage(
     fusion = _fusion(fitted, previous, held)
     held_types = fitted.reader(held.genes, held.ensembl).best_types(held.expression)
     memory = _memory(previous, cells, columns, preset, stage=stage)
-    annotator = replace(fitted, memory=memory, fusion=fusion)
+    novelty = _novelty(previous, fitted, held, stage)
+    annotator = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
     return LearnedStage(
         annotator=annotator,
         bank=_new_bank(annotator, pool, seed),
@@ -164,6 +167,13 @@ def _fusion(fitted: Annotator, previous: Annotator | None, held: Cells) -> Fusio
     return here if previous is None else here.averaged(previous.fusion)
 
 
+def _novelty(previous: Annotator | None, fitted: Annotator, held: Cells, stage: int) -> NoveltyCalibration:
+    before = previous.novelty if previous is not None else NoveltyCalibration()
+    if fitted.memory is None:
+        return before
+    return with_held_out(before, fitted.memory, held, stage)
+
+
 def check_places(preset: Preset, types: tuple[str, ...]) -> None:
     """Refuse a bank that has fewer places than there are types.
 
@@ -210,6 +220,7 @@ def fit_network(
     checkpoint: tuple[Path, str] | None,
     on_epoch: Callable[[int, dict[str, float]], None],
 ) -> list[dict[str, float]]:
+    """Train a network in place on pool and pseudo-cells; the stage's held-out rows and a share of the bank validate."""
     held = _held_out(pool, stage_held_rows, stage, preset, seed)
     kept = np.setdiff1d(np.arange(len(pool)), held)
     drawn = _pseudo_cells(previous, panel, preset, seed)

@@ -20,6 +20,7 @@ from canal.registry import snapshot as tag
 from canal.registry.artifacts import digest_bytes, digest_file, sync_tree, verify, write_whole
 from canal.registry.declaration import declaration, declaration_name
 from canal.registry.draft import StageDraft
+from canal.registry.flavour import write_flavour
 from canal.registry.record import StageRecord
 from canal.registry.snapshot import StoredVersion
 from canal.registry.store import MODEL_FOLDER, Store
@@ -56,6 +57,7 @@ def commit_stage(
     store: Store, draft: StageDraft, record: StageRecord, files: Mapping[str, Path], *, promote: bool
 ) -> tuple[StoredVersion, StageRecord]:
     """Do steps 1 and 2; return the new version and its record."""
+    files = dict(files) | write_flavour(draft.folder / ".flavour", files)
     staging = _stage_files(draft, files)
     digests = {name: digest_file(staging / name) for name in sorted(files)}
     run_id = store.create_run(
@@ -75,8 +77,33 @@ def commit_stage(
         tag.ALIAS: tag.CHAMPION if promote else tag.CANDIDATE,
     }
     version = store.create_version(run_id, tags, _description(record))
+    if store.location.database is None:
+        version = _first_come(store, record, version)
     record = record.model_copy(update={"version": version})
     return StoredVersion(version=version, run_id=run_id, tags=tags), record
+
+
+def _first_come(store: Store, record: StageRecord, version: int) -> int:
+    """Take our version back if another machine took the stage's number since `check_place`.
+
+    A server has no lock for its writers. It gives out version numbers one after the other, and every
+    reader takes the lowest of a stage, so that the later one was never to be seen.
+    """
+    found = store.snapshot()
+    first = next((v for v in found.versions if v.stage == record.number), None)
+    if first is not None and first.run_id == record.run_id:
+        if first.version != version:  # MLflow sent the request twice
+            store.delete_version(version)
+        numbers = {v.stage for v in found.versions}
+        if record.parent is None or record.parent in numbers:
+            return first.version
+    store.delete_version(version)
+    if first is None or first.run_id == record.run_id:
+        message = f"Stage {record.parent}, which this stage starts from, was removed by another machine meanwhile."
+    else:
+        message = f"Another machine committed a stage {record.number} a moment before; it is kept."
+    message += " Nothing of this one was committed. Run this again: it starts from the stage in use then."
+    raise RegistryError(message)
 
 
 def settle(store: Store, stored: StoredVersion, record: StageRecord, declarations: Path, drafts: Path) -> None:

@@ -17,6 +17,9 @@ from canal.registry.snapshot import Snapshot, StoredVersion
 from canal.registry.sqlite import check_database
 from canal.registry.store import Store
 
+# Seconds that a run on a server may be a commit in progress: another machine's, which no lock of ours tells.
+_PATIENCE = 24 * 3600.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
@@ -54,7 +57,9 @@ def find_problems(store: Store, found: Snapshot, declarations: Path, cache: Path
 def find_orphans(store: Store, found: Snapshot, drafts: Path) -> list[Orphan]:
     """Return runs of killed commits and drafts; runs that canal did not make are not ours."""
     used = {v.run_id for v in found.versions}
-    runs = [r for r, state in store.run_states().items() if state == "draft" and r not in used]
+    patience = 0.0 if store.location.database is not None else _PATIENCE
+    states = store.run_states().items()
+    runs = [r for r, (state, age) in states if state == "draft" and r not in used and age >= patience]
     orphans = [Orphan(kind="run", name=r, size=_size(_run_folder(store, r))) for r in sorted(runs)]
     folders = sorted(p for p in drafts.iterdir() if p.is_dir()) if drafts.is_dir() else []
     return orphans + [Orphan(kind="draft", name=p.name, size=_size(p)) for p in folders]
@@ -96,8 +101,8 @@ def _stage_problems(
     problems = _file_problems(store, stored, record, cache)
     if record.parent is not None and record.parent not in numbers:
         problems.append(Problem(what=f"parent stage {record.parent}", kind="missing"))
-    if not (declarations / declaration_name(record)).is_file():
-        path = declarations / declaration_name(record)
+    path = declarations / declaration_name(record)
+    if store.location.database is not None and not path.is_file():
         problems.append(Problem(what=str(path), kind="missing"))
     return [_of_stage(p, stored.stage) for p in problems]
 

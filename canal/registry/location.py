@@ -4,11 +4,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from canal.errors import RegistryError
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
+_CREDENTIALS = r"//[^/@]*@"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,10 @@ class RegistryLocation:
         Raises
         ------
         RegistryError
-            If MLflow could not address the folder.
+            If MLflow could not address the folder, or the address is none of a server.
         """
         if uri is not None:
-            return cls(uri=uri)
+            return cls(uri=_server(uri))
         root = Path(os.path.abspath(root))  # noqa: PTH100 - links stay as the user named them
         if any(sign in str(root) for sign in "?%"):  # signs of an address; no quoting suits all
             message = f"{root} has a '?' or '%' in its path, which MLflow cannot address. Rename it."
@@ -55,5 +57,23 @@ class RegistryLocation:
         return None if self.artifacts is None else self.artifacts.as_uri()
 
     def __str__(self) -> str:
-        """Return the address without a password, for messages."""
-        return str(self.database or re.sub(r"//[^/@]*@", "//", self.uri))
+        """Return the address for messages; it never holds a password."""
+        return str(self.database or self.uri)
+
+
+def _server(uri: str) -> str:
+    """Return a server's address without a slash at its end, if it is one."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        message = (
+            f"{re.sub(_CREDENTIALS, '//', uri)!r} is no address of a registry; expected 'local' or a server's "
+            "https://host:port. Set `registry` in canal.toml, or --registry."
+        )
+        raise RegistryError(message)
+    if parts.username or parts.password:
+        message = (
+            f"The address of {parts.hostname} holds a user or a password, which would be written down with it. "
+            "Leave them out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+        raise RegistryError(message)
+    return uri.rstrip("/")

@@ -1,14 +1,17 @@
 """From a stored version to its record and its files, each checked against its hash."""
 
+import contextlib
+import shutil
+import tempfile
 from pathlib import Path
 
 from canal.errors import RegistryError
 from canal.registry import snapshot as tag
-from canal.registry.artifacts import digest_bytes, verify
+from canal.registry.artifacts import Problem, digest_bytes, verify
 from canal.registry.commit import MANIFEST_FILE, RECORD_FILE, model_folder
 from canal.registry.record import StageRecord, parse_record
 from canal.registry.snapshot import Snapshot, StoredVersion
-from canal.registry.store import Store
+from canal.registry.store import MODEL_FOLDER, Store
 
 
 def find_version(found: Snapshot, number: int | None) -> StoredVersion:
@@ -66,10 +69,12 @@ def checked_folder(store: Store, stored: StoredVersion, record: StageRecord, cac
         If a file is missing or altered.
     """
     folder = fetch(store, stored, cache)
+    if store.location.artifacts is None and not _whole(folder, stored, record):
+        folder = fetch(store, stored, cache, fresh=True)  # it may be our copy that is damaged
     if not folder.is_dir():
         message = f"{folder} is missing; expected the files of stage {stored.stage}. {_FIX}"
         raise RegistryError(message)
-    bad = [p for p in verify(folder, expected_files(stored, record)) if p.kind != "extra"]
+    bad = _bad(folder, stored, record)
     if bad:
         first, others = bad[0], len(bad) - 1
         more = f" (and {others} more)" if others else ""
@@ -90,18 +95,32 @@ def expected_files(stored: StoredVersion, record: StageRecord) -> dict[str, str]
     }
 
 
-def fetch(store: Store, stored: StoredVersion, cache: Path) -> Path:
-    """Return the local folder of a version's files, downloaded from a server where need be."""
+def fetch(store: Store, stored: StoredVersion, cache: Path, *, fresh: bool = False) -> Path:
+    """Return the local folder of a version's files, downloaded from a server where need be; ``fresh``: anew."""
     folder = model_folder(store, stored.run_id)
     if folder is not None:
         return folder
     place = cache / stored.run_id
+    if fresh:
+        shutil.rmtree(place, ignore_errors=True)
     if not place.is_dir():
-        new = cache / f".{stored.run_id}.new"
-        new.mkdir(parents=True, exist_ok=True)
-        store.download(stored.run_id, new)
-        new.replace(place)
-    return place / "model"
+        cache.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{stored.run_id}.", dir=cache))
+        try:
+            store.download(stored.run_id, new)
+            with contextlib.suppress(OSError):  # another process was quicker
+                new.replace(place)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return place / MODEL_FOLDER
+
+
+def _whole(folder: Path, stored: StoredVersion, record: StageRecord) -> bool:
+    return folder.is_dir() and not _bad(folder, stored, record)
+
+
+def _bad(folder: Path, stored: StoredVersion, record: StageRecord) -> list[Problem]:
+    return [p for p in verify(folder, expected_files(stored, record)) if p.kind != "extra"]
 
 
 _FIX = (

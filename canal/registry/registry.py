@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from canal.registry.draft import StageDraft
 from canal.registry.health import Orphan, find_orphans, find_problems, remove_orphans
 from canal.registry.location import RegistryLocation
 from canal.registry.lock import TIMEOUT, WriterLock
+from canal.registry.package import write_package
 from canal.registry.read import checked_folder, find_version, read_record
 from canal.registry.record import StageRecord
 from canal.registry.sqlite import move_artifacts
@@ -77,6 +79,8 @@ class Registry:
         """
         root = Path(root).absolute()
         store = Store(RegistryLocation.of(root, uri), name)
+        if uri is not None:
+            root.mkdir(parents=True, exist_ok=True)  # of the lock and of what is fetched
         registry = cls(root, store, declarations or root.parent / "stages")
         if create:
             make_registry(store.location, name, registry._lock)
@@ -88,10 +92,12 @@ class Registry:
         return registry
 
     @staticmethod
-    def exists(root: Path) -> bool:
-        """Tell whether a folder holds a local registry."""
-        database = RegistryLocation.of(root).database
-        return database is not None and database.is_file()
+    def exists(root: Path, name: str = "", uri: str | None = None) -> bool:
+        """Tell whether a folder holds a local registry, or a server a model of that name."""
+        location = RegistryLocation.of(root, uri)
+        if location.database is None:
+            return Store(location, name).exists()
+        return location.database.is_file()
 
     @property
     def name(self) -> str:
@@ -102,6 +108,11 @@ class Registry:
     def uri(self) -> str:
         """Address that MLflow's own tools take, e.g. ``mlflow ui --backend-store-uri``."""
         return self._store.location.uri
+
+    @property
+    def place(self) -> str:
+        """Where the registry is, for messages: never with a password."""
+        return str(self._store.location)
 
     def records(self) -> list[StageRecord]:
         """Return the records of all committed stages, by number."""
@@ -170,6 +181,11 @@ class Registry:
             self._store.set_alias(tag.CHAMPION, stored.version)
             return self.record(number)
 
+    def export(self, number: int, path: Path) -> tuple[StageRecord, int]:
+        """Write a stage to one file; return its record and the file's size in bytes."""
+        record = self.record(number)
+        return record, write_package(path, self.name, record, self.artifacts(record))
+
     def declare(self, number: int) -> Path:
         """Write the readable declaration of a stage anew; return its path."""
         return write_declaration(self.record(number), self.declarations)
@@ -181,9 +197,13 @@ class Registry:
             return pending
 
     def verify(self) -> list[Problem]:
-        """Check every hash and every reference; return what is wrong."""
+        """Check every hash and every reference; return what is wrong.
+
+        Of a server all files are fetched anew, and only this workspace's own declarations are known.
+        """
         found = self._store.snapshot()
-        return find_problems(self._store, found, self.declarations, self._cache)
+        with tempfile.TemporaryDirectory(prefix="canal-") as fresh:
+            return find_problems(self._store, found, self.declarations, Path(fresh))
 
     def orphans(self) -> list[Orphan]:
         """Return what killed processes left and no stage needs."""
@@ -221,6 +241,9 @@ class Registry:
         location = self._store.location
         if location.database is not None and location.artifact_uri is not None:
             move_artifacts(location.database, self.name, location.artifact_uri)
-        for stored in self._store.snapshot().unsettled:
+        found = self._store.snapshot()
+        for stored in found.late:  # of a machine that was killed before it took its version back
+            self._store.delete_version(stored.version)
+        for stored in found.unsettled:
             record = read_record(self._store, stored, self._cache)
             settle(self._store, stored, record, self.declarations, self._drafts)

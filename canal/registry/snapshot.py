@@ -40,16 +40,24 @@ class Snapshot:
         Those that canal committed, ascending by stage; others in the same model are left out.
     aliases
         Version of each alias.
+    late
+        Versions of a stage whose number another machine had taken just before. Version numbers are
+        given out one after the other, so all readers agree which came first. They are taken back.
     """
 
     versions: list[StoredVersion] = field(default_factory=list)
     aliases: dict[str, int] = field(default_factory=dict)
+    late: list[StoredVersion] = field(default_factory=list)
 
     @classmethod
     def of(cls, versions: list[StoredVersion], aliases: dict[str, int]) -> "Snapshot":
         """Keep what canal committed, in order."""
         ours = [v for v in versions if v.tags.get(STAGE, "").isdecimal()]
-        return cls(versions=sorted(ours, key=lambda v: (v.stage, v.version)), aliases=aliases)
+        first: dict[int, StoredVersion] = {}
+        for stored in sorted(ours, key=lambda v: (v.stage, v.version)):
+            first.setdefault(stored.stage, stored)
+        late = [v for v in ours if first[v.stage] is not v]
+        return cls(versions=list(first.values()), aliases=aliases, late=late)
 
     @property
     def unsettled(self) -> list[StoredVersion]:

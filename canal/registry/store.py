@@ -5,6 +5,7 @@ This is the only module that imports MLflow, and it does so when the first call 
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,6 +16,7 @@ from canal.errors import RegistryError
 from canal.registry.location import RegistryLocation
 from canal.registry.snapshot import STATE, Snapshot, StoredVersion
 from canal.registry.sqlite import no_model, read_snapshot
+from canal.registry.trouble import excused, explain, insist
 
 MODEL_FOLDER = "model"  # of the files of a stage, inside the artifacts of its run
 
@@ -27,6 +29,8 @@ _ENVIRONMENT = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # a server that is down is told after seconds, not minutes
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
 _PAGE = 200
 _BATCH = 100  # parameters a call; MLflow's limit
@@ -86,13 +90,20 @@ class Store:
             aliases = {alias: int(v) for alias, v in models[0].aliases.items()}
         return Snapshot.of(versions, aliases)
 
+    def exists(self) -> bool:
+        """Tell whether there is such a registered model."""
+        with self._told():
+            return bool(self.client.search_registered_models(filter_string=f"name = '{self.name}'"))
+
     def make_model(self) -> None:
         """Make experiment and registered model where they are missing."""
         with self._told():
             if self.client.get_experiment_by_name(self.name) is None:
-                self.client.create_experiment(self.name, artifact_location=self.location.artifact_uri)
-            if not self.client.search_registered_models(filter_string=f"name = '{self.name}'"):
-                self.client.create_registered_model(self.name)
+                with excused("RESOURCE_ALREADY_EXISTS"):  # another machine made it in this moment
+                    self.client.create_experiment(self.name, artifact_location=self.location.artifact_uri)
+            if not self.exists():
+                with excused("RESOURCE_ALREADY_EXISTS"):  # another machine made it in this moment
+                    self.client.create_registered_model(self.name)
 
     def create_run(self, run_name: str, tags: Mapping[str, str]) -> str:
         """Begin a run; return its id."""
@@ -126,17 +137,18 @@ class Store:
         tags = [InputTag("mlflow.data.context", context)]
         with self._told():
             datasets = [DatasetInput(Dataset(source_type="local", **i), tags) for i in inputs]
-            self.client.log_inputs(run_id, datasets=datasets)
+            insist(lambda: self.client.log_inputs(run_id, datasets=datasets))
 
     def upload(self, run_id: str, folder: Path) -> None:
         """Write all files of a folder to the artifacts of a run."""
         with self._told():
             self.client.log_artifacts(run_id, str(folder), MODEL_FOLDER)
 
-    def download(self, run_id: str, folder: Path) -> Path:
-        """Fetch the files of a run from a server; return their folder."""
+    def download(self, run_id: str, folder: Path) -> None:
+        """Fetch the files of a run from a server, if it has any."""
         with self._told():
-            return Path(self.client.download_artifacts(run_id, MODEL_FOLDER, str(folder)))
+            if self.client.list_artifacts(run_id, MODEL_FOLDER):
+                self.client.download_artifacts(run_id, MODEL_FOLDER, str(folder))
 
     def create_version(self, run_id: str, tags: Mapping[str, str], description: str) -> int:
         """Register the files of a run as the next version: the commit."""
@@ -149,6 +161,11 @@ class Store:
                 description=description,
             )
             return int(version.version)
+
+    def delete_version(self, version: int) -> None:
+        """Take a version back; doing it twice does no harm."""
+        with self._told(), excused("RESOURCE_DOES_NOT_EXIST"):
+            self.client.delete_model_version(self.name, str(version))
 
     def tag_version(self, version: int, key: str, value: str) -> None:
         """Set a tag of a version."""
@@ -166,18 +183,24 @@ class Store:
             self.client.set_tag(run_id, STATE, state)
             self.client.set_terminated(run_id, "FINISHED")
 
-    def run_states(self) -> dict[str, str | None]:
-        """Return canal's state of every run of the experiment that is not deleted."""
+    def run_states(self) -> dict[str, tuple[str | None, float]]:
+        """Return canal's state and the age in seconds of every run of the experiment that is not deleted."""
         with self._told():
             experiment = self.client.get_experiment_by_name(self.name)
             if experiment is None:
                 return {}
             runs = _pages(self.client.search_runs, experiment_ids=[experiment.experiment_id])
-            return {run.info.run_id: run.data.tags.get(STATE) for run in runs}
+            now = time.time()
+            return {r.info.run_id: (r.data.tags.get(STATE), now - r.info.start_time / 1000) for r in runs}
 
     def delete_run(self, run_id: str) -> None:
-        """Mark a run as deleted."""
+        """Mark a run as deleted; a server deletes its files, too."""
         with self._told():
+            if self.location.artifacts is None:
+                from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+                address = self.client.get_run(run_id).info.artifact_uri
+                get_artifact_repository(address, tracking_uri=self.location.uri).delete_artifacts()
             self.client.delete_run(run_id)
 
     @contextmanager
@@ -185,26 +208,18 @@ class Store:
         """Turn what MLflow raises into one message."""
         import_mlflow()
         from mlflow.exceptions import MlflowException
+        from requests import RequestException  # of the way of the artifacts
 
         try:
             yield
-        except MlflowException as error:
-            message = f"The registry {self.location} refused: {_first_line(error)}."
-            if "out-of-date database schema" in str(error):
-                message += (
-                    f" It was made by an older MLflow: back it up, then run `mlflow db upgrade {self.location.uri}`."
-                )
-            raise RegistryError(message) from error
+        except (MlflowException, RequestException) as error:
+            raise RegistryError(explain(str(self.location), self.location.uri, error)) from error
         except OSError as error:
             message = (
                 f"The registry {self.location} could not be read or written: {error}. "
                 "Check disk space and permissions, and run this again."
             )
             raise RegistryError(message) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def _pages(search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:

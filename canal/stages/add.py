@@ -22,9 +22,14 @@ from canal.learn.progress import Progress, Silent
 from canal.learn.stage import LearnedStage, check_places, learn_stage
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
+from canal.stages.connection import has_registry, open_registry
+from canal.stages.declared import options_of, source_of
+from canal.stages.examination import Examination, examine, given_cells, refuse_trained
 from canal.stages.layout import Layout
 from canal.stages.metrics import score
 from canal.stages.request import StageRequest, StageResult
+from canal.stages.stage_tests import FILE as TESTS
+from canal.stages.testing import earlier_stages
 
 
 def add_stage(layout: Layout, request: StageRequest, progress: Progress | None = None) -> StageResult:
@@ -46,19 +51,21 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
     """
     begin = time.monotonic()
     preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
-    cells = _read(request, require_two=not Registry.exists(layout.registry))
+    cells = _read(request, require_two=not has_registry(layout))
     assert cells.labels is not None
     check_places(preset, tuple(set(cells.labels.tolist())))
-    layout = Layout.init(layout.root)
-    opened = Registry.open(layout.registry, layout.settings.name, create=True, declarations=layout.stages)
-    with opened.writing() as registry:
+    given = given_cells(request, cells)
+    layout = Layout.init(layout.root, layout.server)
+    with open_registry(layout, create=True).writing() as registry:
         records = registry.records()
         champion = registry.champion()
         parent = registry.record(champion) if champion is not None else None
         _refuse_again(request, cells, records)
+        refuse_trained(given, records)
         previous, bank = open_stage(registry, parent)
         number = max((r.number for r in records), default=0) + 1
         overlap = _check_genes(previous, cells, preset)
+        earlier = earlier_stages(registry, records, parent)
         label_warnings = _check_labels(request, previous, cells)
         key = _key(cells, preset, request, parent)
         draft = registry.draft(key)
@@ -69,11 +76,14 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
             stage=number, seed=request.seed, progress=progress or Silent(),
             checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch,
         )  # fmt: skip
-        record = _record(number, request, preset, cells, parent, learned, label_warnings, time.monotonic() - begin)
-        files = _write(learned, draft.folder)
-        committed = draft.commit(record, files)
+        exam = examine(number, request, cells, learned, given, previous, champion, earlier, progress or Silent())
+        record = _record(
+            number, request, preset, cells, parent, learned, exam, label_warnings, time.monotonic() - begin
+        )  # fmt: skip
+        files = _write(learned, exam, draft.folder)
+        committed = draft.commit(record, files, promote=not exam.held_back)
         champion = registry.champion()
-    return _result(committed, overlap, cells, champion)
+    return _result(committed, overlap, cells, exam, champion)
 
 
 def open_stage(registry: Registry, record: StageRecord | None) -> tuple[Annotator | None, CellPool]:
@@ -142,8 +152,10 @@ def _key(cells: Cells, preset: Preset, request: StageRequest, parent: StageRecor
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(learned: LearnedStage, folder: Path) -> dict[str, Path]:
+def _write(learned: LearnedStage, exam: Examination, folder: Path) -> dict[str, Path]:
     files = save_annotator(learned.annotator, folder)
+    files[TESTS] = folder / TESTS
+    exam.tests.write(files[TESTS])
     if len(learned.bank):
         files["bank.safetensors"] = folder / "bank.safetensors"
         save_bank(learned.bank, files["bank.safetensors"])
@@ -157,6 +169,7 @@ def _record(
     cells: Cells,
     parent: StageRecord | None,
     learned: LearnedStage,
+    exam: Examination,
     label_warnings: list[LabelWarning],
     seconds: float,
 ) -> StageRecord:
@@ -172,15 +185,14 @@ def _record(
         new_types=tuple(t for t in annotator.types if t not in known),
         cells=len(cells),
         genes=len(annotator.panel),
-        data=({**asdict(cells.report), "labels": request.labels, "gene_key_given": request.gene_key},),
+        data=(asdict(cells.report) | source_of(request),),
         bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
-        metrics=_metrics(cells, learned),
+        metrics=_metrics(cells, learned) | exam.metrics,
         label_warnings=tuple(asdict(w) for w in label_warnings),
         seconds=round(seconds, 3),
         notes={
-            "overrides": list(request.overrides),
-            "label_map": str(request.label_map) if request.label_map else None,
-            "drop_rare": request.drop_rare,
+            **options_of(request),
+            "held_back": exam.held_back or None,
             "epochs": len(learned.history),
         },
     )
@@ -203,7 +215,9 @@ def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
     }
 
 
-def _result(record: StageRecord, overlap: dict[str, Any], cells: Cells, champion: int | None) -> StageResult:
+def _result(
+    record: StageRecord, overlap: dict[str, Any], cells: Cells, exam: Examination, champion: int | None
+) -> StageResult:
     return StageResult(
         stage=record.number,
         name=record.name,
@@ -217,7 +231,8 @@ def _result(record: StageRecord, overlap: dict[str, Any], cells: Cells, champion
         gene_report=overlap,
         bank={k: record.bank[k] for k in ("size", "per_type")},
         metrics=record.metrics,
-        warnings=tuple(cells.report.warnings),
+        warnings=(*cells.report.warnings, *exam.warnings),
+        tested=tuple(exam.to_list()),
         label_warnings=tuple(record.label_warnings),
         seconds=record.seconds,
     )

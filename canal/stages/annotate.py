@@ -10,11 +10,14 @@ import numpy as np
 import canal
 from canal.data.check import CellStream, open_stream
 from canal.data.panel import check_overlap
+from canal.data.pool import CellPool
 from canal.errors import DataError, StageError
-from canal.learn.annotator import Annotator, Prediction, load_annotator
+from canal.learn.annotator import Annotator, GeneSetReader, Prediction, load_annotator
+from canal.learn.bank import load_bank
 from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
+from canal.stages.novelty import NoveltyColumns, novelty_columns
 from canal.stages.voting import majority_vote
 
 if TYPE_CHECKING:
@@ -27,12 +30,19 @@ class Model:
 
     record: StageRecord
     annotator: Annotator
+    bank: CellPool
     name: str
 
     @classmethod
     def open(cls, folder: Path, record: StageRecord, name: str) -> "Model":
         """Read the annotator from a folder of artifacts whose hashes were checked."""
-        return cls(record=record, annotator=load_annotator(folder), name=name)
+        bank = folder / "bank.safetensors"
+        return cls(
+            record=record,
+            annotator=load_annotator(folder),
+            bank=load_bank(bank) if bank.is_file() else CellPool.empty(),
+            name=name,
+        )
 
 
 def annotate(
@@ -43,6 +53,8 @@ def annotate(
     majority_voting: bool = False,
     over_clustering: str | None = None,
     gene_key: str | None = None,
+    alpha: float | None = None,
+    neighbors: int = 0,
     progress: Progress | None = None,
 ) -> Annotation:
     """Say of every cell which type it is.
@@ -61,18 +73,24 @@ def annotate(
         Column of ``obs`` with the clusters for it; found from the representation by default.
     gene_key
         Column of ``var`` with the gene names.
+    alpha
+        Share of known cells that may be called novel; 0.05 by default, where the model can tell.
+    neighbors
+        Nearest reference cells to name for each cell.
     progress
         Told about every block of cells.
 
     Raises
     ------
     DataError, StageError
-        If the file cannot be annotated, or a type is not known.
+        If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
     """
     annotator = model.annotator
     allowed = _allowed(annotator.types, types)
     with open_stream(data, gene_key=gene_key) as stream:
-        prediction, measured = predict_stream(annotator, stream, progress or Silent())
+        reader = annotator.reader(stream.genes, stream.ensembl)
+        novelty = novelty_columns(reader, model.bank, alpha, neighbors)
+        prediction = predict_stream(reader, stream, progress or Silent(), novelty)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         names, report = stream.names, stream.report
     probabilities = _restricted(prediction.probabilities, allowed)
@@ -80,32 +98,34 @@ def annotate(
     cell_type = np.array(annotator.types, dtype=object)[best]
     if majority_voting or clusters is not None:
         cell_type = majority_vote(cell_type, prediction.representation, clusters, seed=model.record.seed)
-    facts = _facts(model, measured, report.digest, types, majority_voting)
+    facts = _facts(model, reader.match.measured, report.digest, types, majority_voting)
+    columns = {} if novelty is None else novelty.columns(np.array(annotator.types, dtype=object)[best])
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
         confidence=probabilities[np.arange(len(best)), best],
         representation=prediction.representation,
-        facts=facts | {"warnings": list(report.warnings)},
+        facts=facts | {"alpha": novelty.alpha if novelty else None, "warnings": list(report.warnings)},
+        columns=columns,
     )
 
 
-def predict_stream(annotator: Annotator, stream: CellStream, progress: Progress) -> tuple[Prediction, np.ndarray]:
-    """Annotate an open file block by block; returns the prediction and the measured panel genes (panel,)."""
-    reader = annotator.reader(stream.genes, stream.ensembl)
-    check_overlap(reader.match, annotator.preset.genes.min_overlap, stream.report.path)
+def predict_stream(
+    reader: GeneSetReader, stream: CellStream, progress: Progress, novelty: NoveltyColumns | None = None
+) -> Prediction:
+    """Annotate an open file block by block, and judge novelty where asked."""
+    check_overlap(reader.match, reader.annotator.preset.genes.min_overlap, stream.report.path)
     progress.start(len(stream), "annotating")
     probabilities, representation = [], []
     for block in stream.chunks():
         prediction = reader.predict(block)
         probabilities.append(prediction.probabilities)
         representation.append(prediction.representation)
+        if novelty is not None:
+            novelty.add(block)
         progress.advance(block.shape[0])
     progress.close()
-    return (
-        Prediction(probabilities=np.concatenate(probabilities), representation=np.concatenate(representation)),
-        reader.match.measured,
-    )
+    return Prediction(probabilities=np.concatenate(probabilities), representation=np.concatenate(representation))
 
 
 def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:

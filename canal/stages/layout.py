@@ -13,7 +13,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,12 +21,13 @@ from canal.errors import ConfigError
 
 VARIABLE = "CANAL_WORKSPACE"
 SETTINGS = "canal.toml"
+LOCAL = "local"
 
 _TEXT = """\
 # A canal workspace: presets of your own go to configs/, stages/ says what was added,
 # registry/ keeps the models.
 name = "{name}"  # of the registered model
-registry = "local"  # MLflow on SQLite in registry/
+registry = "{registry}"  # "local": MLflow on SQLite in registry/; or a server, "https://host:port"
 
 # Taken where the command line says nothing:
 labels = "cell_type"
@@ -41,7 +42,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the registered model")
-    registry: Literal["local"] = "local"
+    registry: str = Field(default=LOCAL, pattern=r"^(local|https?://[^@]+)$", description="or a server's address")
     labels: str = Field(default="cell_type", min_length=1, description="column with the cell types")
     preset: str = Field(default="compact", min_length=1)
     seed: int = Field(default=0, ge=0)
@@ -55,9 +56,12 @@ class Layout:
     ----------
     root
         Folder of the workspace; it need not exist.
+    server
+        Address of the registry, or ``"local"``, in place of what ``canal.toml`` says.
     """
 
     root: Path
+    server: str | None = None
 
     @property
     def configs(self) -> Path:
@@ -75,6 +79,12 @@ class Layout:
         return self.root / "registry"
 
     @property
+    def registry_uri(self) -> str | None:
+        """Address of the server that keeps the stages, ``None`` where `registry` does."""
+        chosen = self.server or self.settings.registry
+        return None if chosen == LOCAL else chosen
+
+    @property
     def settings(self) -> Settings:
         """Return what ``canal.toml`` says now; what `init` would write where there is none yet.
 
@@ -84,7 +94,7 @@ class Layout:
             If the file is no TOML or does not fit.
         """
         path = self.root / SETTINGS
-        text = _TEXT.format(name=model_name(self.root))
+        text = _text(self)
         try:
             text = path.read_text(encoding="utf-8") if self.exists else text
             return Settings.model_validate(tomllib.loads(text))
@@ -107,11 +117,11 @@ class Layout:
         return self.root.is_dir() and all(e.name.startswith(".") for e in self.root.iterdir())
 
     def has_registry(self) -> bool:
-        """Tell whether a stage was ever committed or begun here."""
-        return (self.registry / "mlflow.db").is_file()
+        """Tell whether a stage was ever committed or begun here; a server may hold some."""
+        return self.registry_uri is not None or (self.registry / "mlflow.db").is_file()
 
     @classmethod
-    def init(cls, root: Path) -> Self:
+    def init(cls, root: Path, server: str | None = None) -> Self:
         """Make a workspace; what exists is left as it is.
 
         Raises
@@ -119,12 +129,13 @@ class Layout:
         ConfigError
             If the folders cannot be made there.
         """
-        layout = cls(Path(root))
+        layout = cls(Path(root), server)
+        _ = layout.settings  # a bad address is refused before anything is made
         try:
             for folder in (layout.root, layout.configs, layout.stages, layout.registry):
                 folder.mkdir(parents=True, exist_ok=True)
             if not layout.exists:
-                text = _TEXT.format(name=model_name(layout.root))
+                text = _text(layout)
                 (layout.root / SETTINGS).write_text(text, encoding="utf-8")
         except OSError as error:
             reason = error.strerror or error
@@ -133,11 +144,11 @@ class Layout:
         return layout
 
     @classmethod
-    def find(cls, explicit: Path | None = None) -> Self:
+    def find(cls, explicit: Path | None = None, server: str | None = None) -> Self:
         """Return the folder that is meant: explicit, else ``CANAL_WORKSPACE``, else the current."""
         if explicit is not None:
-            return cls(Path(explicit))
-        return cls(Path(os.environ.get(VARIABLE) or Path.cwd()))
+            return cls(Path(explicit), server)
+        return cls(Path(os.environ.get(VARIABLE) or Path.cwd()), server)
 
     def require(self, *, or_vacant: bool = False) -> Self:
         """Return this layout if it is a workspace.
@@ -159,6 +170,10 @@ class Layout:
             f"Make it one with `canal init {self.root}`, or name another with -C DIR or {VARIABLE}."
         )
         raise ConfigError(message)
+
+
+def _text(layout: Layout) -> str:
+    return _TEXT.format(name=model_name(layout.root), registry=layout.server or LOCAL)
 
 
 def model_name(root: Path) -> str:

@@ -22,6 +22,8 @@ class Evaluation:
         Precision, recall, F1 and support of each type present.
     unknown_types
         Types of the data that the model does not know; their cells count as wrong.
+    novelty
+        Figures of the detection of novel types, where some were named.
     """
 
     stage: int
@@ -31,6 +33,7 @@ class Evaluation:
     ari: float
     per_type: dict[str, dict[str, float]]
     unknown_types: tuple[str, ...] = ()
+    novelty: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -35,6 +35,8 @@ class StageRequest:
         Refuse names that look like known types.
     label_map, gene_key
         CSV of their name and our name; column of ``var`` with the gene names.
+    test
+        File of labelled cells that this and every later stage is tested on; a held-out share of ``data`` by default.
     """
 
     data: "str | Path | ad.AnnData"
@@ -49,6 +51,7 @@ class StageRequest:
     strict_labels: bool = False
     label_map: Path | None = None
     gene_key: str | None = None
+    test: "str | Path | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,7 @@ class StageResult:
     metrics: dict[str, float]
     warnings: tuple[str, ...] = ()
     label_warnings: tuple[dict[str, Any], ...] = field(default=())
+    tested: tuple[dict[str, Any], ...] = field(default=())
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

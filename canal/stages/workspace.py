@@ -8,6 +8,7 @@ from canal.learn.progress import Progress
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
 from canal.report.annotation import Annotation, write_annotation
+from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
 from canal.stages.metrics import Evaluation
 from canal.stages.request import StageRequest, StageResult
@@ -76,6 +77,8 @@ class Workspace:
         over_clustering: str | None = None,
         key_added: str = "canal",
         gene_key: str | None = None,
+        alpha: float | None = None,
+        neighbors: int = 0,
         out: Path | None = None,
         progress: Progress | None = None,
     ) -> Annotation:
@@ -85,7 +88,7 @@ class Workspace:
         annotation = annotate(
             self.model(stage), data,
             types=types, majority_voting=majority_voting, over_clustering=over_clustering,
-            gene_key=gene_key, progress=progress,
+            gene_key=gene_key, alpha=alpha, neighbors=neighbors, progress=progress,
         )  # fmt: skip
         if out is not None:
             write_annotation(data, annotation, out, key_added)
@@ -129,11 +132,10 @@ class Workspace:
         return self._models[key]
 
     def _registry(self) -> Registry:
-        self.layout.require()
-        return Registry.open(self.layout.registry, self.layout.settings.name)
+        return open_registry(self.layout)
 
 
-def open_workspace(path: str | Path = ".", *, create: bool = False) -> Workspace:
+def open_workspace(path: str | Path = ".", *, create: bool = False, registry: str | None = None) -> Workspace:
     """Open a workspace.
 
     Parameters
@@ -142,13 +144,15 @@ def open_workspace(path: str | Path = ".", *, create: bool = False) -> Workspace
         Its folder.
     create
         Make the folders and ``canal.toml`` where they are missing.
+    registry
+        Address of a server that keeps the stages; what ``canal.toml`` says by default.
 
     Raises
     ------
     ConfigError
         If there is no workspace and ``create`` is false, or its settings do not fit.
     """
-    layout = Layout.init(Path(path)) if create else Layout.find(Path(path))
+    layout = (Layout.init if create else Layout.find)(Path(path), registry)
     if not create:
         layout.require()
     return Workspace(layout)

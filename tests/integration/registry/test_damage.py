@@ -11,16 +11,17 @@ from canal.errors import RegistryError
 from canal.registry.registry import Registry
 from tests.integration.registry.conftest import MODEL, OpenRegistry, add
 
-FILES = ("weights.safetensors", "bank.safetensors", "types.json", "record.json", "manifest.json")
+Stored = Callable[[str], Path]
+FILES = ("weights.safetensors", "bank.safetensors", "types.json", "MLmodel", "record.json", "manifest.json")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_one_altered_byte_is_found(open_registry: OpenRegistry, name: str) -> None:
+def test_one_altered_byte_is_found(open_registry: OpenRegistry, stored: Stored, name: str) -> None:
     """In each file of a stage; the message names file, expected and found digest, and the way out."""
     registry = open_registry()
     add(registry, 1)
     record = add(registry, 2)
-    path = registry.artifacts(record) / name
+    path = stored(record.run_id) / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -34,43 +35,43 @@ def test_one_altered_byte_is_found(open_registry: OpenRegistry, name: str) -> No
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_found(open_registry: OpenRegistry, name: str) -> None:
+def test_a_missing_file_is_found(open_registry: OpenRegistry, stored: Stored, name: str) -> None:
     """Named in `verify`, and refused when the stage is used."""
     registry = open_registry()
     record = add(registry, 1)
-    (registry.artifacts(record) / name).unlink()
+    (stored(record.run_id) / name).unlink()
 
     assert [(p.what, p.kind) for p in registry.verify()] == [(name, "missing")]
     with pytest.raises(RegistryError, match=f"{name} of stage 1 is missing"):
         registry.artifacts(record)
 
 
-def test_an_extra_file_is_named_but_does_not_stop(open_registry: OpenRegistry) -> None:
+def test_an_extra_file_is_named_but_does_not_stop(open_registry: OpenRegistry, stored: Stored) -> None:
     """It is not used, so it does no harm."""
     registry = open_registry()
     record = add(registry, 1)
-    (registry.artifacts(record) / "stray.txt").write_text("?")
+    (stored(record.run_id) / "stray.txt").write_text("?")
 
     assert [(p.what, p.kind) for p in registry.verify()] == [("stray.txt", "extra")]
     registry.artifacts(record)
 
 
-def test_a_missing_artifact_folder_is_told(open_registry: OpenRegistry) -> None:
+def test_a_missing_artifact_folder_is_told(open_registry: OpenRegistry, stored: Stored) -> None:
     """The stages are still listed; using one says what is missing."""
     registry = open_registry()
     record = add(registry, 1)
-    shutil.rmtree(registry.root / "artifacts")
+    shutil.rmtree(stored(record.run_id))
     registry = open_registry()
 
     assert registry.records() == [record]
-    with pytest.raises(RegistryError, match=r"artifacts/.* is missing; expected the files of stage 1"):
+    with pytest.raises(RegistryError, match=r"/model is missing; expected the files of stage 1"):
         registry.artifacts(record)
     assert [p.kind for p in registry.verify()] == ["missing"]
 
 
-def test_a_missing_declaration_is_found_and_written_anew(open_registry: OpenRegistry) -> None:
+def test_a_missing_declaration_is_found_and_written_anew(local_registry: Registry) -> None:
     """It follows from the record."""
-    registry = open_registry()
+    registry = local_registry
     add(registry, 1)
     path = registry.declarations / "001-toy1.toml"
     text = path.read_text()
@@ -142,9 +143,9 @@ def test_another_model_name_is_told(empty_registry: Path) -> None:
 def test_an_altered_record_is_named_by_verify(open_registry: OpenRegistry) -> None:
     """With the stage it belongs to."""
     registry = open_registry()
-    add(registry, 1)
-    add(registry, 2)
-    _alter_record(registry.root / "mlflow.db")
+    for record in (add(registry, 1), add(registry, 2)):
+        text = record.model_copy(update={"cells": 99}).to_json()
+        registry._store.tag_version(record.version, "canal.record", text)
 
     assert {(p.stage, p.what, p.kind) for p in registry.verify()} == {
         (1, "record", "altered"),

@@ -50,7 +50,7 @@ def test_a_sick_registry_is_a_problem(run, quick, tmp_path, monkeypatch):
     """What the registry complains of is shown, not raised."""
     (Layout.init(tmp_path).registry / "mlflow.db").touch()
 
-    def refuse(*_):
+    def refuse(*_, **__):
         message = "the database is gone"
         raise RegistryError(message)
 

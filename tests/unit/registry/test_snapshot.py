@@ -45,3 +45,15 @@ def test_there_is_no_champion_without_stages() -> None:
     """Nor where the alias points to a version that is gone."""
     assert Snapshot().champion is None
     assert Snapshot.of([_version(1, 1)], {CHAMPION: 9}).champion is None
+
+
+def test_the_first_version_of_a_stage_is_the_stage() -> None:
+    """Of two machines that took a number at once; all readers agree, whatever order they read in."""
+    first, later, other = _version(2, 2), _version(3, 2, settled=False), _version(1, 1)
+    for order in ([first, later, other], [later, other, first]):
+        found = Snapshot.of(order, {CHAMPION: 2})
+
+        assert found.versions == [other, first]
+        assert found.late == [later]
+        assert found.unsettled == []
+        assert found.champion == 2

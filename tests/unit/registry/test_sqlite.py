@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.location import RegistryLocation
 from canal.registry.sqlite import check_database, move_artifacts, read_snapshot
 
 
@@ -110,26 +109,3 @@ def test_moved_artifacts_are_told_to_the_database(tmp_path: Path) -> None:
     connection.close()
     assert uris == {"file:///new/place/a/r1/artifacts", "s3://bucket/r2"}
     assert places == {"lab": "file:///new/place/a", "else": "file:///old/ab"}
-
-
-def test_a_local_registry_is_addressed_by_its_folder(tmp_path: Path) -> None:
-    """Database and artifacts stand side by side."""
-    location = RegistryLocation.of(tmp_path / "registry")
-
-    assert location.uri == f"sqlite:///{tmp_path}/registry/mlflow.db"
-    assert location.artifact_uri == (tmp_path / "registry" / "artifacts").as_uri()
-
-
-def test_a_server_is_addressed_without_its_password_in_messages() -> None:
-    """What is printed holds no secret."""
-    location = RegistryLocation.of(Path("registry"), "https://user:secret@host:5000")
-
-    assert location.artifact_uri is None
-    assert str(location) == "https://host:5000"
-
-
-@pytest.mark.parametrize("name", ["what?", "100%"])
-def test_a_folder_that_mlflow_cannot_address_is_refused(tmp_path: Path, name: str) -> None:
-    """Before anything is written to a wrong place."""
-    with pytest.raises(RegistryError, match="Rename it"):
-        RegistryLocation.of(tmp_path / name)

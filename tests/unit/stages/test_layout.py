@@ -67,7 +67,7 @@ def test_require(tmp_path):
         ("seed = 1", "missing key 'name'"),
         ("name = 'a/b'", "name = 'a/b'"),
         ("name = 'x'\nseed = -1", "seed = -1"),
-        ("name = 'x'\nregistry = 'https://x'", "registry"),
+        ("name = 'x'\nregistry = 'ftp://x'", "registry"),
         ("name =", "not valid TOML"),
     ],
     ids=["unknown", "missing", "unsafe", "negative", "server", "broken"],

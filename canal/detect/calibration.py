@@ -1,0 +1,214 @@
+"""From a novelty to a p-value with a known rate of false alarms, and to a verdict.
+
+At every stage the known cells that the model was not fitted to are scored; their novelties are kept, no profile. They
+are scores by type (see `canal.detect.scores.TypeScale`), so that one table serves all types of a stage. A cell of a
+file is compared with the tables of the stages that measured the like genes, and with the cells of the example bank
+seen through its own genes: its p-value is the weighted share of these known cells that look at least as new.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from canal.errors import RegistryError, StageError
+
+FORMAT = 1
+SIMILARITY_POWER = 6.0  # how fast a stage with other genes loses its say
+DOUBT = 2.0  # p-values up to this many alphas are uncertain
+
+Verdict = Literal["known", "uncertain", "novel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Novelties of the known cells that were held out at one stage.
+
+    Attributes
+    ----------
+    stage
+        Number of the stage.
+    genes
+        Number of genes of its file.
+    novelty
+        Of its held-out cells, seen through its genes by a memory without them, (m,).
+    """
+
+    stage: int
+    genes: int
+    novelty: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyCalibration:
+    """What is kept of every stage to turn novelties into p-values; a few bytes a held-out cell.
+
+    Attributes
+    ----------
+    stages
+        One entry a stage.
+    """
+
+    stages: tuple[HeldOut, ...] = ()
+
+    def with_stage(self, held_out: HeldOut) -> "NoveltyCalibration":
+        """Return the calibration with one more stage; an entry of the same number is replaced."""
+        return NoveltyCalibration(stages=(*self.without_stage(held_out.stage).stages, held_out))
+
+    def without_stage(self, stage: int) -> "NoveltyCalibration":
+        """Return the calibration as if the stage had never been."""
+        return NoveltyCalibration(stages=tuple(s for s in self.stages if s.stage != stage))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "format": FORMAT,
+            "stages": [
+                {"stage": s.stage, "genes": s.genes, "novelty": [round(v, 4) for v in s.novelty.tolist()]}
+                for s in self.stages
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "NoveltyCalibration":
+        """Return the calibration of `to_dict`'s values.
+
+        Raises
+        ------
+        RegistryError
+            If a newer canal wrote them.
+        """
+        if values["format"] > FORMAT:
+            message = f"The novelty calibration is of format {values['format']}, newer than {FORMAT}; update canal."
+            raise RegistryError(message)
+        return cls(
+            stages=tuple(
+                HeldOut(stage=int(s["stage"]), genes=int(s["genes"]), novelty=np.array(s["novelty"], dtype=np.float64))
+                for s in values["stages"]
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Known cells to compare with, through one set of genes.
+
+    Attributes
+    ----------
+    novelty
+        Of each cell, ascending, (m,).
+    above
+        Weight of the cells from each position on, and 0 behind the last, (m + 1,).
+    """
+
+    novelty: np.ndarray
+    above: np.ndarray
+
+    @classmethod
+    def of(cls, novelty: np.ndarray, weight: np.ndarray) -> "Reference":
+        """Sort known cells.
+
+        Parameters
+        ----------
+        novelty, weight
+            Of each cell: its novelty, and what it counts beside the cell that is judged, which counts 1; (m,).
+
+        Raises
+        ------
+        StageError
+            If there is none.
+        """
+        if not len(novelty) or weight.sum() <= 0:
+            message = (
+                "The model has no novelty calibration: it was made by an older canal, or without held-out cells and "
+                "example bank. Add the stage again, or annotate without novelty."
+            )
+            raise StageError(message)
+        order = np.argsort(novelty, kind="stable")
+        above = np.append(np.cumsum(weight[order][::-1])[::-1], 0.0)
+        return cls(novelty=novelty[order], above=above)
+
+    def p_values(self, novelty: np.ndarray) -> np.ndarray:
+        """Return the weighted share of known cells that look at least as new, the cell itself counted in, (n,).
+
+        A known cell exchangeable with the reference has a p-value of at most alpha with a chance of at most alpha.
+        """
+        beyond = self.above[np.searchsorted(self.novelty, novelty, side="left")]
+        return np.asarray((beyond + 1.0) / (self.above[0] + 1.0))
+
+
+def stage_weights(similarity: Mapping[int, float]) -> dict[int, float]:
+    """Return how much each stage's known cells count for a file, 1 for the stage of the most similar genes.
+
+    Parameters
+    ----------
+    similarity
+        Of the file's genes and each stage's, from 0 to 1.
+    """
+    best = max(similarity.values(), default=0.0)
+    if best <= 0:
+        return dict.fromkeys(similarity, 1.0)
+    return {stage: (value / best) ** SIMILARITY_POWER for stage, value in similarity.items()}
+
+
+def natural_weights(stages: np.ndarray, types: np.ndarray, counts: Mapping[tuple[int, str], int]) -> np.ndarray:
+    """Weigh the cells of an evenly filled bank so that types count by their cells in the stage, mean 1 in each stage.
+
+    Parameters
+    ----------
+    stages, types
+        Of each cell, (N,).
+    counts
+        Number of cells of each type of each stage; a type that is not counted weighs by its cells in the bank.
+    """
+    keys = list(zip(stages.tolist(), types.tolist(), strict=True))
+    kept = Counter(keys)
+    weight = np.array([counts.get(key, kept[key]) / kept[key] for key in keys], dtype=np.float64)
+    for stage in np.unique(stages):
+        weight[stages == stage] /= weight[stages == stage].mean()
+    return weight
+
+
+def check_alpha(alpha: float) -> float:
+    """Return the rate of false alarms that was asked for.
+
+    Raises
+    ------
+    StageError
+        If it is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        message = (
+            f"alpha is {alpha:g}; expected a share between 0 and 1, such as 0.05: "
+            "the share of known cells that may be called novel."
+        )
+        raise StageError(message)
+    return alpha
+
+
+def verdicts(p_values: np.ndarray, alpha: float) -> np.ndarray:
+    """Say of each cell ``"novel"``, ``"uncertain"`` or ``"known"``.
+
+    Parameters
+    ----------
+    p_values
+        Of shape (n,).
+    alpha
+        Share of known cells that may be called novel; p-values above it up to twice as high are uncertain.
+
+    Returns
+    -------
+    Strings of dtype object, (n,). Each depends on its own p-value alone.
+
+    Raises
+    ------
+    StageError
+        If alpha is not between 0 and 1.
+    """
+    check_alpha(alpha)
+    found = np.full(len(p_values), "known", dtype=object)
+    found[p_values <= DOUBT * alpha] = "uncertain"
+    found[p_values <= alpha] = "novel"
+    return found

@@ -1,0 +1,243 @@
+"""The novelty detector: how unlike all known types a cell is, judged from its own profile and the genes of its file.
+
+Two scores in the space of `canal.detect.space`, each standardised by the type that claims the cell: the distance to the
+nearest class centre, whitened by the spread within classes, and the angle to the nearest of many cells drawn from the
+classes, among the ridge scores of the types. Their sum is the novelty. It needs statistics only, so it is there without
+an example bank; the bank adds known cells to calibrate with and real neighbours to show.
+
+Shapes: n cells, G genes of the memory, S of them that a file measures, N cells of the bank, k neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+from canal.detect.calibration import HeldOut, NoveltyCalibration, Reference, natural_weights, stage_weights
+from canal.detect.neighbours import NeighbourIndex, Neighbours
+from canal.detect.scores import TypeScale, centre_distance, joined, whitening_of
+from canal.detect.space import Space, Statistics, build_space
+from canal.errors import StageError
+from canal.seeds import numpy_generator
+
+CENTRE_DIRECTIONS = 40  # leading directions in which distances to class centres are taken
+DRAWN = 200  # cells drawn from each class
+RANK = 15  # the neighbour among them whose angle counts
+BLOCK = 8_192  # cells scored at a time
+BANK_SHARE = 0.5  # what a bank cell counts beside a held-out one: the memory was fitted to it, so it looks too familiar
+SEED = 0  # the drawn cells are part of the method, not of a run: the same model always gives the same verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankView:
+    """The example bank as seen through the genes of a file.
+
+    Attributes
+    ----------
+    values
+        Unit profiles over the measured genes, (N, S).
+    types, stages
+        Name of the type and number of the stage of each cell, (N,).
+    """
+
+    values: sp.csr_matrix
+    types: np.ndarray
+    stages: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = self.values.shape[0]
+        assert self.types.shape == self.stages.shape == (n,), (self.types.shape, self.stages.shape, n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyScores:
+    """What the detector says of some cells; each entry depends on its own cell alone.
+
+    Attributes
+    ----------
+    novelty
+        Higher for newer; about 0 for the typical known cell, float32 (n,).
+    p_value
+        Share of known cells that look at least as new, float32 (n,).
+    """
+
+    novelty: np.ndarray
+    p_value: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyDetector:
+    """The detector of one model.
+
+    Attributes
+    ----------
+    statistics
+        What the memory keeps of each type of each stage.
+    measured
+        Genes that each stage has statistics of, by number of stage, positions among G.
+    calibration
+        Novelties of the cells held out at each stage.
+    """
+
+    statistics: Sequence[Statistics]
+    measured: Mapping[int, np.ndarray]
+    calibration: NoveltyCalibration
+
+    def for_genes(self, seen: np.ndarray, genes: int, bank: BankView | None = None) -> "GeneSetDetector":
+        """Return the detector for files of one set of genes.
+
+        Parameters
+        ----------
+        seen
+            Genes of the memory that the file measures, bool (G,), one at least.
+        genes
+            Number of genes of the file.
+        bank
+            The example bank through these genes, where there is one.
+        """
+        space = build_space(self.statistics, self.measured, seen)
+        return GeneSetDetector(self, space, self.similarity(seen, genes), bank)
+
+    def similarity(self, seen: np.ndarray, genes: int) -> dict[int, float]:
+        """Return how alike the genes of a file and of each calibrated stage are, 0 to 1.
+
+        It is the share of the stage's genes that the file has, times the ratio of the numbers of genes.
+        """
+        return {
+            s.stage: float(seen[self.measured[s.stage]].mean()) * min(genes, s.genes) / max(genes, s.genes, 1)
+            for s in self.calibration.stages
+            if s.stage in self.measured
+        }
+
+    def held_out(self, stage: int, seen: np.ndarray, genes: int, values: sp.csr_matrix) -> HeldOut:
+        """Score the cells held out at a stage, to be added to the calibration.
+
+        Parameters
+        ----------
+        stage
+            Number of the stage.
+        seen, genes
+            As for `for_genes`, of the stage's file.
+        values
+            Unit profiles (m, S) of cells that the statistics were *not* made with.
+        """
+        return HeldOut(stage=stage, genes=genes, novelty=self.for_genes(seen, genes).novelty(values))
+
+
+class GeneSetDetector:
+    """The detector for one set of genes; made by `NoveltyDetector.for_genes`."""
+
+    def __init__(
+        self, detector: NoveltyDetector, space: Space, similarity: Mapping[int, float], bank: BankView | None
+    ) -> None:
+        self._detector, self._space, self._similarity, self._bank = detector, space, similarity, bank
+        d = min(CENTRE_DIRECTIONS, space.directions.shape[1])
+        self._whitening = whitening_of(space.pooled[:d, :d])
+        rng = numpy_generator(SEED, "novelty")
+        self._drawn_type = np.repeat(space.type_index, DRAWN)
+        self._drawn = NeighbourIndex(_draw(space, rng) @ space.scores, gpu=False)
+        typical = self._raw(_draw(space, rng))
+        self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
+
+    def novelty(self, values: sp.csr_matrix) -> np.ndarray:
+        """Return the novelty (n,) of unit profiles over the measured genes (n, S)."""
+        blocks = [self._novelty(values[i : i + BLOCK]) for i in range(0, values.shape[0], BLOCK)]
+        return np.concatenate(blocks) if blocks else np.zeros(0)
+
+    def score(self, values: sp.csr_matrix) -> NoveltyScores:
+        """Return novelty and p-value of unit profiles over the measured genes (n, S).
+
+        Raises
+        ------
+        StageError
+            If the model has neither calibration nor bank.
+        """
+        novelty = self.novelty(values)
+        p_value = self._reference.p_values(novelty)
+        return NoveltyScores(novelty=novelty.astype(np.float32), p_value=p_value.astype(np.float32))
+
+    def neighbours(self, values: sp.csr_matrix, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank, by the angle between ridge scores.
+
+        Parameters
+        ----------
+        values
+            Unit profiles over the measured genes, (n, S).
+        k
+            Number of neighbours.
+
+        Returns
+        -------
+        Their indices are rows of the bank; cells of stages that share few genes with the file are not among them.
+
+        Raises
+        ------
+        StageError
+            If the bank is empty or holds fewer than k comparable cells.
+        """
+        rows, index = self._bank_index
+        found = index.search(self._space.coordinates(values) @ self._space.scores, k)
+        return Neighbours(indices=rows[found.indices], distances=found.distances)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        """Held-out cells of all stages, and the bank's, by how alike the genes of their stage are to the file's."""
+        weights = stage_weights(self._similarity)
+        tables = [s for s in self._detector.calibration.stages if s.stage in weights]
+        novelty = [np.zeros(0), *(s.novelty for s in tables)]
+        weight = [np.zeros(0), *(np.full(len(s.novelty), weights[s.stage]) for s in tables)]
+        if self._bank is not None and len(self._comparable):
+            stages, types = self._bank.stages[self._comparable], self._bank.types[self._comparable]
+            counts = {(s.stage, s.name): s.n for s in self._detector.statistics}
+            least = min(weights.values(), default=1.0)
+            novelty.append(self.novelty(self._bank.values[self._comparable]))
+            alike = np.array([weights.get(stage, least) for stage in stages.tolist()])
+            weight.append(BANK_SHARE * alike * natural_weights(stages, types, counts))
+        return Reference.of(np.concatenate(novelty), np.concatenate(weight))
+
+    @cached_property
+    def _comparable(self) -> np.ndarray:
+        """Rows of the bank whose type and stage are a class of the space."""
+        if self._bank is None:
+            return np.zeros(0, dtype=np.int64)
+        space = self._space
+        classes = {(int(s), space.types[t]) for s, t in zip(space.stage, space.type_index, strict=True)}
+        keys = zip(self._bank.stages.tolist(), self._bank.types.tolist(), strict=True)
+        return np.flatnonzero([key in classes for key in keys])
+
+    @cached_property
+    def _bank_index(self) -> tuple[np.ndarray, NeighbourIndex]:
+        if self._bank is None or not len(self._comparable):
+            message = (
+                "There is no cell in the example bank to compare with through the genes of this file. "
+                "Add a stage with bank.size above 0, or leave out the neighbours."
+            )
+            raise StageError(message)
+        rows = self._comparable
+        return rows, NeighbourIndex(self._space.coordinates(self._bank.values[rows]) @ self._space.scores)
+
+    def _novelty(self, values: sp.csr_matrix) -> np.ndarray:
+        raw = self._raw(self._space.coordinates(values))
+        return joined([scale.standardised(*pair) for scale, pair in zip(self._scales, raw, strict=True)])
+
+    def _raw(self, coordinates: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return distance to the nearest centre and angle to the drawn cells, each with the type that claims."""
+        space, d = self._space, len(self._whitening)
+        distance, nearest = centre_distance(coordinates[:, :d], self._whitening, space.means[:, :d], space.n)
+        found = self._drawn.search(coordinates @ space.scores, min(RANK, self._drawn.size))
+        # Half the squared distance of unit vectors is one less the cosine.
+        angle = found.distances[:, -1].astype(np.float64) ** 2 / 2
+        return [(distance, space.type_index[nearest]), (angle, self._drawn_type[found.indices[:, 0]])]
+
+
+def _draw(space: Space, rng: np.random.Generator) -> np.ndarray:
+    """Draw `DRAWN` cells from the Gaussian of each class, class after class, (T * DRAWN, D)."""
+    d = space.means.shape[1]
+    drawn = []
+    for mean, covariance in zip(space.means, space.covariances, strict=True):
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        drawn.append(mean + rng.standard_normal((DRAWN, d)) @ root.T)
+    return np.concatenate(drawn)

@@ -1,0 +1,93 @@
+"""Scores of how unlike all known types a cell is: pure functions of arrays, higher for newer.
+
+Shapes: n cells, T classes, C types, D directions, N references.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+LOW, HIGH = 0.5, 0.9  # quantiles of known cells that become 0 and 1
+FEWEST = 8  # cells of a type that give it quantiles of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeScale:
+    """What a score is among known cells, by the type that claims the cell.
+
+    Attributes
+    ----------
+    low, high
+        Quantiles of the score among known cells claimed by each type, (C,).
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, score: np.ndarray, claimed: np.ndarray, types: int) -> "TypeScale":
+        """Learn the quantiles.
+
+        Parameters
+        ----------
+        score, claimed
+            Of known cells: the score and the index of the type that claims each, (n,).
+        types
+            Number of types; one that claims few cells takes the quantiles of all.
+        """
+        quantiles = np.tile(np.quantile(score, [LOW, HIGH])[:, None], types)
+        for t in range(types):
+            own = score[claimed == t]
+            if len(own) >= FEWEST:
+                quantiles[:, t] = np.quantile(own, [LOW, HIGH])
+        return cls(low=quantiles[0], high=quantiles[1])
+
+    def standardised(self, score: np.ndarray, claimed: np.ndarray) -> np.ndarray:
+        """Return the scores with the type's low quantile at 0 and its high quantile at 1, (n,)."""
+        spread = np.maximum(self.high - self.low, 1e-9)
+        return np.asarray((score - self.low[claimed]) / spread[claimed])
+
+
+def centre_distance(
+    coordinates: np.ndarray, whitening: np.ndarray, means: np.ndarray, n: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the squared Mahalanobis distance to the nearest class centre, and that class.
+
+    Parameters
+    ----------
+    coordinates
+        Of cells, (n, D).
+    whitening
+        From coordinates to directions of unit spread within classes, (D, D); see `whitening_of`.
+    means, n
+        Centre (T, D) and cells of each class; a centre known from few cells counts as wider.
+    """
+    white, centres = coordinates @ whitening, means @ whitening
+    squares = (white**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * white @ centres.T
+    squares = np.maximum(squares, 0.0) / (1.0 + 1.0 / n)
+    nearest = squares.argmin(axis=1)
+    return squares[np.arange(len(squares)), nearest], nearest
+
+
+def whitening_of(covariance: np.ndarray, floor: float = 1e-3) -> np.ndarray:
+    """Return W with W W' the inverse of a covariance (D, D) whose variances are raised by a share of their mean."""
+    raised = covariance + floor * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    values, vectors = np.linalg.eigh(raised)
+    return np.asarray(vectors / np.sqrt(np.maximum(values, 1e-12)))
+
+
+def joined(standardised: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one number a cell from standardised scores: the sum of their signed ``log1p``."""
+    return np.asarray(sum(np.sign(s) * np.log1p(np.abs(s)) for s in standardised))
+
+
+def max_probability(logits: np.ndarray) -> np.ndarray:
+    """Return one less the largest softmax probability of logits (n, C)."""
+    return np.asarray(1.0 - softmax(logits, axis=1).max(axis=1))
+
+
+def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the free energy ``-t logsumexp(logits / t)`` of logits (n, C)."""
+    return np.asarray(-temperature * logsumexp(logits / temperature, axis=1))

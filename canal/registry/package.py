@@ -1,0 +1,191 @@
+"""A stage as one file, ``model.canal``: written, checked and unpacked.
+
+A zip archive that any tool opens; nothing in it is pickled::
+
+    canal.json        format, name of the model, SHA-256 and size of every other file
+    record.json       the record as it was committed
+    model/...         the files of the stage
+
+The archive's comment is the SHA-256 of ``canal.json``, so that no byte of content can change unseen.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from canal import __version__
+from canal.errors import RegistryError
+from canal.registry.artifacts import digest_bytes, digest_file, parse_digest, sync_folder
+from canal.registry.commit import RECORD_FILE
+from canal.registry.record import StageRecord, parse_record
+
+FORMAT = 1
+_MANIFEST = "canal.json"
+_FOLDER = "model/"
+_NAME = re.compile(r"(?!.*\.\.)[\w][\w./-]*")
+_MANIFEST_LIMIT = 10_000_000  # bytes; a manifest is a few thousand
+_BLOCK = 1 << 20
+_SAFE_DATE = (1980, 1, 1, 0, 0, 0)  # the same stage gives the same file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """What an export holds.
+
+    Attributes
+    ----------
+    model
+        Name of the model that the stage comes from.
+    record
+        Record of the stage.
+    folder
+        Where its files were unpacked.
+    digest
+        SHA-256 of the manifest; names the content.
+    """
+
+    model: str
+    record: StageRecord
+    folder: Path
+    digest: str
+
+
+def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> int:
+    """Write a stage whose files were checked; return the size in bytes.
+
+    Raises
+    ------
+    RegistryError
+        If the file exists or cannot be written; there is no half of it then.
+    """
+    if path.exists():
+        message = f"{path} exists already. Choose another name, or delete it first."
+        raise RegistryError(message)
+    sources = {RECORD_FILE: folder / RECORD_FILE} | {_FOLDER + n: folder / n for n in sorted(record.artifacts)}
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as file:
+            _write_archive(file, _manifest(model, sources), sources)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        sync_folder(path.absolute().parent)
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror or error}. Choose another place for it."
+        raise RegistryError(message) from error
+    finally:
+        new.unlink(missing_ok=True)
+    return path.stat().st_size
+
+
+@contextmanager
+def open_package(path: Path) -> Iterator[Package]:
+    """Unpack an export into a temporary folder, every byte compared with its hash.
+
+    Raises
+    ------
+    RegistryError
+        If the file is missing, no export, damaged, or of a newer canal.
+    """
+    if not path.is_file():
+        message = f"{path} is not there; expected a file that `canal registry export` wrote."
+        raise RegistryError(message)
+    with tempfile.TemporaryDirectory(prefix="canal-") as temporary:
+        folder = Path(temporary)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                manifest, digest = _read_manifest(archive, path)
+                _unpack(archive, manifest["files"], folder, path)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise RegistryError(_damaged(path, str(error))) from error
+        record = parse_record((folder / RECORD_FILE).read_text(encoding="utf-8"), f"{path}: {RECORD_FILE}")
+        _check_files(record, manifest["files"], path)
+        yield Package(model=str(manifest["model"]), record=record, folder=folder / _FOLDER, digest=digest)
+
+
+def _manifest(model: str, sources: dict[str, Path]) -> bytes:
+    files = {n: {"digest": digest_file(p), "bytes": p.stat().st_size} for n, p in sources.items()}
+    table = {"format": FORMAT, "canal": __version__, "model": model, "files": files}
+    return (json.dumps(table, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _write_archive(file: IO[bytes], manifest: bytes, sources: dict[str, Path]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = digest_bytes(manifest).encode()
+        archive.writestr(zipfile.ZipInfo(_MANIFEST, _SAFE_DATE), manifest)
+        for name, source in sources.items():
+            info = zipfile.ZipInfo(name, _SAFE_DATE)
+            # Weights are noise to a compressor; text is not.
+            info.compress_type = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+            info.file_size = source.stat().st_size
+            with source.open("rb") as content, archive.open(info, "w") as place:
+                shutil.copyfileobj(content, place, _BLOCK)
+
+
+def _read_manifest(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], str]:
+    if _MANIFEST not in archive.namelist():
+        message = f"{path} is no export of canal: it has no {_MANIFEST}. Expected a file of `canal registry export`."
+        raise RegistryError(message)
+    if archive.getinfo(_MANIFEST).file_size > _MANIFEST_LIMIT:
+        raise RegistryError(_damaged(path, f"{_MANIFEST} is too large"))
+    text = archive.read(_MANIFEST)
+    expected, found = archive.comment.decode("utf-8", "replace"), digest_bytes(text)
+    if expected != found:
+        raise RegistryError(_damaged(path, f"{_MANIFEST} has {found}, expected {expected or 'its hash'}"))
+    table = json.loads(text)
+    if not isinstance(table.get("format"), int) or table["format"] > FORMAT:
+        message = (
+            f"{path} has format {table.get('format')!r}, written by canal {table.get('canal')}; canal {__version__} "
+            f"reads formats up to {FORMAT}. Update canal: pip install -U canal."
+        )
+        raise RegistryError(message)
+    return table, found
+
+
+def _unpack(archive: zipfile.ZipFile, files: dict[str, Any], folder: Path, path: Path) -> None:
+    present = archive.namelist()
+    for name, facts in files.items():
+        if name not in present:
+            raise RegistryError(_damaged(path, f"{name} is missing"))
+        if not _NAME.fullmatch(name):
+            raise RegistryError(_damaged(path, f"{name!r} is no name of a file"))
+        parse_digest(facts["digest"])
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(name) as content, place.open("wb") as file:
+            found = _copy(content, file, int(facts["bytes"]))
+        if found != facts["digest"]:
+            raise RegistryError(_damaged(path, f"{name} has {found}, expected {facts['digest']}"))
+    (folder / _FOLDER).mkdir(exist_ok=True)
+
+
+def _copy(content: IO[bytes], file: IO[bytes], limit: int) -> str:
+    """Copy at most ``limit`` bytes and one, so that a small archive cannot fill the disk; return the digest."""
+    digest, left = hashlib.sha256(), limit + 1
+    while left > 0 and (block := content.read(min(_BLOCK, left))):
+        digest.update(block)
+        file.write(block)
+        left -= len(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _check_files(record: StageRecord, files: dict[str, Any], path: Path) -> None:
+    expected = {_FOLDER + name: digest for name, digest in record.artifacts.items()}
+    found = {name: facts["digest"] for name, facts in files.items() if name != RECORD_FILE}
+    if found != expected:
+        strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+        raise RegistryError(_damaged(path, f"{strange} is not the file that its record names"))
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged: {reason}. Nothing was changed. Fetch it again, or ask for a new export."

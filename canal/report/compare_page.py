@@ -1,0 +1,198 @@
+"""The page of `canal compare --html`: one file with everything in it, nothing fetched from anywhere."""
+
+import base64
+from collections.abc import Callable, Iterable
+from html import escape
+from pathlib import Path
+
+from canal import __version__
+from canal.report import compare_figures as draw
+from canal.report.compare_report import CompareReport, Number
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 62rem; margin: 2.5rem auto; padding: 0 1.2rem }
+h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.4rem 0 .4rem }
+p.note, figcaption { color: #5b6472; font-size: .87rem; margin: .3rem 0 .8rem } figure { margin: 0 }
+table { border-collapse: collapse; font-size: .87rem; width: 100% } th { text-align: left; font-weight: 600 }
+th, td { padding: .28rem .6rem .28rem 0; border-bottom: 1px solid #e4e7ec; vertical-align: top }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } img { width: 100%; height: auto }
+td:nth-child(4) { white-space: nowrap }
+tr.used td { background: #f1f7ee } .why { color: #a04000 }
+"""
+
+MUCH = 0.1  # share of a set in the bank above which the page warns
+
+Section = tuple[str, str]  # title, HTML
+
+
+def write_page(path: Path, report: CompareReport) -> None:
+    """Write the page of a comparison."""
+    path.write_text(page(report), encoding="utf-8")
+
+
+def page(report: CompareReport) -> str:
+    """Return the page of a comparison as HTML."""
+    title = f"{report.model}: {len(report.stages)} stages"
+    used = next((s for s in report.stages if s.in_use), None)
+    said = f"Stage {used.number}, {escape(used.name)}, annotates." if used else "None of these stages annotates."
+    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in _sections(report))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f'<p class="note">{said} {_origin(report)} canal {escape(__version__)}.</p>\n{body}\n</body>\n</html>\n'
+    )
+
+
+def _origin(report: CompareReport) -> str:
+    if report.recomputed:
+        return "The models were run again on every file that can still be read."
+    return "Figures as they were kept when each stage was added; no model was run for this page."
+
+
+def _sections(report: CompareReport) -> Iterable[Section]:
+    yield "Stages", _stages(report)
+    if report.sets:
+        yield from _tested(report)
+    yield "References", _references(report)
+    if any(stage.bank for stage in report.stages):
+        yield "Example bank", _figure(draw.bank_bars, report, "Cells that are kept, by type.")
+    if any(stage.history for stage in report.stages):
+        yield (
+            "Training",
+            _figure(draw.training_curves, report, "The network alone; darker lines are earlier stages."),
+        )
+    yield "Held-out cells", _sets(report)
+
+
+def _tested(report: CompareReport) -> Iterable[Section]:
+    """Yield what needs held-out cells."""
+    yield (
+        "Accuracy on the cells of each stage",
+        _figure(
+            draw.accuracy_heat_map,
+            report,
+            "Row: the model after a stage. Column: the held-out cells that came with a stage. Grey: not measured, "
+            "because the model was not learned from that stage or the cells could not be read.",
+        )
+        + _untested(report),
+    )
+    yield (
+        "Forgetting",
+        _figure(draw.forgetting_curves, report, "A line that falls is a stage that is forgotten; dashed: the mean."),
+    )
+    yield f"Types, stage {report.focus}", _types(report)
+    yield (
+        f"Confusion, stage {report.focus}",
+        _figure(
+            draw.confusion_table,
+            report,
+            "Held-out cells of all stages together. Colour: share of the given type; figures: cells.",
+        ),
+    )
+    yield (
+        "F1 of each type",
+        _figure(
+            draw.type_f1_table,
+            report,
+            "Over the held-out cells of all stages up to the model's: more sets join from stage to stage.",
+        ),
+    )
+
+
+def _stages(report: CompareReport) -> str:
+    head = (
+        "stage", "name", "from", "added", "cells", "types", "new types",
+        "accuracy", "macro-F1", "forgetting", "backward transfer",
+    )  # fmt: skip
+    rows = []
+    for s in report.stages:
+        new = ", ".join(s.new_types[:6]) + (f" and {len(s.new_types) - 6} more" if len(s.new_types) > 6 else "")
+        why = f'<br><span class="why">{escape(s.held_back)}</span>' if s.held_back else ""
+        cells = [
+            str(s.number) + (" *" if s.in_use else ""), escape(s.name) + why, str(s.parent or ""), s.created[:10],
+            str(s.cells), str(s.types), escape(new), *map(_number, (s.average, s.macro_f1, s.forgetting)),
+            _number(s.backward_transfer),
+        ]  # fmt: skip
+        rows.append((cells, s.in_use))
+    note = (
+        "* annotates. Accuracy and macro-F1: mean over the held-out cells of each stage. Forgetting: mean over earlier "
+        "stages of the best any earlier model reached less what this one reaches; below zero is a gain. Backward "
+        "transfer: what this one reaches less what the stage's own model reached."
+    )
+    return _table(head, rows, numeric={4, 5, 7, 8, 9, 10}) + f'<p class="note">{note}</p>'
+
+
+def _types(report: CompareReport) -> str:
+    head = ("type", "cells", "recall", "forgetting", "backward transfer")
+    rows = [
+        ([escape(t.name), str(t.cells), *map(_number, (t.average, t.forgetting, t.backward_transfer))], False)
+        for t in report.types
+    ]
+    return _table(head, rows, numeric={1, 2, 3, 4}) + '<p class="note">Recall: mean over the stages\' cells.</p>'
+
+
+def _references(report: CompareReport) -> str:
+    if not report.references:
+        return '<p class="note">Not trained for this page; <code>canal compare --references</code> does it.</p>'
+    said = "".join(f"<p class='note'><b>{escape(r.name)}</b>: {escape(r.how)}</p>" for r in report.references)
+    said += "".join(f"<p class='note'>{escape(text)}</p>" for text in _rehearsed(report))
+    return said + _figure(draw.reference_bars, report, "Accuracy on the held-out cells of each stage.")
+
+
+def _rehearsed(report: CompareReport) -> list[str]:
+    """Return a sentence for each set of which canal has kept much in its bank, and trained on it since."""
+    return [
+        f"{s.in_bank} of the {s.cells} cells of stage {s.stage} ({s.name}) came into the example bank, on which later "
+        "stages are trained: what canal reaches there is not to be compared with methods that have not seen them."
+        for s in report.sets
+        if s.in_bank > MUCH * s.cells
+    ]
+
+
+def _sets(report: CompareReport) -> str:
+    kinds = {"share": "share held out of the stage's file", "file": "file of its own", "memory": "from memory"}
+    head = ("stage", "cells", "in the bank", "what", "file")
+    rows = [
+        (
+            [f"{s.stage} {escape(s.name)}", str(s.cells), str(s.in_bank), kinds.get(s.kind, s.kind), escape(s.path)],
+            False,
+        )
+        for s in report.sets
+    ]
+    note = (
+        "No cell is stored: each model was run on the file where it stood. The network is not trained on these cells, "
+        "except those in the bank: a type that is in the bank whole has no others. "
+        "The analytic memory takes in a held-out share after "
+        "calibration: figures on shares are slightly optimistic for it, figures on files of their own are not."
+    )
+    seen = "" if report.references else "".join(f'<p class="note">{escape(text)}</p>' for text in _rehearsed(report))
+    return _table(head, rows, numeric={1, 2}) + f'<p class="note">{note}</p>{seen}'
+
+
+def _untested(report: CompareReport) -> str:
+    if not report.untested:
+        return ""
+    lines = [f"<li>stage {u['stage']} on {u['set']}: {escape(str(u['reason']))}</li>" for u in report.untested[:20]]
+    more = f"<li>and {len(report.untested) - 20} more</li>" if len(report.untested) > 20 else ""
+    return f'<p class="note">Not measured:</p><ul class="note">{"".join(lines)}{more}</ul>'
+
+
+def _figure(drawing: Callable[[CompareReport], str], report: CompareReport, caption: str) -> str:
+    code = base64.b64encode(drawing(report).encode()).decode()
+    source = f"data:image/svg+xml;base64,{code}"
+    return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _table(head: Iterable[str], rows: Iterable[tuple[list[str], bool]], numeric: set[int]) -> str:
+    lines = [_line(values, "td", numeric, ' class="used"' if used else "") for values, used in rows]
+    return f"<table><thead>{_line(head, 'th', numeric)}</thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _line(values: Iterable[str], tag: str, numeric: set[int], kind: str = "") -> str:
+    kinds = [(value, ' class="n"' if k in numeric else "") for k, value in enumerate(values)]
+    return f"<tr{kind}>{''.join(f'<{tag}{of}>{value}</{tag}>' for value, of in kinds)}</tr>"
+
+
+def _number(value: Number) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,218 @@
+"""Plain methods beside the annotator, trained on what can still be read, and nothing else.
+
+No reference is told to have seen more than it did: each says which stages' cells it was trained on.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from canal.data.cells import Cells, FileReport
+from canal.data.check import read_cells
+from canal.data.pool import CellPool
+from canal.errors import DataError, StageError
+from canal.learn.annotator import Annotator
+from canal.learn.bank import load_bank
+from canal.learn.progress import Progress
+from canal.learn.stage import learn_stage
+from canal.registry.record import StageRecord
+from canal.registry.registry import Registry
+from canal.report.compare_report import Reference
+from canal.stages.compare import Kept
+from canal.stages.confusion import count, figures
+from canal.stages.declared import recorded_preset, recorded_request
+from canal.stages.held_out import read_held_out
+from canal.stages.references import fit_joint
+
+Predict = Callable[[Cells], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readable:
+    """What can still be read of the stages of a line.
+
+    Attributes
+    ----------
+    records
+        Stages that brought cells, in order.
+    cells
+        Cells of their files, by stage; a stage whose file is gone or changed is missing.
+    tests
+        Held-out cells, by stage.
+    bank
+        Example bank of the last one.
+    """
+
+    records: tuple[StageRecord, ...]
+    cells: dict[int, Cells]
+    tests: dict[int, Cells]
+    bank: CellPool
+
+
+def train_references(registry: Registry, kept: Kept, focus: int, progress: Progress) -> tuple[Reference, ...]:
+    """Train logistic regression and naive fine-tuning on what can still be read.
+
+    Parameters
+    ----------
+    registry, kept
+        The registry, and what is known of its stages.
+    focus
+        The stage they are put beside.
+    progress
+        Told how far the training is.
+
+    Raises
+    ------
+    DataError
+        If no cells at all can be read.
+    """
+    readable = _read(registry, kept, focus)
+    if not readable.tests:
+        message = (
+            f"None of the held-out cells of the stages up to {focus} can be read: there is nothing to test references "
+            "on. Put the files back where they were, or compare without --references."
+        )
+        raise DataError(message)
+    found = [_regression(kept, readable)]
+    if readable.cells:
+        found.append(_fine_tuning(kept, readable, progress))
+    return tuple(r for r in found if r is not None)
+
+
+def _read(registry: Registry, kept: Kept, focus: int) -> Readable:
+    line = [kept.records[n] for n in kept.line(focus, without_removed=True)]
+    tests: dict[int, Cells] = {}
+    for number in (r.number for r in line if r.number in kept.sets):
+        try:
+            tests[number] = read_held_out(kept.sets[number])
+        except DataError:
+            continue  # the report says which sets are missing
+    records = tuple(r for r in line if r.data)
+    cells = {r.number: c for r in records if (c := _training_cells(r)) is not None}
+    bank = registry.artifacts(kept.records[focus]) / "bank.safetensors"
+    return Readable(
+        records=records, cells=cells, tests=tests, bank=load_bank(bank) if bank.is_file() else CellPool.empty()
+    )
+
+
+def _training_cells(record: StageRecord) -> Cells | None:
+    """Return all labelled cells of a stage's file, ``None`` where they are not there any more."""
+    try:
+        request = recorded_request(record)
+        cells = read_cells(
+            str(request.data),
+            labels=request.labels,
+            label_map=request.label_map,
+            gene_key=request.gene_key,
+            drop_rare=request.drop_rare,
+        )
+    except (DataError, StageError):
+        return None
+    return cells if cells.report.digest == record.data[0].get("digest") else None
+
+
+def _regression(kept: Kept, readable: Readable) -> Reference | None:
+    train, said = [], []
+    for record in readable.records:
+        number = record.number
+        if number in readable.cells:
+            cells = _trained_on(kept, readable, number)
+            said.append(f"{len(cells)} of {record.cells} cells of stage {number}, from its file")
+        else:
+            cells = _of_bank(readable.bank, number)
+            said.append(f"{len(cells)} of {record.cells} cells of stage {number}, from the bank (its file is gone)")
+        if len(cells):
+            train.append(cells)
+    if len({name for cells in train for name in _labels(cells).tolist()}) < 2:
+        return None
+    predict = _fitted(train)
+    whole = all(r.number in readable.cells for r in readable.records)
+    return _reference(
+        "joint logistic regression" if whole else "logistic regression on what is left",
+        f"Trained at once on {'; '.join(said)}. Cells of the tests are left out. On the highly variable genes of each "
+        "stage; genes that were not measured are zero; C = 0.1. "
+        + ("No continual learner sees that much." if whole else "It has not seen all cells."),
+        kept,
+        readable.tests,
+        predict,
+    )
+
+
+def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Reference:
+    annotator: Annotator | None = None
+    for record in (r for r in readable.records if r.number in readable.cells):
+        preset = recorded_preset(record)
+        naive = preset.model_copy(
+            update={
+                "bank": preset.bank.model_copy(update={"size": 0}),
+                "training": preset.training.model_copy(update={"distillation": 0.0}),
+                "analytic": preset.analytic.model_copy(update={"enabled": False}),
+            }
+        )
+        annotator = learn_stage(
+            annotator, CellPool.empty(), readable.cells[record.number], naive,
+            stage=record.number, seed=record.seed, progress=progress,
+        ).annotator  # fmt: skip
+    assert annotator is not None
+    trained = ", ".join(str(n) for n in sorted(readable.cells))
+    missing = [str(r.number) for r in readable.records if r.number not in readable.cells]
+    gap = f" Stages {', '.join(missing)} are left out: their files are gone or changed." if missing else ""
+    model = annotator
+    return _reference(
+        "naive fine-tuning",
+        f"The network of the preset, trained on the files of stages {trained} one after the other, without bank, "
+        f"distillation and analytic memory.{gap} The stages' own held-out cells are not trained on.",
+        kept,
+        readable.tests,
+        lambda cells: model.reader(cells.genes, cells.ensembl).best_types(cells.expression),
+    )
+
+
+def _reference(name: str, how: str, kept: Kept, tests: Mapping[int, Cells], predict: Predict) -> Reference:
+    found = {}
+    for number, cells in tests.items():
+        found[number] = figures(count(_labels(cells), predict(cells)))
+    of = list(kept.sets)
+    return Reference(
+        name=name,
+        how=how,
+        accuracy=tuple(found[n].accuracy if n in found else None for n in of),
+        macro_f1=tuple(found[n].macro_f1 if n in found else None for n in of),
+    )
+
+
+def _fitted(train: Sequence[Cells]) -> Predict:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an optimiser that stops at its limit
+        return fit_joint(list(train))
+
+
+def _trained_on(kept: Kept, readable: Readable, number: int) -> Cells:
+    """Return the cells of a stage's file without those it is tested on."""
+    cells = readable.cells[number]
+    if number not in readable.tests or kept.sets[number].kind != "share":
+        return cells
+    return cells.take(np.flatnonzero(~np.isin(cells.names, readable.tests[number].names)))
+
+
+def _labels(cells: Cells) -> np.ndarray:
+    assert cells.labels is not None
+    return cells.labels
+
+
+def _of_bank(bank: CellPool, stage: int) -> Cells:
+    pool = bank.take(np.flatnonzero(bank.stage == stage))
+    report = FileReport(
+        path="example bank", digest="", cells=len(pool), genes=len(pool.panel.genes), where="bank", scale="ln",
+        scale_evidence="", gene_ids="symbol", gene_key="",
+    )  # fmt: skip
+    return Cells(
+        expression=pool.expression,
+        genes=pool.panel.genes,
+        ensembl=pool.panel.ensembl,
+        names=pool.names,
+        labels=pool.labels,
+        report=report,
+    )

@@ -1,0 +1,132 @@
+"""A stage that leaves its registry as one file, and comes into another, or annotates without any."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from canal.errors import RegistryError
+from canal.registry.package import Package, open_package
+from canal.registry.record import StageRecord
+from canal.registry.registry import Registry
+from canal.stages.connection import open_registry
+from canal.stages.layout import Layout
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+    from canal.learn.progress import Progress
+    from canal.report.annotation import Annotation
+
+
+def export_stage(layout: Layout, number: int, path: Path) -> tuple[StageRecord, int]:
+    """Write a stage to one file; return its record and the file's size in bytes.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such stage, it is damaged, or the file exists or cannot be written.
+    """
+    return open_registry(layout).export(number, path)
+
+
+def import_stage(layout: Layout, path: Path, name: str | None = None) -> tuple[StageRecord, bool]:
+    """Take the stage of an export into the registry, as the next stage, with no parent.
+
+    The first stage of a registry annotates; another one waits for ``canal stage promote``.
+
+    Parameters
+    ----------
+    layout
+        The workspace; an empty or new folder becomes one.
+    path
+        The export.
+    name
+        Name of the stage here; the one it had by default.
+
+    Returns
+    -------
+    The record, and whether it annotates.
+
+    Raises
+    ------
+    RegistryError
+        If the export is damaged or of a newer canal, or the same model is a stage already; nothing is changed then.
+    """
+    layout.require(or_vacant=True)
+    with open_package(path) as package:
+        layout = Layout.init(layout.root, layout.server)
+        with open_registry(layout, create=True).writing() as registry:
+            return _take_in(registry, package, name)
+
+
+@contextmanager
+def open_export(path: Path) -> Iterator[tuple[StageRecord, Path]]:
+    """Give record and folder of an export, every byte compared with its hash; the folder is temporary.
+
+    Raises
+    ------
+    RegistryError
+        If the export is missing, damaged, or of a newer canal.
+    """
+    with open_package(path) as package:
+        yield package.record, package.folder
+
+
+def annotate_with_export(
+    path: Path,
+    data: "str | Path | ad.AnnData",
+    *,
+    key_added: str = "canal",
+    out: Path | None = None,
+    progress: "Progress | None" = None,
+    **options: Any,
+) -> "Annotation":
+    """Say of every cell which type it is, with a model from a file; no workspace is needed.
+
+    ``options`` as `canal.stages.annotate.annotate`; with ``out``, the annotated cells are written there.
+    """
+    from canal.report.annotation import write_annotation
+    from canal.stages.annotate import Model, annotate
+
+    with open_package(path) as package:
+        model = Model.open(package.folder, package.record, package.model)
+    annotation = annotate(model, data, progress=progress, **options)
+    if out is not None:
+        write_annotation(data, annotation, out, key_added)
+    return annotation
+
+
+def _take_in(registry: Registry, package: Package, name: str | None) -> tuple[StageRecord, bool]:
+    records = registry.records()
+    _refuse_again(records, package)
+    source = package.record
+    origin = {
+        "model": package.model,
+        "stage": source.number,
+        "name": source.name,
+        "digest": package.digest,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    record = source.with_fields(
+        number=max((r.number for r in records), default=0) + 1,
+        name=name or source.name,
+        parent=None,
+        new_types=source.types,
+        notes=source.notes | {"imported": origin},
+    )
+    draft = registry.draft(f"import-{package.digest.removeprefix('sha256:')[:16]}")
+    files = {n: package.folder / n for n in source.artifacts}
+    first = registry.champion() is None
+    return draft.commit(record, files, promote=first), first
+
+
+def _refuse_again(records: Sequence[StageRecord], package: Package) -> None:
+    for record in records:
+        if record.artifacts == package.record.artifacts:
+            message = (
+                f"The same model is stage {record.number} ({record.name}) already: no file differs. "
+                f"Use that one: canal stage promote {record.number}."
+            )
+            raise RegistryError(message)

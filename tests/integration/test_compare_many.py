@@ -1,0 +1,50 @@
+"""Twenty stages are compared at once."""
+
+import time
+
+import pytest
+
+import canal
+from canal.registry.registry import Registry
+from canal.report.compare_page import write_page
+from canal.stages.compare import compare_stages
+from canal.stages.held_out import HeldOut, ReadingOptions
+from canal.stages.stage_tests import FILE, Outcome, StageTests
+from tests.unit.registry.make import make_files, make_record
+
+STAGES, TYPES, SECONDS = 20, 16, 5.0
+
+
+def kept_of(number: int) -> StageTests:
+    """Return the tests of a stage on its own and all earlier ones, of 16 types."""
+    names = [f"type {t}" for t in range(TYPES)]
+    counts = {a: {a: 90, names[k - 1]: 10} for k, a in enumerate(names)}
+    own = HeldOut(
+        kind="share", path="/data/toy.h5ad", digest=str(number), rows=tuple(range(2000)), cells=1600,
+        options=ReadingOptions(labels="cell_type"),
+    )  # fmt: skip
+    outcomes = tuple(Outcome(stage=k, digest=str(k), counts=counts) for k in range(1, number + 1))
+    history = tuple({"training_loss": 1.0 / (e + 1), "validation_accuracy": 0.9} for e in range(8))
+    return StageTests(own=own, outcomes=outcomes, history=history)
+
+
+def test_twenty_stages_are_compared_in_time(tmp_path):
+    """Table and page come from what was kept; no model is opened."""
+    layout = canal.open_workspace(tmp_path / "ws", create=True).layout
+    registry = Registry.open(layout.registry, layout.settings.name, create=True)
+    for number in range(1, STAGES + 1):
+        draft = registry.draft(f"toy-{number}")
+        files = make_files(draft.folder, number)
+        kept_of(number).write(draft.folder / FILE)
+        draft.commit(make_record(number), files | {FILE: draft.folder / FILE})
+
+    begin = time.process_time()
+    report = compare_stages(layout)
+    write_page(tmp_path / "r.html", report)
+    seconds = time.process_time() - begin
+
+    assert seconds < SECONDS
+    assert len(report.stages) == STAGES
+    assert report.stages[-1].average == pytest.approx(0.9)
+    assert report.stages[-1].forgetting == pytest.approx(0)
+    assert len(report.types) == TYPES

@@ -1,0 +1,32 @@
+"""What people read about tests and changes."""
+
+import pytest
+
+from canal.cli import stage, stage_change
+
+EARLIER = {"stage": 1, "name": "first", "accuracy": 0.9, "before": 0.95, "reason": ""}
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (EARLIER, "stage 1, first: accuracy 0.9000, was 0.9500"),
+        (EARLIER | {"before": None}, "stage 1, first: accuracy 0.9000"),
+        (EARLIER | {"accuracy": None}, "stage 1, first: not tested"),
+    ],
+)
+def test_stage_add_says_what_earlier_stages_lost(found, line):
+    """One line for each earlier stage."""
+    assert stage._tested(found) == line
+
+
+def test_many_names_are_counted():
+    """A thousand genes are a number and some examples."""
+    assert stage_change._listed("+", ()) == "+0"
+    assert stage_change._listed("+", tuple("abcdefghij")) == "+10 a, b, c, d, e, f, g, h and 2 more"
+
+
+def test_changes_without_a_figure_are_said_to_be_missing():
+    """A set that could not be read has no accuracy."""
+    assert stage_change._change(0.9, None) == "not tested"
+    assert stage_change._change(None, 0.5) == "accuracy 0.5000"

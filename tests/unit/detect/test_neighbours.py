@@ -1,0 +1,117 @@
+"""The index finds what a brute-force search finds, and refuses what it cannot search."""
+
+import time
+
+import numpy as np
+import pytest
+
+from canal.detect.neighbours import NeighbourIndex, Neighbours, gpu_count
+from canal.errors import StageError
+
+
+def brute_force(reference: np.ndarray, queries: np.ndarray, k: int, *, normalise: bool) -> Neighbours:
+    if normalise:
+        reference = reference / np.linalg.norm(reference, axis=1, keepdims=True)
+        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    distances = np.linalg.norm(queries[:, None] - reference[None], axis=2)
+    order = np.argsort(distances, axis=1)[:, :k]
+    return Neighbours(indices=order, distances=np.take_along_axis(distances, order, axis=1))
+
+
+def make_vectors(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("n_queries", [1, 7, 300])
+def test_flat_index_equals_brute_force(normalise, n_queries):
+    """At bank size the search is exact, for one query as for many."""
+    reference, queries = make_vectors(200), make_vectors(n_queries, seed=1)
+    expected = brute_force(reference, queries, 5, normalise=normalise)
+
+    found = NeighbourIndex(reference, normalise=normalise).search(queries, 5)
+
+    assert (found.indices == expected.indices).all()
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-3, atol=1e-4)
+
+
+def test_among_themselves_leaves_each_vector_out():
+    """A reference is not its own neighbour, even where it has a twin."""
+    reference = make_vectors(60)
+    reference[7] = reference[3]
+    expected = brute_force(np.delete(reference, 20, axis=0), reference[20:21], 4, normalise=True)
+
+    found = NeighbourIndex(reference).among_themselves(4)
+
+    assert found.indices.shape == (60, 4)
+    assert not (found.indices == np.arange(60)[:, None]).any()
+    assert {3, 7} == {int(found.indices[7, 0]), int(found.indices[3, 0])}
+    np.testing.assert_allclose(found.distances[20], expected.distances[0], rtol=1e-3, atol=1e-4)
+
+
+def test_larger_reference_is_searched_in_lists():
+    """Above the limit an inverted file answers, and finds nearly all true neighbours."""
+    reference = make_vectors(4000, 8)
+    queries = reference[:200] + 0.01 * make_vectors(200, 8, seed=2)
+    index = NeighbourIndex(reference, exact_up_to=1000)
+    expected = brute_force(reference, queries, 5, normalise=True)
+
+    found = index.search(queries, 5)
+
+    assert index.kind == "ivf"
+    shared = [len(set(a) & set(b)) / 5 for a, b in zip(found.indices, expected.indices, strict=True)]
+    assert np.mean(shared) > 0.9
+
+
+def test_zero_query_is_answered():
+    """A cell without any measured gene has neighbours at the distance of a right angle or less."""
+    found = NeighbourIndex(make_vectors(10)).search(np.zeros((1, 16)), 3)
+
+    np.testing.assert_allclose(found.distances, 1.0, rtol=1e-5)
+
+
+def test_no_query_gives_no_row():
+    """An empty block is not an error."""
+    assert len(NeighbourIndex(make_vectors(10)).search(np.zeros((0, 16)), 3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "match"),
+    [(0, 1, "bank is empty"), (5, 0, "0 neighbours were asked for"), (5, 6, "from 1 to 5")],
+    ids=["empty", "none asked", "more than there are"],
+)
+def test_bad_requests_are_explained(n, k, match):
+    """The message says what the index holds and what to do."""
+    with pytest.raises(StageError, match=match):
+        NeighbourIndex(make_vectors(n)).search(make_vectors(2), k)
+
+
+def test_one_vector_has_no_other():
+    """Among themselves a single reference has no neighbour."""
+    with pytest.raises(StageError, match="1 neighbours"):
+        NeighbourIndex(make_vectors(1)).among_themselves(1)
+
+
+@pytest.mark.slow
+def test_many_queries_are_fast():
+    """100,000 queries against a bank of 1000 take under 3 s on two cores."""
+    index, queries = NeighbourIndex(make_vectors(1000, 64)), make_vectors(100_000, 64).astype(np.float32)
+    begin = time.perf_counter()
+
+    index.search(queries, 15)
+
+    assert time.perf_counter() - begin < 3.0
+
+
+@pytest.mark.gpu
+def test_gpu_finds_the_same():
+    """The GPU index returns the neighbours of the CPU index."""
+    if not gpu_count():
+        pytest.skip("faiss-gpu is not installed")
+    reference, queries = make_vectors(1000, 64), make_vectors(100, 64, seed=1)
+    expected = NeighbourIndex(reference, gpu=False).search(queries, 10)
+
+    found = NeighbourIndex(reference, gpu=True).search(queries, 10)
+
+    assert (found.indices == expected.indices).mean() > 0.999
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-3, atol=1e-3)

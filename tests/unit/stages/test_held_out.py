@@ -1,0 +1,156 @@
+"""A reference to held-out cells gives the same cells again, or says why not."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from canal.data.check import check_adata, read_cells
+from canal.errors import DataError, RegistryError
+from canal.stages.held_out import ReadingOptions, chosen_rows, from_file, from_share, read_held_out
+from canal.stages.stage_tests import Outcome, StageTests, finite, parse_tests
+from tests.make import make_adata
+
+OPTIONS = ReadingOptions(labels="cell_type")
+NONE = np.zeros(3, dtype=bool)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a file of 60 cells of three types, of which every fifth has no label."""
+    adata = make_adata(60, types=("B", "NK", "HSC"))
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(object)
+    adata.obs.iloc[::5, 0] = None
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    return tmp_path / "a.h5ad"
+
+
+def test_the_cells_of_a_share_are_those_that_were_held_out(file):
+    """Rows count cells with a label; the file gives the same values that the stage had."""
+    cells = read_cells(file, labels="cell_type")
+    rows = np.array([1, 7, 40])
+
+    held, found = from_share(file, OPTIONS, cells, rows, NONE, drop_rare=False)
+    again = read_held_out(held)
+
+    for one in (found, again):
+        assert one.names.tolist() == cells.names[rows].tolist()
+        assert one.labels.tolist() == cells.labels[rows].tolist()
+        np.testing.assert_array_equal(one.expression.toarray(), cells.expression[rows].toarray())
+    assert held.path == str(file.absolute())
+    assert held.cells == 3
+    assert "".join(cells.names[rows]) not in held.model_dump_json()
+
+
+def test_cells_of_the_bank_are_left_out_unless_a_type_has_no_others(file):
+    """Later stages train on the bank: its cells say nothing about forgetting."""
+    cells = read_cells(file, labels="cell_type")
+    rows = np.arange(len(cells))
+    in_bank = (cells.labels == "HSC") | ((rows < 20) & (cells.labels == "B"))
+
+    held, found = from_share(file, OPTIONS, cells, rows, in_bank, drop_rare=False)
+
+    assert set(found.names) & set(cells.names[in_bank & (cells.labels == "B")]) == set()
+    assert (found.labels == "HSC").sum() == (cells.labels == "HSC").sum() == held.in_bank
+
+
+def test_rare_types_that_were_dropped_do_not_shift_rows(tmp_path):
+    """Positions among the stage's cells become rows of the file."""
+    adata = make_adata(30, types=("B", "NK"))
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(str)
+    adata.obs.iloc[2, 0] = "lonely"
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    cells = read_cells(tmp_path / "a.h5ad", labels="cell_type", drop_rare=True)
+
+    held, found = from_share(tmp_path / "a.h5ad", OPTIONS, cells, np.array([1, 2, 9]), NONE, drop_rare=True)
+
+    assert held.rows == (1, 3, 10)
+    assert found.names.tolist() == cells.names[[1, 2, 9]].tolist()
+
+
+def test_the_same_cells_elsewhere_in_the_same_file_are_the_same(file):
+    """Other cells, metadata or compression may change; what is tested may not."""
+    held, _ = from_share(file, OPTIONS, read_cells(file, labels="cell_type"), np.array([1, 7, 40]), NONE,
+                         drop_rare=False)  # fmt: skip
+    adata = ad.read_h5ad(file)
+    adata.obs["more"] = 1.0
+    adata.write_h5ad(file, compression="gzip")
+    assert len(read_held_out(held)) == 3
+
+    adata.X[held.rows[0]] *= 2
+    adata.write_h5ad(file)
+    with pytest.raises(DataError, match="was changed"):
+        read_held_out(held)
+
+
+@pytest.mark.parametrize("change", ["gone", "other labels", "fewer cells", "no file any more"])
+def test_what_cannot_be_read_says_why(file, change):
+    """A file that is gone or holds others is an error that names it."""
+    held, _ = from_share(file, OPTIONS, read_cells(file, labels="cell_type"), np.array([1, 7, 40]), NONE,
+                         drop_rare=False)  # fmt: skip
+    adata = ad.read_h5ad(file)
+    if change == "gone":
+        file.unlink()
+    elif change == "other labels":
+        adata.obs["cell_type"] = "B"
+        adata.write_h5ad(file)
+    elif change == "fewer cells":
+        adata[:20].copy().write_h5ad(file)
+    else:
+        file.write_text("nothing")
+
+    with pytest.raises(DataError, match=str(file)):
+        read_held_out(held)
+
+
+def test_cells_in_memory_are_tested_once(file):
+    """An AnnData leaves no file to come back to."""
+    adata = ad.read_h5ad(file)
+    cells = check_adata(adata, labels="cell_type")
+
+    held, found = from_share(None, OPTIONS, cells, np.array([1, 7, 40]), NONE, drop_rare=False)
+
+    assert len(found) == 3
+    with pytest.raises(DataError, match="in memory"):
+        read_held_out(held)
+
+
+def test_a_whole_file_is_taken_up_to_a_limit(file, monkeypatch):
+    """All labelled cells; of a large file a share of every type."""
+    held, found = from_file(file, OPTIONS)
+    assert (held.kind, held.rows, held.cells) == ("file", None, len(found))
+    assert len(found) == len(read_cells(file, labels="cell_type"))
+
+    monkeypatch.setattr("canal.stages.held_out.MOST_FILE", 12)
+    held, found = from_file(file, OPTIONS)
+    assert len(held.rows) == len(found) == 12
+    assert set(found.labels) == {"B", "NK", "HSC"}
+    assert len(read_held_out(held)) == 12
+
+
+def test_every_type_keeps_a_cell():
+    """A share of a rare type is one cell, not none."""
+    labels = np.array(["B"] * 99 + ["NK"], dtype=object)
+    rows = chosen_rows(labels, 10)
+    assert set(labels[rows]) == {"B", "NK"}
+    assert 10 <= len(rows) <= 11
+    np.testing.assert_array_equal(rows, chosen_rows(labels, 10))
+
+
+def test_tests_are_written_and_read(file, tmp_path):
+    """The file holds references and counts; a newer or damaged one is refused."""
+    held, _ = from_file(file, OPTIONS)
+    outcomes = (Outcome(stage=1, digest="a", reason="gone"), Outcome(stage=2, digest="b", counts={"B": {"NK": 2}}))
+    tests = StageTests(own=held, outcomes=outcomes, history=finite([{"loss": 1.5, "accuracy": float("nan")}]))
+    tests.write(tmp_path / "tests.json")
+    text = (tmp_path / "tests.json").read_text()
+
+    assert parse_tests(text, "x") == tests
+    assert tests.outcome(2, "b").figures.accuracy == 0
+    assert tests.outcome(1, "a") is None
+    assert tests.outcome(2, "other") is None
+    assert tests.history == ({"loss": 1.5},)
+    for bad, match in ((text.replace('"format": 1', '"format": 9'), "newer canal"), ("{", "does not hold")):
+        with pytest.raises(RegistryError, match=match):
+            parse_tests(bad, "x")

@@ -1,0 +1,60 @@
+"""Which stages a model was learned from, and what is judged of it."""
+
+import pytest
+
+from canal.errors import DataError
+from canal.report.target import check_file
+from canal.stages.lineage import line_of
+from canal.stages.testing import Change, held_back, untested
+from tests.unit.registry.make import make_record
+
+RECORDS = [
+    make_record(1),
+    make_record(2),
+    make_record(3, parent=1),
+    make_record(4, parent=3, notes={"removed": [1]}),
+    make_record(5, parent=9),
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "left"),
+    [(1, [1], [1]), (3, [1, 3], [1, 3]), (4, [1, 3, 4], [3, 4]), (5, [5], [5])],
+)
+def test_a_line_follows_the_parents(number, line, left):
+    """Other branches do not count, a parent that is not there ends the line, what was taken out can be left out."""
+    assert line_of(RECORDS, number) == line
+    assert line_of(RECORDS, number, without_removed=True) == left
+
+
+def change(accuracy: float | None, before: float | None) -> Change:
+    """Return a change on stage 1."""
+    return Change(stage=1, name="toy", accuracy=accuracy, before=before, reason="" if accuracy else "gone")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "before", "held"),
+    [(0.9, 0.95, True), (0.93, 0.95, False), (0.97, 0.95, False), (0.1, None, False), (None, 0.9, False)],
+)
+def test_a_stage_is_held_back_beyond_the_limit(accuracy, before, held):
+    """Only a fall that was measured, by more than the limit."""
+    assert bool(held_back(3, 2, [change(accuracy, before)], 0.02001)) == held
+
+
+def test_what_was_not_tested_is_said_once():
+    """Three reasons at most."""
+    text = untested([change(None, None)] * 5 + [change(0.9, 0.9)])
+    assert "5 of 6" in text
+    assert "and 2 more" in text
+    assert untested([change(0.9, 0.9)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "match"), [("a.txt", "does not end in"), ("no/a.html", "no folder"), ("d.html", "is a folder")]
+)
+def test_targets_are_checked_before_any_work(tmp_path, name, match):
+    """A file that cannot be written is refused; one that can is given back."""
+    (tmp_path / "d.html").mkdir()
+    with pytest.raises(DataError, match=match):
+        check_file(tmp_path / name, ".html", "--html")
+    assert check_file(tmp_path / "a.html", ".html", "--html") == tmp_path / "a.html"
