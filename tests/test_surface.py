@@ -39,10 +39,14 @@ OPTIONS = {
     "compare": ["--html", "--recompute", "--references", "N"],
     "bank show": ["--stage"],
     "annotate": [
-        "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--out", "--over-clustering",
-        "--stage", "--types",
+        "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--neighbors", "--out",
+        "--over-clustering", "--stage", "--types",
     ],
-    "evaluate": ["--data", "--gene-key", "--label-map", "--labels", "--stage"],
+    "evaluate": ["--alpha", "--data", "--gene-key", "--label-map", "--labels", "--novel", "--stage"],
+    "novel find": [
+        "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage", "--uncertain",
+    ],
+    "novel name": ["--known-ok", "--labels", "--names", "DIR"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

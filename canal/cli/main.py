@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from canal.cli import annotate, bank, compare, config, demo, doctor, evaluate, registry, stage, ui, version, workspace
+from canal.cli import (
+    annotate,
+    bank,
+    compare,
+    config,
+    demo,
+    doctor,
+    evaluate,
+    novel,
+    registry,
+    stage,
+    ui,
+    version,
+    workspace,
+)
 from canal.cli.answer import Session
 from canal.stages.layout import VARIABLE, Layout
 
@@ -40,7 +54,7 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, registry, bank, annotate, evaluate, compare, config, demo, ui, doctor, version):
+for noun in (workspace, stage, registry, bank, annotate, novel, evaluate, compare, config, demo, ui, doctor, version):
     noun.register(app)
 
 

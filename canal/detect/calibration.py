@@ -34,11 +34,28 @@ class HeldOut:
         Number of genes of its file.
     novelty
         Of its held-out cells, seen through its genes by a memory without them, (m,).
+    low, high
+        What the novelty of cells drawn from the stage's own statistics was then; see `seen_now`.
     """
 
     stage: int
     genes: int
     novelty: np.ndarray
+    low: float
+    high: float
+
+    def seen_now(self, low: float, high: float) -> np.ndarray:
+        """Return the novelties as the model of today would give them, (m,).
+
+        A later stage moves the scale by which a type's cells are judged. The cells drawn from the stage's statistics
+        move alike and can be drawn again at any time: the held-out cells keep their place beside them.
+
+        Parameters
+        ----------
+        low, high
+            Novelty of cells drawn from the stage's statistics, now.
+        """
+        return np.asarray(low + (self.novelty - self.low) * (high - low) / max(self.high - self.low, 1e-9))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +83,13 @@ class NoveltyCalibration:
         return {
             "format": FORMAT,
             "stages": [
-                {"stage": s.stage, "genes": s.genes, "novelty": [round(v, 4) for v in s.novelty.tolist()]}
+                {
+                    "stage": s.stage,
+                    "genes": s.genes,
+                    "low": round(s.low, 4),
+                    "high": round(s.high, 4),
+                    "novelty": [round(v, 4) for v in s.novelty.tolist()],
+                }
                 for s in self.stages
             ],
         }
@@ -85,7 +108,13 @@ class NoveltyCalibration:
             raise RegistryError(message)
         return cls(
             stages=tuple(
-                HeldOut(stage=int(s["stage"]), genes=int(s["genes"]), novelty=np.array(s["novelty"], dtype=np.float64))
+                HeldOut(
+                    stage=int(s["stage"]),
+                    genes=int(s["genes"]),
+                    novelty=np.array(s["novelty"], dtype=np.float64),
+                    low=float(s["low"]),
+                    high=float(s["high"]),
+                )
                 for s in values["stages"]
             )
         )

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from canal.detect.calibration import HeldOut, NoveltyCalibration, Reference, natural_weights, stage_weights
 from canal.detect.neighbours import NeighbourIndex, Neighbours
-from canal.detect.scores import TypeScale, centre_distance, joined, whitening_of
+from canal.detect.scores import TypeScale, centre_distance, joined, weighted_quantiles, whitening_of
 from canal.detect.space import Space, Statistics, build_space
 from canal.errors import StageError
 from canal.seeds import numpy_generator
@@ -123,7 +123,9 @@ class NoveltyDetector:
         values
             Unit profiles (m, S) of cells that the statistics were *not* made with.
         """
-        return HeldOut(stage=stage, genes=genes, novelty=self.for_genes(seen, genes).novelty(values))
+        detector = self.for_genes(seen, genes)
+        low, high = detector.drawn_scale(stage)
+        return HeldOut(stage=stage, genes=genes, novelty=detector.novelty(values), low=low, high=high)
 
 
 class GeneSetDetector:
@@ -140,11 +142,13 @@ class GeneSetDetector:
         self._drawn = NeighbourIndex(_draw(space, rng) @ space.scores, gpu=False)
         typical = self._raw(_draw(space, rng))
         self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
+        self._typical = self._joined(typical)
 
     def novelty(self, values: sp.csr_matrix) -> np.ndarray:
         """Return the novelty (n,) of unit profiles over the measured genes (n, S)."""
-        blocks = [self._novelty(values[i : i + BLOCK]) for i in range(0, values.shape[0], BLOCK)]
-        return np.concatenate(blocks) if blocks else np.zeros(0)
+        starts = range(0, values.shape[0], BLOCK)
+        blocks = [self._joined(self._raw(self._space.coordinates(values[i : i + BLOCK]))) for i in starts]
+        return np.concatenate([np.zeros(0), *blocks])
 
     def score(self, values: sp.csr_matrix) -> NoveltyScores:
         """Return novelty and p-value of unit profiles over the measured genes (n, S).
@@ -181,12 +185,21 @@ class GeneSetDetector:
         found = index.search(self._space.coordinates(values) @ self._space.scores, k)
         return Neighbours(indices=rows[found.indices], distances=found.distances)
 
+    def drawn_scale(self, stage: int) -> tuple[float, float]:
+        """Return the usual and the high novelty of cells drawn from the statistics of a stage.
+
+        Types count by their cells. A stage that this space leaves out takes the cells of all stages.
+        """
+        of_stage = np.repeat(self._space.stage == stage, DRAWN)
+        rows = of_stage if of_stage.any() else np.ones_like(of_stage)
+        return weighted_quantiles(self._typical[rows], np.repeat(self._space.n, DRAWN)[rows])
+
     @cached_property
     def _reference(self) -> Reference:
         """Held-out cells of all stages, and the bank's, by how alike the genes of their stage are to the file's."""
         weights = stage_weights(self._similarity)
         tables = [s for s in self._detector.calibration.stages if s.stage in weights]
-        novelty = [np.zeros(0), *(s.novelty for s in tables)]
+        novelty = [np.zeros(0), *(s.seen_now(*self.drawn_scale(s.stage)) for s in tables)]
         weight = [np.zeros(0), *(np.full(len(s.novelty), weights[s.stage]) for s in tables)]
         if self._bank is not None and len(self._comparable):
             stages, types = self._bank.stages[self._comparable], self._bank.types[self._comparable]
@@ -218,8 +231,7 @@ class GeneSetDetector:
         rows = self._comparable
         return rows, NeighbourIndex(self._space.coordinates(self._bank.values[rows]) @ self._space.scores)
 
-    def _novelty(self, values: sp.csr_matrix) -> np.ndarray:
-        raw = self._raw(self._space.coordinates(values))
+    def _joined(self, raw: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         return joined([scale.standardised(*pair) for scale, pair in zip(self._scales, raw, strict=True)])
 
     def _raw(self, coordinates: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

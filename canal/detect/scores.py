@@ -83,6 +83,14 @@ def joined(standardised: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(sum(np.sign(s) * np.log1p(np.abs(s)) for s in standardised))
 
 
+def weighted_quantiles(score: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Return the `LOW` and the `HIGH` quantile of scores (n,) that count by their weight (n,)."""
+    order = np.argsort(score, kind="stable")
+    place = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
+    low, high = np.interp([LOW, HIGH], place, score[order])
+    return float(low), float(high)
+
+
 def max_probability(logits: np.ndarray) -> np.ndarray:
     """Return one less the largest softmax probability of logits (n, C)."""
     return np.asarray(1.0 - softmax(logits, axis=1).max(axis=1))

@@ -1,6 +1,6 @@
 """Take a stage out of a model again.
 
-What is exact: the analytic memory is the sum over stages without this one, and no cell of the stage stays in the bank.
+What is exact: analytic memory and calibration of novelty hold nothing of this stage, and the bank no cell of it.
 The network is trained anew, from random weights, on what is left of the bank and on pseudo-cells of the remaining
 statistics: nothing of the stage is in its weights, and it is not the network that would have come about had the stage
 never been. The gene panel and the temperature of the calibration stay as they are.
@@ -80,7 +80,7 @@ def relearn_without(
     types = _types_left(previous.types, memory, left, removed)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(previous, types=types, memory=memory)
+    base = replace(previous, types=types, memory=memory, novelty=previous.novelty.without_stage(removed))
     network = new_network(previous.preset, len(base.panel), len(types), seed)
     pool = _rehearsed(base, left, seed)
     history = fit_network(

@@ -115,7 +115,8 @@ def learn_stage(
     annotator = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
     return LearnedStage(
         annotator=annotator,
-        bank=_new_bank(annotator, pool, seed),
+        # Held-out cells stay out of the bank too: later stages are tested on them and must not train on them.
+        bank=_new_bank(annotator, pool.take(np.setdiff1d(np.arange(len(pool)), held_rows + len(bank))), seed),
         held_out=held_rows,
         held_out_types=held_types,
         history=history,

@@ -23,7 +23,7 @@ from canal.stages.workspace import Workspace, open_workspace
 RESULTS = "demo.json"
 OURS = ("data", "configs", "stages", "registry", SETTINGS, "annotated.h5ad", "demo.png", RESULTS)
 # What remains without example bank, distillation and analytic memory.
-NAIVE = ("bank.size=0", "training.distillation=0.0", "analytic.enabled=false")
+NAIVE = ("bank.size=0", "training.distillation=0.0", "analytic.enabled=false", "promotion.max_fall=1.0")
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,6 @@
 """Test a new model on the held-out cells of its own and of every earlier stage, and judge whether it may be used."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from canal.stages.held_out import HeldOut, read_held_out
 from canal.stages.lineage import line_of
 from canal.stages.stage_tests import Outcome, StageTests, read_tests
 
+ONE_SIDED_95 = 1.645
 MOST_SETS = 20  # earlier stages a new one is tested on, the newest first: a stage must not take ever longer to add
 
 
@@ -131,6 +133,8 @@ class Change:
         Of the new model and of the champion, ``None`` where it was not tested.
     reason
         Why the new model was not tested.
+    cells
+        Cells it was tested on.
     """
 
     stage: int
@@ -138,11 +142,19 @@ class Change:
     accuracy: float | None
     before: float | None
     reason: str = ""
+    cells: int = 0
 
     @property
     def fall(self) -> float:
-        """How much accuracy falls, 0 where that is not known."""
-        return 0.0 if self.accuracy is None or self.before is None else self.before - self.accuracy
+        """How much accuracy falls at the least, beyond what chance does to so few cells; 0 where that is not known.
+
+        The lower bound of a one-sided 95 % interval for the difference of two shares: of 30 cells, two that flip are
+        no reason to hold a stage back.
+        """
+        if self.accuracy is None or self.before is None or not self.cells:
+            return 0.0
+        spread = sum(share * (1 - share) / self.cells for share in (self.accuracy, self.before))
+        return self.before - self.accuracy - ONE_SIDED_95 * math.sqrt(spread)
 
 
 def compared(outcomes: Sequence[Outcome], earlier: Sequence[Earlier]) -> list[Change]:
@@ -154,6 +166,7 @@ def compared(outcomes: Sequence[Outcome], earlier: Sequence[Earlier]) -> list[Ch
             accuracy=o.figures.accuracy if o.counts else None,
             before=e.before.figures.accuracy if e.before is not None else None,
             reason=o.reason,
+            cells=o.figures.cells if o.counts else 0,
         )
         for o, e in zip(outcomes, earlier, strict=True)
     ]
@@ -166,8 +179,8 @@ def held_back(number: int, champion: int | None, found: Sequence[Change], max_fa
         return ""
     where = "; ".join(f"of stage {c.stage} ({c.name}) from {c.before:.4f} to {c.accuracy:.4f}" for c in fallen)
     return (
-        f"Accuracy on the held-out cells {where} falls by more than {max_fall:g} (promotion.max_fall): stage {number} "
-        f"stays a candidate, and stage {champion} goes on annotating. See `canal stage diff {champion} {number}`; "
+        f"Accuracy on the held-out cells {where} falls by clearly more than {max_fall:g} (promotion.max_fall): "
+        f"stage {number} stays a candidate, and stage {champion} goes on annotating. See `canal stage diff {champion} {number}`; "
         f"`canal stage promote {number}` uses it all the same."
     )
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import ConfigError, DataError, RegistryError, StageError
+from canal.learn.annotator import load_annotator
 from canal.learn.bank import load_bank
 from canal.learn.memory_file import load_memory
 from canal.registry.registry import Registry
@@ -190,6 +191,8 @@ def test_a_removed_stage_is_gone_from_the_model(layout):
         np.testing.assert_array_equal(ours.mean, theirs.mean)
         np.testing.assert_array_equal(ours.factors, theirs.factors)
     assert set(bank.stage.tolist()) == {1, 3}
+    novelty = [load_annotator(files_of(layout, n)).novelty.stages for n in (3, 4)]
+    assert [s.stage for s in novelty[1]] == [s.stage for s in novelty[0] if s.stage != 2]
     assert (result.stage, result.parent, result.removed_types) == (4, 3, ("CD4 T",))
     assert [t["stage"] for t in result.tested] == [1, 3]
     workspace = canal.open_workspace(layout.root)

@@ -295,7 +295,7 @@ def test_two_real_stages_come_near_joint_logistic_regression(streams: Path, tmp_
         [read_cells(path, labels="cell_type", keep_rare=True) for path in tests],
     )
     naive = canal.open_workspace(tmp_path / "naive", create=True)
-    off = ["bank.size=0", "training.distillation=0", "analytic.enabled=false"]
+    off = ["bank.size=0", "training.distillation=0", "analytic.enabled=false", "promotion.max_fall=1"]
     for name in names:
         naive.add_stage(streams / "immune" / f"{name}.train.h5ad", labels="cell_type", overrides=off)
     naive_first = naive.evaluate(tests[0], labels="cell_type").accuracy

@@ -74,13 +74,17 @@ def test_annotate_refuses_a_bad_target_before_any_work(run, workspace, out, said
 
 def test_evaluate_passes_every_option_on(run_json, workspace):
     """No option of `evaluate` is without effect."""
-    found = run_json("evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id")
+    found = run_json(
+        "evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id --novel HSC --alpha 0.1"
+    )
     assert workspace.asked == {
         "data": Path("a.h5ad"),
         "labels": "kind",
         "stage": 1,
         "label_map": Path("m.csv"),
         "gene_key": "id",
+        "novel": ("HSC",),
+        "alpha": 0.1,
     }
     assert set(found) >= {"stage", "cells", "accuracy", "macro_f1", "ari", "per_type"}
 
@@ -92,7 +96,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
         ("stage list", ["1*", "first", "NK [bright]"]),
         ("stage show 1", ["1, first", "a.h5ad, values: counts", "'NK' looks like"]),
         ("bank show", ["10 cells (stage 1: 10)", "NK [bright]"]),
-        ("annotate --data a.h5ad --out b.csv", ["NK [bright]", "3 cells, in b.csv"]),
+        ("annotate --data a.h5ad --out b.csv", ["NK [bright]", "3 cells; in b.csv"]),
         ("evaluate --data a.h5ad", ["accuracy 0.5000", "does not know HSC", "0.667"]),
     ],
 )

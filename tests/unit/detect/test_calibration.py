@@ -18,7 +18,8 @@ from canal.errors import RegistryError, StageError
 
 
 def make_held_out(stage: int = 1, n: int = 50, genes: int = 100) -> HeldOut:
-    return HeldOut(stage=stage, genes=genes, novelty=np.random.default_rng(stage).normal(size=n))
+    novelty = np.random.default_rng(stage).normal(size=n)
+    return HeldOut(stage=stage, genes=genes, novelty=novelty, low=0.0, high=1.3)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])

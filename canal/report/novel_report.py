@@ -1,0 +1,143 @@
+"""What was found among the novel cells of a file, as plain values: `novel.json` and the content of its page."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FORMAT = 1
+KIND = "canal novel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkerGene:
+    """A gene that a cluster has more of than others.
+
+    Attributes
+    ----------
+    gene
+        Its name.
+    fold
+        Logarithm to base 2 of the ratio of means.
+    share, share_others
+        Of the cells that have any of it, in the cluster and in those it is compared with.
+    p_value
+        Adjusted for the number of genes.
+    """
+
+    gene: str
+    fold: float
+    share: float
+    share_others: float
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearType:
+    """A known type that the cells of a cluster come nearest to.
+
+    Attributes
+    ----------
+    name
+        Of the type.
+    share
+        Of the cluster's cells whose best known type it is.
+    distance
+        From the cluster's centre to that of the file's known cells of the type, in the model's representation;
+        ``None`` where the file has none.
+    """
+
+    name: str
+    share: float
+    distance: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovelCluster:
+    """A group of novel cells with the evidence for it.
+
+    Attributes
+    ----------
+    name
+        ``"1"``, ``"2"``, ...
+    cells
+        Its size.
+    suggested
+        A name to work with until there is a better one.
+    apart
+        Whether it looks like more than the edge of a known type.
+    silhouette
+        Nearness of its cells to each other against the nearest known type, -1 to 1.
+    own_share
+        Share of its cells' nearest neighbours that are its own and not known cells.
+    batches
+        Cells from each batch; empty where the file names none.
+    markers, markers_others
+        Against the known cells of the file, and against the other clusters.
+    near
+        Known types, nearest first.
+    novelty, p_value, confidence
+        Means over its cells.
+    """
+
+    name: str
+    cells: int
+    suggested: str
+    apart: bool
+    silhouette: float
+    own_share: float
+    batches: dict[str, int]
+    markers: tuple[MarkerGene, ...]
+    markers_others: tuple[MarkerGene, ...]
+    near: tuple[NearType, ...]
+    novelty: float
+    p_value: float
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovelReport:
+    """The novel cells of one file.
+
+    Attributes
+    ----------
+    model, stage, canal_version
+        What judged them.
+    data, data_digest
+        The file and its content.
+    alpha, uncertain_too, resolution, min_size, seed
+        How they were taken and grouped.
+    cells, cells_by_status
+        Of the file, in all and by verdict.
+    taken, aside
+        Cells that were grouped, and those of them in no cluster.
+    batch
+        Column with the batches; empty where there is none.
+    known_types
+        Types that the model knows.
+    clusters
+        Most telling first: those that stand apart before the others, then by size.
+    warnings
+        About the file.
+    """
+
+    model: str
+    stage: int
+    canal_version: str
+    data: str
+    data_digest: str
+    alpha: float
+    uncertain_too: bool
+    resolution: float
+    min_size: int
+    seed: int
+    cells: int
+    cells_by_status: dict[str, int]
+    taken: int
+    aside: int
+    batch: str
+    known_types: tuple[str, ...]
+    clusters: tuple[NovelCluster, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"format": FORMAT, "kind": KIND} | asdict(self)
