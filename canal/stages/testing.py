@@ -180,7 +180,8 @@ def held_back(number: int, champion: int | None, found: Sequence[Change], max_fa
     where = "; ".join(f"of stage {c.stage} ({c.name}) from {c.before:.4f} to {c.accuracy:.4f}" for c in fallen)
     return (
         f"Accuracy on the held-out cells {where} falls by clearly more than {max_fall:g} (promotion.max_fall): "
-        f"stage {number} stays a candidate, and stage {champion} goes on annotating. See `canal stage diff {champion} {number}`; "
+        f"stage {number} stays a candidate, and stage {champion} goes on annotating. "
+        f"See `canal stage diff {champion} {number}`; "
         f"`canal stage promote {number}` uses it all the same."
     )
 
