@@ -21,16 +21,14 @@ from canal.config import Preset, load_preset
 from canal.data.cells import Cells
 from canal.data.check import read_cells
 from canal.data.pool import CellPool
-from canal.data.variance import unit_rows
-from canal.detect.calibration import NoveltyCalibration, verdicts
-from canal.detect.detector import BankView, NoveltyDetector
+from canal.detect.calibration import verdicts
 from canal.detect.metrics import NoveltyFigures, auroc, novelty_figures, share
 from canal.detect.neighbours import NeighbourIndex
 from canal.detect.scores import energy, max_probability
 from canal.learn.annotator import Annotator, run_network
-from canal.learn.memory import AnalyticMemory
+from canal.learn.fitting import on_panel
 from canal.learn.progress import Silent
-from canal.learn.stage import learn_stage, on_panel, statistics_columns
+from canal.learn.stage import learn_stage
 
 ALPHAS = (0.01, 0.05, 0.10)
 NEIGHBOUR = 5
@@ -38,11 +36,10 @@ NEIGHBOUR = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model that learned all stages, with what its detector is calibrated by."""
+    """A model that learned all stages."""
 
     annotator: Annotator
     bank: CellPool
-    calibration: NoveltyCalibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,55 +64,25 @@ def stream_files(folder: Path, kind: str) -> list[Path]:
 
 def learn_without(stages: Sequence[Cells], left_out: str, preset: Preset, seed: int) -> Model:
     """Learn the stages in order without the cells of one type."""
-    annotator, bank, calibration = None, CellPool.empty(), NoveltyCalibration()
+    annotator, bank = None, CellPool.empty()
     for number, stage in enumerate(stages, 1):
         cells = stage.take(np.flatnonzero(stage.labels != left_out))
         learned = learn_stage(annotator, bank, cells, preset, stage=number, seed=seed, progress=Silent())
-        calibration = calibrated(calibration, annotator, learned.annotator, cells, learned.held_out, number)
         annotator, bank = learned.annotator, learned.bank
-    return Model(annotator=annotator, bank=bank, calibration=calibration)
-
-
-def calibrated(
-    calibration: NoveltyCalibration,
-    previous: Annotator | None,
-    annotator: Annotator,
-    cells: Cells,
-    held_rows: np.ndarray,
-    stage: int,
-) -> NoveltyCalibration:
-    """Return the calibration with the held-out cells of a stage, scored by a memory that has not seen them."""
-    fitted = cells.take(np.setdiff1d(np.arange(len(cells)), held_rows))
-    config = annotator.preset.analytic
-    before = previous.memory if previous is not None else AnalyticMemory.empty(config.ridge)
-    columns = statistics_columns(previous, annotator.panel, cells, annotator.preset.genes.statistics)
-    memory = before.with_stage(fitted, columns, stage=stage, rank=config.rank)
-    held = cells.take(held_rows)
-    match = memory.panel.match(held.genes, held.ensembl)
-    detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=calibration)
-    values = unit_rows(match.project(held.expression)[:, np.flatnonzero(match.measured)])
-    return calibration.with_stage(detector.held_out(stage, match.measured, len(held.genes), values))
+    return Model(annotator=annotator, bank=bank)
 
 
 def judge(model: Model, file: int, cells: Cells, left_out: str) -> Judged:
     """Judge the cells of one test file."""
-    annotator, memory = model.annotator, model.annotator.memory
-    match = memory.panel.match(cells.genes, cells.ensembl)
-    seen = np.flatnonzero(match.measured)
-    of_bank, _ = model.bank.on(memory.panel)
-    bank = BankView(values=unit_rows(of_bank[:, seen]), types=model.bank.labels, stages=model.bank.stage)
-    detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=model.calibration)
-    scores = detector.for_genes(match.measured, len(cells.genes), bank).score(
-        unit_rows(match.project(cells.expression)[:, seen])
-    )
+    annotator = model.annotator
     reader = annotator.reader(cells.genes, cells.ensembl)
+    scores = reader.novelty(model.bank).score(cells.expression)
     logits, representation = reader.network_outputs(cells.expression)
-    predicted = np.array(annotator.types, dtype=object)[reader.predict(cells.expression).probabilities.argmax(axis=1)]
     index = NeighbourIndex(run_network(annotator.network, on_panel(model.bank, annotator.panel))[1])
     return Judged(
         file=np.full(len(cells), file),
         novel=cells.labels == left_out,
-        right=predicted == cells.labels,
+        right=reader.best_types(cells.expression) == cells.labels,
         novelty=scores.novelty,
         p_value=scores.p_value,
         simple={

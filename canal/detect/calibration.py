@@ -15,7 +15,7 @@ import numpy as np
 
 from canal.errors import RegistryError, StageError
 
-FORMAT = 1
+FORMAT = 2  # 1 had no low and high
 SIMILARITY_POWER = 6.0  # how fast a stage with other genes loses its say
 DOUBT = 2.0  # p-values up to this many alphas are uncertain
 
@@ -55,7 +55,9 @@ class HeldOut:
         low, high
             Novelty of cells drawn from the stage's statistics, now.
         """
-        return np.asarray(low + (self.novelty - self.low) * (high - low) / max(self.high - self.low, 1e-9))
+        if self.high <= self.low:
+            return self.novelty  # of format 1, which did not keep the drawn cells' novelty
+        return np.asarray(low + (self.novelty - self.low) * (high - low) / (self.high - self.low))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +114,8 @@ class NoveltyCalibration:
                     stage=int(s["stage"]),
                     genes=int(s["genes"]),
                     novelty=np.array(s["novelty"], dtype=np.float64),
-                    low=float(s["low"]),
-                    high=float(s["high"]),
+                    low=float(s.get("low", 0.0)),
+                    high=float(s.get("high", 0.0)),
                 )
                 for s in values["stages"]
             )

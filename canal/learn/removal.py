@@ -16,11 +16,11 @@ from canal.config import Preset
 from canal.data.pool import CellPool
 from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network
+from canal.learn.fitting import fit_network
 from canal.learn.memory import AnalyticMemory
 from canal.learn.progress import Progress
 from canal.learn.pseudo_cells import draw_cells
 from canal.learn.split import stratified_split
-from canal.learn.stage import fit_network
 from canal.seeds import numpy_generator
 
 FEWEST_TYPES = 2

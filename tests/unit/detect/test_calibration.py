@@ -117,3 +117,20 @@ def test_bad_alpha_is_explained(alpha):
     """Alpha is a share."""
     with pytest.raises(StageError, match="between 0 and 1"):
         check_alpha(alpha)
+
+
+def test_held_out_cells_keep_their_place_beside_drawn_ones():
+    """A later stage that moves the scale moves the table alike; one that does not leaves it."""
+    held = HeldOut(stage=1, genes=10, novelty=np.array([0.0, 1.0, 3.0]), low=0.0, high=1.0)
+
+    np.testing.assert_allclose(held.seen_now(0.5, 2.5), [0.5, 2.5, 6.5])
+    np.testing.assert_allclose(held.seen_now(0.0, 1.0), held.novelty)
+
+
+def test_first_format_is_read_and_left_as_it_was():
+    """A table without the drawn cells' novelty is compared with as it stands."""
+    old = {"format": 1, "stages": [{"stage": 1, "genes": 10, "novelty": [0.5, 2.0]}]}
+
+    held = NoveltyCalibration.from_dict(old).stages[0]
+
+    assert held.seen_now(1.0, 9.0).tolist() == [0.5, 2.0]

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from canal.detect.calibration import NoveltyCalibration, verdicts
 from canal.detect.detector import BankView, GeneSetDetector, NoveltyDetector
 from canal.detect.metrics import auroc
-from canal.detect.scores import TypeScale, energy, joined, max_probability, whitening_of
+from canal.detect.scores import TypeScale, energy, joined, max_probability, weighted_quantiles, whitening_of
 from canal.detect.space import build_space, known_classes
 from canal.errors import StageError
 from tests.unit.detect.toy import GENES, TYPES, make_cells, make_known, make_profiles, make_summary
@@ -195,5 +195,22 @@ def test_scores_by_hand():
     np.testing.assert_allclose(joined([np.array([-1.0, 3.0]), np.zeros(2)]), [-np.log(2), np.log(4)])
     np.testing.assert_allclose(max_probability(np.zeros((1, 4))), 0.75)
     np.testing.assert_allclose(energy(np.zeros((1, 4))), -np.log(4))
+    even, skewed = np.ones(1001), np.r_[np.zeros(500) + 1e-9, np.ones(501)]
+    assert weighted_quantiles(np.arange(1001.0), even) == pytest.approx((500, 900.4))
+    assert weighted_quantiles(np.arange(1001.0), skewed)[0] == pytest.approx(750, abs=1)
     whitening = whitening_of(np.diag([4.0, 1.0]), floor=0.0)
     np.testing.assert_allclose(whitening @ whitening.T, np.diag([0.25, 1.0]))
+
+
+def test_a_later_stage_leaves_the_calibration_right():
+    """Known cells of the first stage are not called novel more often after a second one."""
+    first = make_detector()
+    both = NoveltyDetector(
+        statistics=(*first.statistics, *make_known(stage=2, seed=50)),
+        measured={1: np.arange(GENES), 2: np.arange(GENES)},
+        calibration=first.calibration,
+    )
+
+    called = both.for_genes(ALL, GENES).score(make_cells(200, seed=300)).p_value <= 0.05
+
+    assert 0.01 < called.mean() < 0.1
