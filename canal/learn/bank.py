@@ -32,6 +32,7 @@ def choose_examples(
     size: int,
     selection: str,
     seed: int,
+    last: np.ndarray | None = None,
 ) -> CellPool:
     """Choose the new bank from the old bank and the cells of the stage.
 
@@ -53,28 +54,42 @@ def choose_examples(
         Name of the policy.
     seed
         The stage's recorded seed.
+    last
+        Cells that are taken only where their type and stage has no others left, bool (cells,): the cells that later
+        stages are tested on.
     """
+    late = np.zeros(len(candidates), dtype=bool) if last is None else last
     chosen: list[np.ndarray] = []
     quotas = balanced_quotas(dict(Counter(candidates.labels.tolist())), size)
     for name, quota in quotas.items():
         of_type = np.flatnonzero(candidates.labels == name)
-        chosen += _within_type(candidates, representation, of_type, rows_of_types[name], quota, selection, seed)
+        chosen += _within_type(
+            candidates, representation, of_type, rows_of_types[name], quota, selection, seed, late
+        )  # fmt: skip
     rows = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
     return candidates.take(rows) if len(rows) else CellPool.empty()
 
 
 def _within_type(
-    pool: CellPool, rep: np.ndarray, of_type: np.ndarray, row: np.ndarray, quota: int, selection: str, seed: int
+    pool: CellPool,
+    rep: np.ndarray,
+    of_type: np.ndarray,
+    row: np.ndarray,
+    quota: int,
+    selection: str,
+    seed: int,
+    late: np.ndarray,
 ) -> list[np.ndarray]:
     stages = pool.stage[of_type]
     available = {f"{stage:06d}": int(n) for stage, n in Counter(stages.tolist()).items()}
-    # A type with fewer places than stages keeps its newest stages' cells last in line: none is owed a place.
-    shares = _shares(available, quota)
     chosen = []
-    for stage, share in shares.items():
+    for stage, share in _shares(available, quota).items():
         there = of_type[stages == int(stage)]
         draw = numpy_generator(seed, f"bank:{pool.labels[there[0]]}:{stage}")
-        chosen.append(there[POLICIES[selection](rep[there], share, row, draw)])
+        first, rest = there[~late[there]], there[late[there]]
+        for cells, places in ((first, min(share, len(first))), (rest, max(share - len(first), 0))):
+            if places:
+                chosen.append(cells[POLICIES[selection](rep[cells], places, row, draw)])
     return chosen
 
 

@@ -110,8 +110,7 @@ def learn_stage(
     annotator = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
     return LearnedStage(
         annotator=annotator,
-        # Held-out cells stay out of the bank too: later stages are tested on them and must not train on them.
-        bank=_new_bank(annotator, pool.take(np.setdiff1d(np.arange(len(pool)), held_rows + len(bank))), seed),
+        bank=_new_bank(annotator, pool, held_rows + len(bank), seed),
         held_out=held_rows,
         held_out_types=held_types,
         history=history,
@@ -201,11 +200,13 @@ def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: in
     return network
 
 
-def _new_bank(annotator: Annotator, pool: CellPool, seed: int) -> CellPool:
+def _new_bank(annotator: Annotator, pool: CellPool, held: np.ndarray, seed: int) -> CellPool:
+    """Choose the bank; held-out cells, which later stages are tested on, come last."""
     config = annotator.preset.bank
     if config.size == 0:
         return CellPool.empty()
     _, rep = run_network(annotator.network, on_panel(pool, annotator.panel))
     weights = annotator.network.classifier.weight.detach().numpy()
     rows = {name: weights[i] for i, name in enumerate(annotator.types)}
-    return choose_examples(pool, rep, rows, size=config.size, selection=config.selection, seed=seed)
+    last = np.isin(np.arange(len(pool)), held)
+    return choose_examples(pool, rep, rows, size=config.size, selection=config.selection, seed=seed, last=last)

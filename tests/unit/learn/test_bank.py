@@ -155,3 +155,18 @@ def test_pools_of_other_genes_join_and_know_what_was_measured() -> None:
     np.testing.assert_array_equal(both.expression[30:, 5:].toarray(), second.expression.toarray())
     only_second = both.take(np.arange(30, 60))
     assert only_second.panel.genes == second.panel.genes
+
+
+def test_cells_to_be_tested_on_come_last() -> None:
+    """Held-out cells enter the bank only where their type has no others left."""
+    pool = pool_of(90)
+    rep = np.asarray(pool.expression.toarray())
+    rows = dict.fromkeys(set(pool.labels.tolist()), rep[0])
+    last = np.arange(90) % 5 == 0
+
+    few = choose_examples(pool, rep, rows, size=60, selection="random", seed=0, last=last)
+    all_of_them = choose_examples(pool, rep, rows, size=1000, selection="random", seed=0, last=last)
+
+    assert not set(few.names.tolist()) & set(pool.names[last].tolist())
+    assert len(few) == 60
+    assert len(all_of_them) == 90

@@ -27,9 +27,10 @@ def test_a_line_follows_the_parents(number, line, left):
     assert line_of(RECORDS, number, without_removed=True) == left
 
 
-def change(accuracy: float | None, before: float | None) -> Change:
+def change(accuracy: float | None, before: float | None, cells: int = 1000) -> Change:
     """Return a change on stage 1."""
-    return Change(stage=1, name="toy", accuracy=accuracy, before=before, reason="" if accuracy else "gone")
+    reason = "" if accuracy else "gone"
+    return Change(stage=1, name="toy", accuracy=accuracy, before=before, reason=reason, cells=cells)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,12 @@ def change(accuracy: float | None, before: float | None) -> Change:
 def test_a_stage_is_held_back_beyond_the_limit(accuracy, before, held):
     """Only a fall that was measured, by more than the limit."""
     assert bool(held_back(3, 2, [change(accuracy, before)], 0.02001)) == held
+
+
+def test_chance_holds_no_stage_back():
+    """Two of forty cells that flip are within chance; the same fall on a thousand cells is not."""
+    assert held_back(3, 2, [change(0.90, 0.95, cells=40)], 0.02) == ""
+    assert "stays a candidate" in held_back(3, 2, [change(0.90, 0.95, cells=1000)], 0.02)
 
 
 def test_what_was_not_tested_is_said_once():
