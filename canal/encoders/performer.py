@@ -58,6 +58,8 @@ class PerformerEncoder(Encoder):
         self.fc2 = nn.Linear(config.hidden, config.representation)
         nn.init.normal_(self.token_emb.weight, std=0.02)
         nn.init.normal_(self.gene_emb.weight, std=0.02)
+        if config.trainable == "paper":
+            self.freeze_as_paper()
 
     def tokens(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the token of each gene, int64 of shape (cells, genes).
@@ -87,6 +89,8 @@ class PerformerEncoder(Encoder):
             self.gene_emb.weight.copy_(torch.cat([old, fresh]))
         self.fc1 = grown_linear(self.fc1, n_genes + 1, at=self.n_genes).to(fresh.device)
         self.n_genes = n_genes
+        if self.config.trainable == "paper":
+            self.freeze_as_paper()
 
     def freeze_as_paper(self) -> None:
         """Leave trainable what the paper trains: the last LayerNorm, the last layer but one and the head."""

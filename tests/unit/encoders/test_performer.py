@@ -80,14 +80,16 @@ def test_published_sizes() -> None:
 
 def test_the_paper_trains_norm_last_layer_but_one_and_head() -> None:
     """834,000 weights of one layer, 400 of the norm, and the head."""
-    encoder = make_encoder(1000, dim=200, depth=6, heads=10, dim_head=64, hidden=128, representation=64)
+    sizes = {"dim": 200, "depth": 6, "heads": 10, "dim_head": 64, "hidden": 128, "representation": 64}
+    encoder = make_encoder(1000, **sizes, trainable="paper")
 
-    encoder.freeze_as_paper()
+    encoder.grow(1010)
 
     trained = {n for n, p in encoder.named_parameters() if p.requires_grad}
     in_layers = sum(p.numel() for n, p in encoder.named_parameters() if n in trained and n.startswith("performer"))
     assert in_layers == 834_000
     assert all("layers.4." in n or not n.startswith("performer") for n in trained)
+    assert "gene_emb.weight" not in trained
 
 
 def test_projections_stay_and_weights_save_without_sharing(tmp_path) -> None:
