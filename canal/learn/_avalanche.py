@@ -10,13 +10,14 @@ import io
 import warnings
 
 import torch
+from torch import library as operators
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_declared: list[torch.library.Library] = []  # a Library that is collected takes its operators along
+_declared: list[operators.Library] = []  # a Library that is collected takes its operators along
 
 
 def _declare_missing_operators() -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = operators.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}{_SCHEMA}")  # type: ignore[no-untyped-call]

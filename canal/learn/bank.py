@@ -10,15 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
-from canal.errors import RegistryError
 from canal.learn.quotas import balanced_quotas
 from canal.learn.selection import POLICIES
+from canal.learn.tensor_file import read_tensor_file, write_tensor_file
 from canal.seeds import numpy_generator
 
 FORMAT = 1
@@ -125,9 +122,8 @@ def save_bank(bank: CellPool, path: Path) -> None:
         "measured": bank.measured,
         "source": bank.source,
         "stage": bank.stage,
-        "strings": np.frombuffer(json.dumps(strings).encode(), dtype=np.uint8).copy(),
     }
-    save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}, path)
+    write_tensor_file(path, arrays, "strings", strings)
 
 
 def load_bank(path: Path) -> CellPool:
@@ -138,16 +134,7 @@ def load_bank(path: Path) -> CellPool:
     RegistryError
         If the file is not a bank of this or an earlier version.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        message = f"{path} is not an example bank: {error}. Restore it, or roll back to an earlier stage."
-        raise RegistryError(message) from error
-    strings = json.loads(arrays["strings"].tobytes())
-    if strings["format"] > FORMAT:
-        message = f"{path} was written by a newer canal (bank format {strings['format']}); update canal to read it."
-        raise RegistryError(message)
+    arrays, strings = read_tensor_file(path, "strings", "example bank", FORMAT)
     panel = GenePanel.from_dict(strings["panel"])
     n = len(strings["labels"])
     expression = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(n, len(panel.genes)))

@@ -126,16 +126,16 @@ class AnalyticMemory:
             Order of the scores; a type without statistics scores zero.
         """
         match = self.panel.match(genes, ensembl)
-        rows, targets, spread = self._rows(match.measured, {name: i for i, name in enumerate(types)})
+        rows, targets = self._rows(match.measured, {name: i for i, name in enumerate(types)})
         gram = rows @ rows.T
         gram[np.diag_indices_from(gram)] += self.ridge
         weights = rows.T @ scipy.linalg.solve(gram, targets, assume_a="pos", check_finite=False)
-        return SolvedMemory(match=match, weights=weights, types=tuple(types), spread=spread)
+        return SolvedMemory(match=match, weights=weights, types=tuple(types))
 
-    def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray, dict[int, float]]:
-        """Return rows A (R, S) and targets Y (R, C) of all stages for the genes seen, and each stage's scale."""
+    def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows A (R, S) and targets Y (R, C) of all stages for the genes seen."""
         place = np.cumsum(seen) - 1
-        rows, targets, scales = [], [], {}
+        rows, targets = [], []
         for stage, positions in self.measured.items():
             here = seen[positions]
             blocks, goals, energy, mass = [], [], 0.0, 0.0
@@ -150,10 +150,10 @@ class AnalyticMemory:
                 mass += w * s.n
                 blocks.append(block)
                 goals.append(goal)
-            scales[stage] = float(np.sqrt(energy / mass)) if energy > 0 else 1.0
-            rows.append(np.concatenate(blocks) / scales[stage])
+            scale = float(np.sqrt(energy / mass)) if energy > 0 else 1.0
+            rows.append(np.concatenate(blocks) / scale)
             targets.append(np.concatenate(goals))
-        return np.concatenate(rows), np.concatenate(targets), scales
+        return np.concatenate(rows), np.concatenate(targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +168,11 @@ class SolvedMemory:
         W of shape (S, C).
     types
         Types in the order of the scores.
-    spread
-        Scale of each stage's rows over these genes.
     """
 
     match: GeneMatch
     weights: np.ndarray
     types: tuple[str, ...]
-    spread: dict[int, float]
 
     @cached_property
     def _seen(self) -> np.ndarray:

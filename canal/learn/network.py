@@ -47,10 +47,3 @@ class Network(nn.Module):
             new.weight[: old.out_features] = old.weight
             new.bias[: old.out_features] = old.bias
         self.classifier = new
-
-    @torch.no_grad()
-    def represent(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
-        """Return the representation in evaluation mode, without gradients."""
-        self.eval()
-        rep: Tensor = self.encoder(values_BG, measured_BG)
-        return rep
