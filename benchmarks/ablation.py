@@ -32,7 +32,7 @@ from canal.learn.annotator import Annotator
 from canal.learn.progress import Silent
 from canal.learn.stage import learn_stage
 from canal.stages.metrics import score
-from canal.stages.references import joint_logistic_regression
+from canal.stages.references import fit_joint, joint_logistic_regression
 
 RARE = 30
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -148,8 +148,6 @@ def left_out(stream: Stream, out: int, seed: int, sets: tuple[str, ...]) -> dict
 
 def joint_predictions(train: list[Cells], test: list[Cells]) -> list[np.ndarray]:
     """Return what joint logistic regression says of some files."""
-    from canal.stages.references import fit_joint
-
     predict = fit_joint(train)
     return [predict(cells) for cells in test]
 
