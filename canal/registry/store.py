@@ -144,11 +144,13 @@ class Store:
         with self._told():
             self.client.log_artifacts(run_id, str(folder), MODEL_FOLDER)
 
-    def download(self, run_id: str, folder: Path) -> None:
-        """Fetch the files of a run from a server, if it has any."""
+    def download(self, run_id: str, folder: Path, name: str = "") -> None:
+        """Fetch the files of a run from a server, or one of them, if there are any."""
+        path = f"{MODEL_FOLDER}/{name}".rstrip("/")
         with self._told():
-            if self.client.list_artifacts(run_id, MODEL_FOLDER):
-                self.client.download_artifacts(run_id, MODEL_FOLDER, str(folder))
+            listed = self.client.list_artifacts(run_id, path.rpartition("/")[0] if name else path)
+            if any(not name or file.path == path for file in listed):
+                self.client.download_artifacts(run_id, path, str(folder))
 
     def create_version(self, run_id: str, tags: Mapping[str, str], description: str) -> int:
         """Register the files of a run as the next version: the commit."""
