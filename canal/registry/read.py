@@ -115,13 +115,14 @@ def _one_file(store: Store, run_id: str, name: str, expected: str, cache: Path) 
         if path.is_file() and digest_file(path) == expected:
             mark_used(place)
             return path
+        if path == place / name:
+            path.unlink(missing_ok=True)  # an altered copy
     new = _temporary(cache, run_id)
     try:
-        store.download(run_id, new, name)
-        shutil.rmtree(place, ignore_errors=True)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):  # another process was quicker, or there is no such file
-            (new / MODEL_FOLDER).replace(place)
+        found = store.download_file(run_id, name, new)
+        if found is not None:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            found.replace(place / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return place / name
