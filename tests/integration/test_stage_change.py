@@ -15,6 +15,7 @@ from canal.learn.annotator import load_annotator
 from canal.learn.bank import load_bank
 from canal.learn.memory_file import load_memory
 from canal.registry.registry import Registry
+from canal.stages import removal, testing
 from canal.stages.compare import compare_stages
 from canal.stages.difference import stage_difference
 from canal.stages.exchange import export_stage, import_stage
@@ -186,10 +187,18 @@ def test_a_removed_stage_is_gone_from_the_model(layout):
 
 def test_a_removal_that_falls_too_much_is_a_candidate(layout, monkeypatch):
     """The same rule as for a stage that is added; the answer says who annotates."""
-    monkeypatch.setattr("canal.stages.testing.ONE_SIDED_95", -9.0)  # chance is said to hide any fall: all falls count
+    limits = []
+    rule = testing.held_back
+
+    def strict(*facts):  # any accuracy is too low
+        limits.append(facts[-1])
+        return rule(*facts[:-1], -1.0)
+
+    monkeypatch.setattr(removal, "held_back", strict)
     code, found = run(layout, "stage", "remove", 2)
 
     assert code == 0
+    assert limits == [0.02]  # promotion.max_fall of the preset
     assert found["champion"] is False
     assert "stage 4 stays a candidate, and stage 3 goes on annotating" in found["warnings"][0]
     workspace = canal.open_workspace(layout.root)
