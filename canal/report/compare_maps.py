@@ -63,7 +63,7 @@ def alarm_curves(report: CompareReport) -> str:
     """Draw the share of known cells that would be called novel against the share that may be."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDE * 0.62, 3.3), layout="constrained")
+    figure = Figure(figsize=(WIDE, 3.4), layout="constrained")
     axes = figure.subplots()
     colours = type_colours([str(c.stage) for c in report.alarms])
     for curve in report.alarms:

@@ -191,7 +191,8 @@ def _maps(report: CompareReport, art: PageArt) -> str:
         f"UMAP of the cells in each stage's example bank, as the stage's network represents them, by their given type."
         f"{some or ' '}Held-out cells are stored nowhere and are not drawn. The network was trained on the bank's "
         "cells: types look better kept apart here than they are; the confusion above was measured on held-out cells. "
-        "Each map is turned so that shared types stand as in the one before; distances between maps mean nothing."
+        "Each map is turned so that shared types stand as near as they can to where they stood in the one before. "
+        "Which groups lie side by side means little."
     )
     return _image(map_pictures(art.maps), "png", caption)
 
