@@ -9,7 +9,12 @@ from canal.errors import RegistryError
 from canal.registry import cache
 from canal.registry.artifacts import digest_file
 from canal.registry.registry import Registry
+from canal.stages.compare import compare_stages
+from canal.stages.layout import Layout
+from canal.stages.stage_tests import FILE
 from tests.integration.registry.conftest import OpenRegistry, add
+from tests.integration.test_compare_many import kept_of
+from tests.unit.registry.make import fill, make_record
 
 server_only = pytest.mark.parametrize("backend", ["server"], indirect=True)
 
@@ -58,6 +63,23 @@ def test_a_server_sends_that_file_alone(open_registry: OpenRegistry) -> None:
     assert digest_file(again) == record.artifacts["types.json"]
     registry.artifacts(record)
     assert registry.file(record, "weights.safetensors") == registry.artifacts(record) / "weights.safetensors"
+
+
+@pytest.mark.slow
+@server_only
+def test_compare_fetches_what_it_shows(open_registry: OpenRegistry) -> None:
+    """Tests of every stage; no weights, no bank."""
+    registry = open_registry()
+    for number in (1, 2):
+        draft = registry.draft(f"key{number}")
+        files = fill(draft, number)
+        kept_of(number).write(draft.folder / FILE)
+        draft.commit(make_record(number), files | {FILE: draft.folder / FILE})
+    root = registry.root.parent
+    (root / "canal.toml").write_text(f'name = "{registry.name}"\nregistry = "{registry.uri}"\n')
+
+    assert compare_stages(Layout(root)).stages[-1].average == pytest.approx(0.9)
+    assert [p.name for p in (registry.root / "cache").rglob("*") if p.is_file()] == [FILE, FILE]
 
 
 @pytest.mark.slow
