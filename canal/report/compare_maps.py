@@ -67,7 +67,7 @@ def alarm_curves(report: CompareReport) -> str:
     axes = figure.subplots()
     colours = type_colours([str(c.stage) for c in report.alarms])
     for curve in report.alarms:
-        label = f"{curve.stage} {curve.name}, {curve.cells} cells"
+        label = f"{curve.stage} {curve.name}".strip() + f", {curve.cells} cells"
         axes.plot(curve.alpha, curve.share, marker="o", ms=3, lw=1.3, color=colours[str(curve.stage)], label=label)
     top = max((curve.alpha[-1] for curve in report.alarms), default=1.0)
     axes.plot([0, top], [0, top], color="#5b6472", lw=1, ls="--", label="as asked for")

@@ -208,15 +208,13 @@ def _alarms(registry: Registry, kept: Kept, focus: int) -> tuple[AlarmCurve, ...
         return ()
     calibration = NoveltyCalibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
     cells = {s.stage: len(s.novelty) for s in calibration.stages}
+    line = [kept.records[n] for n in kept.line(focus)]
+    # Below an import the numbers are those of the registry it came from: these stages have no name here.
+    names = {} if any("imported" in r.notes for r in line) else {r.number: r.name for r in line}
     return tuple(
-        AlarmCurve(stage=n, name=_name(kept, n), cells=cells[n], alpha=ALPHAS, share=tuple(found.tolist()))
+        AlarmCurve(stage=n, name=names.get(n, ""), cells=cells[n], alpha=ALPHAS, share=tuple(found.tolist()))
         for n, found in false_alarms(calibration).items()
     )
-
-
-def _name(kept: Kept, number: int) -> str:
-    record = kept.records.get(number)  # of an imported stage the numbers are those of where it came from
-    return record.name if record is not None else ""
 
 
 def _untested(kept: Kept, chosen: Sequence[int]) -> list[dict[str, Any]]:

@@ -5,9 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from canal.learn.annotator import load_annotator, run_network
-from canal.learn.bank import load_bank
-from canal.learn.batches import PanelCells
 from canal.learn.progress import Progress, Silent
 from canal.registry.memo import key_of
 from canal.registry.record import StageRecord
@@ -17,7 +14,6 @@ from canal.report.compare_page import write_page
 from canal.report.compare_report import CompareReport
 from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
-from canal.stages.novel_clusters import places_of
 
 MOST_MAPS = 6  # stages that have a map on the page
 BANK, WEIGHTS = "bank.safetensors", "weights.safetensors"
@@ -97,6 +93,11 @@ def stage_map(registry: Registry, record: StageRecord) -> StageMap:
 
 
 def _map(folder: Path) -> dict[str, list[object]]:
+    from canal.learn.annotator import load_annotator, run_network
+    from canal.learn.bank import load_bank
+    from canal.learn.batches import PanelCells
+    from canal.stages.novel_clusters import places_of
+
     annotator, bank = load_annotator(folder), load_bank(folder / BANK)
     values, measured = bank.on(annotator.panel)
     cells = PanelCells(values=values, measured=measured, source=bank.source)

@@ -8,7 +8,7 @@ before, or that came or went, has the references trained again.
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from canal.data.stamp import file_stamp
 from canal.errors import StageError
@@ -18,8 +18,10 @@ from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
 from canal.report.compare_report import Reference
 from canal.stages.compare import Kept
-from canal.stages.compare_references import Readable, read_all, train_references
 from canal.stages.declared import recorded_request
+
+if TYPE_CHECKING:
+    from canal.stages.compare_references import Readable
 
 FORMAT = 1  # of the answer; also raised where the methods themselves are changed
 
@@ -41,6 +43,8 @@ def references_of(registry: Registry, kept: Kept, focus: int, progress: Progress
     key = registry.memo.get(quick)
     found = None if key is None else registry.memo.get(str(key))
     if found is None:
+        from canal.stages.compare_references import read_all, train_references
+
         readable = read_all(registry, kept, focus)
         key = _content(kept, focus, readable)
         found = registry.memo.get(key)
@@ -51,7 +55,7 @@ def references_of(registry: Registry, kept: Kept, focus: int, progress: Progress
     return tuple(_reference(one) for one in found)
 
 
-def _content(kept: Kept, focus: int, readable: Readable) -> str:
+def _content(kept: Kept, focus: int, readable: "Readable") -> str:
     """Return the key: everything that was asked for, and which of the cells were there, by their digests."""
     return key_of(
         "references",

@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
+from canal.learn import annotator
 from canal.learn.annotator import load_annotator
 from canal.learn.bank import load_bank
-from canal.stages import compare_html
+from canal.stages import novel_clusters
 from canal.stages.compare import compare_stages
 from canal.stages.compare_html import MOST_MAPS, stage_map, stages_shown, write_compare_page
 from canal.stages.connection import open_registry
@@ -16,9 +17,9 @@ from canal.stages.connection import open_registry
 def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
     """Computed once: the second page opens no model, and is the same."""
     report = compare_stages(layout)
-    monkeypatch.setattr(compare_html, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
+    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
     write_compare_page(layout, report, tmp_path / "a.html")
-    monkeypatch.setattr(compare_html, "load_annotator", lambda _: pytest.fail("a model was opened"))
+    monkeypatch.setattr(annotator, "load_annotator", lambda _: pytest.fail("a model was opened"))
     write_compare_page(layout, report, tmp_path / "b.html")
 
     html = (tmp_path / "a.html").read_text()
@@ -35,7 +36,7 @@ def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
     bank = load_bank(registry.artifacts(record) / "bank.safetensors")
     reader = load_annotator(registry.artifacts(record)).reader(bank.panel.genes, bank.panel.ensembl)
     seen = []
-    monkeypatch.setattr(compare_html, "places_of", lambda points, _: seen.append(points) or points[:, :2])
+    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
 
     found = stage_map(registry, record)
 

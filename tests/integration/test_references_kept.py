@@ -9,7 +9,7 @@ import pytest
 import canal
 from canal.registry.registry import Registry
 from canal.report.compare_report import Reference
-from canal.stages import reference_cache
+from canal.stages import compare_references
 from canal.stages.compare import compare_stages
 from canal.stages.layout import Layout
 from tests.integration.conftest import QUICK
@@ -26,7 +26,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         none = (None,) * (len(kept.sets) - 1)
         return (Reference(name="one", how=f"call {len(calls)}", accuracy=(0.5, *none), macro_f1=(0.1, *none)),)
 
-    monkeypatch.setattr(reference_cache, "train_references", train)
+    monkeypatch.setattr(compare_references, "train_references", train)
     return calls
 
 
@@ -48,7 +48,7 @@ def ask(layout: Layout, *numbers: int) -> str:
 def test_the_second_time_nothing_is_read_or_trained(lab, trained, monkeypatch):
     """Not even after the workspace was closed; the answer is the same object for object."""
     first = compare_stages(lab, references=True).references
-    monkeypatch.setattr(reference_cache, "read_all", lambda *_: pytest.fail("files were read"))
+    monkeypatch.setattr(compare_references, "read_all", lambda *_: pytest.fail("files were read"))
 
     assert compare_stages(Layout(lab.root), references=True).references == first
     assert len(trained) == 1
