@@ -43,9 +43,9 @@ def compare(
         session.layout, numbers or (), recompute=recompute, references=references, progress=watcher(session)
     )
     if html is not None:
-        from canal.report.compare_page import write_page
+        from canal.stages.compare_html import write_compare_page
 
-        write_page(html, report)
+        write_compare_page(session.layout, report, html, watcher(session))
     written = {"html": str(html.absolute())} if html is not None else {}
     return Answer(report.to_dict() | written, _shown(report, html))
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from canal.stages.difference import StageDiff
+    from canal.stages.replay import ReplayReport
 
 MANY = 8
 
@@ -54,7 +55,10 @@ def remove(
     session: Session,
     number: Annotated[int, typer.Argument(metavar="N", min=1, help="Stage to take out of the model in use.")],
 ) -> Answer:
-    """Make a new stage without the cells of stage N, and let it annotate; nothing is deleted."""
+    """Make a new stage without the cells of stage N; nothing is deleted.
+
+    It annotates from then on, unless accuracy on the cells of another stage falls too much: then it stays a candidate.
+    """
     from canal.stages.removal import remove_stage
 
     session.workspace()
@@ -66,8 +70,10 @@ def remove(
         f"  bank       {found.bank} cells",
         *(f"  stage {t['stage']}, {t['name']}: {_change(t['before'], t['accuracy'])}" for t in found.tested),
         *(f"warning: {text}" for text in found.warnings),
-        f"Stage {found.removed} and its files stay in the registry; back to the model with it: "
-        f"canal stage promote {found.parent}",
+        f"Stage {found.stage} annotates now. Stage {found.removed} and its files stay in the registry; "
+        f"back to the model with it: canal stage promote {found.parent}"
+        if found.champion
+        else f"Stage {found.parent}, with the cells of stage {found.removed}, goes on annotating.",
     ]
     return Answer(found.to_dict(), lines)
 
@@ -85,13 +91,23 @@ def replay(
     for stage in report.stages:
         outcome = f"different: {', '.join(stage.different)}" if stage.different else "identical"
         lines.append(f"stage {stage.stage}, {stage.name}: {outcome}")
-    lines.append(
-        "Every file of every stage is the same, bit for bit."
-        if report.identical
-        else "Not everything is the same: another processor, library or canal computes other last digits."
-    )
+    lines += [
+        f"stage {left.stage}{', ' if left.name else ''}{left.name}: left out. {left.reason}" for left in report.left_out
+    ]
+    lines += _verdict(report)
     lines.append(f"in {short_path(out)}")
     return Answer(report.to_dict(), lines, exit_code=0 if report.identical else 1)
+
+
+def _verdict(report: "ReplayReport") -> list[str]:
+    if report.identical:
+        return ["Identical: every file of every stage is the same, bit for bit."]
+    lines = ["Not identical."]
+    if any(stage.different for stage in report.stages):
+        lines.append("Another processor, library or canal computes other last digits.")
+    if report.left_out:
+        lines.append(f"{len(report.left_out)} of the stages are not in the new registry.")
+    return lines
 
 
 def _different(found: "StageDiff", out: Path | None) -> "list[Table | str]":

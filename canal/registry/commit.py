@@ -18,7 +18,6 @@ from typing import Any
 from canal.errors import RegistryError
 from canal.registry import snapshot as tag
 from canal.registry.artifacts import digest_bytes, digest_file, sync_tree, verify, write_whole
-from canal.registry.declaration import declaration, declaration_name
 from canal.registry.draft import StageDraft
 from canal.registry.flavour import write_flavour
 from canal.registry.record import StageRecord
@@ -54,9 +53,12 @@ def check_place(record: StageRecord, numbers: Collection[int]) -> None:
 
 
 def commit_stage(
-    store: Store, draft: StageDraft, record: StageRecord, files: Mapping[str, Path], *, promote: bool
+    store: Store, draft: StageDraft, record: StageRecord, files: Mapping[str, Path], use: int | None
 ) -> tuple[StoredVersion, StageRecord]:
-    """Do steps 1 and 2; return the new version and its record."""
+    """Do steps 1 and 2; return the new version and its record.
+
+    ``use`` is the number of this coming into use, ``None`` for a stage that stays a candidate.
+    """
     files = dict(files) | write_flavour(draft.folder / ".flavour", files)
     staging = _stage_files(draft, files)
     digests = {name: digest_file(staging / name) for name in sorted(files)}
@@ -74,8 +76,10 @@ def commit_stage(
     _check_upload(store, run_id, json.loads(manifest) | {MANIFEST_FILE: digest_bytes(manifest)})
     tags = _tags(record, text, manifest) | {
         tag.DRAFT: draft.key,
-        tag.ALIAS: tag.CHAMPION if promote else tag.CANDIDATE,
+        tag.ALIAS: tag.CANDIDATE if use is None else tag.CHAMPION,
     }
+    if use is not None:
+        tags[f"{tag.USE}{use}"] = "true"
     version = store.create_version(run_id, tags, _description(record))
     if store.location.database is None:
         version = _first_come(store, record, version)
@@ -104,24 +108,6 @@ def _first_come(store: Store, record: StageRecord, version: int) -> int:
         message = f"Another machine committed a stage {record.number} a moment before; it is kept."
     message += " Nothing of this one was committed. Run this again: it starts from the stage in use then."
     raise RegistryError(message)
-
-
-def settle(store: Store, stored: StoredVersion, record: StageRecord, declarations: Path, drafts: Path) -> None:
-    """Do step 3, or what is left of it."""
-    store.set_alias(stored.tags.get(tag.ALIAS, tag.CANDIDATE), stored.version)
-    write_declaration(record, declarations)
-    store.finish_run(stored.run_id, "committed")
-    key = stored.tags.get(tag.DRAFT)
-    if key:
-        shutil.rmtree(drafts / key, ignore_errors=True)
-    store.tag_version(stored.version, tag.SETTLED, "true")
-
-
-def write_declaration(record: StageRecord, folder: Path) -> Path:
-    """Write ``NNN-name.toml``; return its path."""
-    path = folder / declaration_name(record)
-    write_whole(path, declaration(record).encode())
-    return path
 
 
 def model_folder(store: Store, run_id: str) -> Path | None:

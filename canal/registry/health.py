@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from canal.errors import RegistryError
+from canal.registry import cache as cached
 from canal.registry import snapshot as tag
 from canal.registry.artifacts import Problem, digest_bytes, verify
 from canal.registry.commit import RECORD_FILE, model_folder
@@ -28,14 +29,15 @@ class Orphan:
     Attributes
     ----------
     kind
-        ``"run"``, left by a commit that was killed, or ``"draft"``, which `--resume` could use.
+        ``"run"``, left by a commit that was killed, ``"draft"``, which `--resume` could use, or ``"copy"``, which can
+        be fetched or computed again.
     name
-        Id of the run, key of the draft.
+        Id of the run, key of the draft, path of the copy in the cache.
     size
         Bytes on this machine.
     """
 
-    kind: Literal["run", "draft"]
+    kind: Literal["run", "draft", "copy"]
     name: str
     size: int
 
@@ -60,14 +62,23 @@ def find_orphans(store: Store, found: Snapshot, drafts: Path) -> list[Orphan]:
     patience = 0.0 if store.location.database is not None else _PATIENCE
     states = store.run_states().items()
     runs = [r for r, (state, age) in states if state == "draft" and r not in used and age >= patience]
-    orphans = [Orphan(kind="run", name=r, size=_size(_run_folder(store, r))) for r in sorted(runs)]
+    orphans = [Orphan(kind="run", name=r, size=cached.size_of(_run_folder(store, r))) for r in sorted(runs)]
     folders = sorted(p for p in drafts.iterdir() if p.is_dir()) if drafts.is_dir() else []
-    return orphans + [Orphan(kind="draft", name=p.name, size=_size(p)) for p in folders]
+    return orphans + [Orphan(kind="draft", name=p.name, size=cached.size_of(p)) for p in folders]
 
 
-def remove_orphans(store: Store, orphans: Sequence[Orphan], drafts: Path) -> None:
-    """Delete what `find_orphans` named."""
+def find_copies(cache: Path, limit: int) -> list[Orphan]:
+    """Return the copies that were not used for months, and the oldest of those that take more than ``limit`` bytes."""
+    found = cached.too_much(cache, limit)
+    return [Orphan(kind="copy", name=p.relative_to(cache).as_posix(), size=size) for p, size in found]
+
+
+def remove_orphans(store: Store, orphans: Sequence[Orphan], drafts: Path, cache: Path) -> None:
+    """Delete what `find_orphans` and `find_copies` named."""
     for orphan in orphans:
+        if orphan.kind == "copy":
+            cached.remove(cache / orphan.name)
+            continue
         if orphan.kind == "draft":
             shutil.rmtree(drafts / orphan.name, ignore_errors=True)
             continue
@@ -142,9 +153,3 @@ def _of_stage(problem: Problem, stage: int) -> Problem:
 def _run_folder(store: Store, run_id: str) -> Path | None:
     folder = model_folder(store, run_id)
     return None if folder is None else folder.parents[1]
-
-
-def _size(folder: Path | None) -> int:
-    if folder is None or not folder.is_dir():
-        return 0
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

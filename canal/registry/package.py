@@ -119,6 +119,15 @@ def _manifest(model: str, sources: dict[str, Path]) -> bytes:
     return (json.dumps(table, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def package_digest(path: Path) -> str:
+    """Return the digest that an export says to have, unchecked; empty where the file is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment.decode("utf-8", "replace")
+    except (OSError, zipfile.BadZipFile):
+        return ""
+
+
 def _write_archive(file: IO[bytes], manifest: bytes, sources: dict[str, Path]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.comment = digest_bytes(manifest).encode()

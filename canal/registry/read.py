@@ -7,7 +7,8 @@ from pathlib import Path
 
 from canal.errors import RegistryError
 from canal.registry import snapshot as tag
-from canal.registry.artifacts import Problem, digest_bytes, verify
+from canal.registry.artifacts import Problem, digest_bytes, digest_file, parse_digest, verify
+from canal.registry.cache import FILES, mark_used
 from canal.registry.commit import MANIFEST_FILE, RECORD_FILE, model_folder
 from canal.registry.record import StageRecord, parse_record
 from canal.registry.snapshot import Snapshot, StoredVersion
@@ -87,6 +88,51 @@ def checked_folder(store: Store, stored: StoredVersion, record: StageRecord, cac
     return folder
 
 
+def checked_file(store: Store, record: StageRecord, name: str, cache: Path) -> Path:
+    """Return one file of a stage, compared with its hash; of a server this file alone is fetched.
+
+    Raises
+    ------
+    RegistryError
+        If it is missing or altered.
+    """
+    expected = record.artifacts[name]
+    folder = model_folder(store, record.run_id)
+    path = _one_file(store, record.run_id, name, expected, cache) if folder is None else folder / name
+    if not path.is_file():
+        message = f"{path} is missing; expected {name} of stage {record.number}. {_FIX}"
+        raise RegistryError(message)
+    if (found := digest_file(path)) != expected:
+        message = f"{path} of stage {record.number} was altered: expected {expected}, found {found}. {_FIX}"
+        raise RegistryError(message)
+    return path
+
+
+def _one_file(store: Store, run_id: str, name: str, expected: str, cache: Path) -> Path:
+    """Return our copy of a file of a server, fetched where there is none or it was altered."""
+    place = cache / FILES / parse_digest(expected)[1]
+    for path in (cache / run_id / MODEL_FOLDER / name, place / name):
+        if path.is_file() and digest_file(path) == expected:
+            mark_used(place)
+            return path
+        if path == place / name:
+            path.unlink(missing_ok=True)  # an altered copy
+    new = _temporary(cache, run_id)
+    try:
+        found = store.download_file(run_id, name, new)
+        if found is not None:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            found.replace(place / name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return place / name
+
+
+def _temporary(cache: Path, run_id: str) -> Path:
+    cache.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f".{run_id}.", dir=cache))
+
+
 def expected_files(stored: StoredVersion, record: StageRecord) -> dict[str, str]:
     """Return the digest of every file that belongs to a stage, by name."""
     return dict(record.artifacts) | {
@@ -104,14 +150,14 @@ def fetch(store: Store, stored: StoredVersion, cache: Path, *, fresh: bool = Fal
     if fresh:
         shutil.rmtree(place, ignore_errors=True)
     if not place.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{stored.run_id}.", dir=cache))
+        new = _temporary(cache, stored.run_id)
         try:
             store.download(stored.run_id, new)
             with contextlib.suppress(OSError):  # another process was quicker
                 new.replace(place)
         finally:
             shutil.rmtree(new, ignore_errors=True)
+    mark_used(place)
     return place / MODEL_FOLDER
 
 

@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from canal.errors import RegistryError
-from canal.registry import snapshot as tag
 from canal.registry.artifacts import Problem
-from canal.registry.commit import check_place, commit_stage, settle, write_declaration
+from canal.registry.cache import COMPUTED, LIMIT
+from canal.registry.commit import check_place, commit_stage
 from canal.registry.create import close_database, make_registry, require_registry
 from canal.registry.draft import StageDraft
-from canal.registry.health import Orphan, find_orphans, find_problems, remove_orphans
+from canal.registry.health import Orphan, find_copies, find_orphans, find_problems, remove_orphans
 from canal.registry.location import RegistryLocation
 from canal.registry.lock import TIMEOUT, WriterLock
+from canal.registry.memo import Memo
 from canal.registry.package import write_package
-from canal.registry.read import checked_folder, find_version, read_record
+from canal.registry.read import checked_file, checked_folder, find_version, read_record
 from canal.registry.record import StageRecord
-from canal.registry.sqlite import move_artifacts
+from canal.registry.settle import put_in_use, settle, settle_all, write_declaration
 from canal.registry.store import Store
 
 _log = logging.getLogger("canal.registry")
@@ -46,6 +47,7 @@ class Registry:
         self._store = store
         self._lock = WriterLock(root / "lock")
         self._drafts, self._cache = root / "drafts", root / "cache"
+        self.memo = Memo(self._cache / COMPUTED)
 
     @classmethod
     def open(
@@ -95,9 +97,7 @@ class Registry:
     def exists(root: Path, name: str = "", uri: str | None = None) -> bool:
         """Tell whether a folder holds a local registry, or a server a model of that name."""
         location = RegistryLocation.of(root, uri)
-        if location.database is None:
-            return Store(location, name).exists()
-        return location.database.is_file()
+        return Store(location, name).exists() if location.database is None else location.database.is_file()
 
     @property
     def name(self) -> str:
@@ -144,6 +144,16 @@ class Registry:
         stored = find_version(self._store.snapshot(), record.number)
         return checked_folder(self._store, stored, record, self._cache)
 
+    def file(self, record: StageRecord, name: str) -> Path | None:
+        """Return one file of a stage, compared with its own hash alone; ``None`` if the stage has none of that name.
+
+        Raises
+        ------
+        RegistryError
+            If it is missing or altered.
+        """
+        return checked_file(self._store, record, name, self._cache) if name in record.artifacts else None
+
     @contextmanager
     def writing(self, timeout: float = TIMEOUT, notify: Callable[[str], None] = _log.warning) -> Iterator["Registry"]:
         """Be the only writer of this workspace; what a killed one left is finished first.
@@ -164,7 +174,7 @@ class Registry:
         self._lock.acquire(timeout, notify)
         try:
             if outermost:
-                self._settle_all()
+                settle_all(self._store, self._cache, self.declarations, self._drafts)
             yield self
         finally:
             self._lock.release()
@@ -178,7 +188,7 @@ class Registry:
         """Let `annotate` use this stage."""
         with self.writing():
             stored = find_version(self._store.snapshot(), number)
-            self._store.set_alias(tag.CHAMPION, stored.version)
+            put_in_use(self._store, stored)
             return self.record(number)
 
     def export(self, number: int, path: Path) -> tuple[StageRecord, int]:
@@ -209,11 +219,12 @@ class Registry:
         """Return what killed processes left and no stage needs."""
         return find_orphans(self._store, self._store.snapshot(), self._drafts)
 
-    def collect_garbage(self, *, keep_drafts: bool = False) -> list[Orphan]:
-        """Delete the orphans; return them. Drafts are what `--resume` goes on from."""
+    def collect_garbage(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
+        """Delete the orphans, and copies beyond ``cache_limit`` bytes; return them. `--resume` needs the drafts."""
         with self.writing():
             orphans = [o for o in self.orphans() if not (keep_drafts and o.kind == "draft")]
-            remove_orphans(self._store, orphans, self._drafts)
+            orphans += find_copies(self._cache, cache_limit)
+            remove_orphans(self._store, orphans, self._drafts, self._cache)
         return orphans
 
     def close(self) -> None:
@@ -231,19 +242,9 @@ class Registry:
         promote: bool,
     ) -> StageRecord:
         with self.writing():
-            check_place(record, {v.stage for v in self._store.snapshot().versions})
-            stored, record = commit_stage(self._store, draft, record, files, promote=promote)
+            found = self._store.snapshot()
+            check_place(record, {v.stage for v in found.versions})
+            use = found.next_use if promote else None
+            stored, record = commit_stage(self._store, draft, record, files, use)
             settle(self._store, stored, record, declarations or self.declarations, self._drafts)
         return record
-
-    def _settle_all(self) -> None:
-        """Do what killed writers left; the lock is held."""
-        location = self._store.location
-        if location.database is not None and location.artifact_uri is not None:
-            move_artifacts(location.database, self.name, location.artifact_uri)
-        found = self._store.snapshot()
-        for stored in found.late:  # of a machine that was killed before it took its version back
-            self._store.delete_version(stored.version)
-        for stored in found.unsettled:
-            record = read_record(self._store, stored, self._cache)
-            settle(self._store, stored, record, self.declarations, self._drafts)

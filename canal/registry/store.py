@@ -150,6 +150,15 @@ class Store:
             if self.client.list_artifacts(run_id, MODEL_FOLDER):
                 self.client.download_artifacts(run_id, MODEL_FOLDER, str(folder))
 
+    def download_file(self, run_id: str, name: str, folder: Path) -> Path | None:
+        """Fetch one file of a run from a server into a folder; return where it is now, ``None`` if there is none."""
+        path = f"{MODEL_FOLDER}/{name}"
+        with self._told():
+            listed = {file.path for file in self.client.list_artifacts(run_id, path.rpartition("/")[0])}
+            if path not in listed:
+                return None
+            return Path(self.client.download_artifacts(run_id, path, str(folder)))
+
     def create_version(self, run_id: str, tags: Mapping[str, str], description: str) -> int:
         """Register the files of a run as the next version: the commit."""
         with self._told():
@@ -170,17 +179,17 @@ class Store:
     def tag_version(self, version: int, key: str, value: str) -> None:
         """Set a tag of a version."""
         with self._told():
-            self.client.set_model_version_tag(self.name, str(version), key, value)
+            insist(lambda: self.client.set_model_version_tag(self.name, str(version), key, value))
 
     def set_alias(self, alias: str, version: int) -> None:
         """Let an alias point to a version."""
         with self._told():
-            self.client.set_registered_model_alias(self.name, alias, str(version))
+            insist(lambda: self.client.set_registered_model_alias(self.name, alias, str(version)))
 
     def finish_run(self, run_id: str, state: str) -> None:
         """End a run; ending it twice does no harm."""
         with self._told():
-            self.client.set_tag(run_id, STATE, state)
+            insist(lambda: self.client.set_tag(run_id, STATE, state))
             self.client.set_terminated(run_id, "FINISHED")
 
     def run_states(self) -> dict[str, tuple[str | None, float]]:

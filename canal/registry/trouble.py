@@ -71,7 +71,8 @@ def excused(code: str) -> Iterator[None]:
 def insist(call: Callable[[], object], times: int = 4) -> None:
     """Call again where two machines wrote the same row at once, which MLflow does not expect.
 
-    It looks for a data set, then writes it; of two at once the later is refused, and finds it the next time.
+    It looks for a data set, a tag or an alias, then writes it; of two at once the later is refused, and finds it the
+    next time.
     """
     from mlflow.exceptions import MlflowException
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from canal import __version__
 from canal.report import compare_figures as draw
+from canal.report.compare_art import PageArt
+from canal.report.compare_maps import alarm_curves, map_pictures
 from canal.report.compare_report import CompareReport, Number
 
 _STYLE = """
@@ -25,17 +27,17 @@ MUCH = 0.1  # share of a set in the bank above which the page warns
 Section = tuple[str, str]  # title, HTML
 
 
-def write_page(path: Path, report: CompareReport) -> None:
+def write_page(path: Path, report: CompareReport, art: PageArt | None = None) -> None:
     """Write the page of a comparison."""
-    path.write_text(page(report), encoding="utf-8")
+    path.write_text(page(report, art), encoding="utf-8")
 
 
-def page(report: CompareReport) -> str:
-    """Return the page of a comparison as HTML."""
+def page(report: CompareReport, art: PageArt | None = None) -> str:
+    """Return the page of a comparison as HTML; ``art`` is what is drawn from more than the report."""
     title = f"{report.model}: {len(report.stages)} stages"
     used = next((s for s in report.stages if s.in_use), None)
     said = f"Stage {used.number}, {escape(used.name)}, annotates." if used else "None of these stages annotates."
-    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in _sections(report))
+    body = "\n".join(f"<h2>{escape(name)}</h2>\n{content}" for name, content in _sections(report, art or PageArt()))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -50,10 +52,15 @@ def _origin(report: CompareReport) -> str:
     return "Figures as they were kept when each stage was added; no model was run for this page."
 
 
-def _sections(report: CompareReport) -> Iterable[Section]:
+def _sections(report: CompareReport, art: PageArt) -> Iterable[Section]:
     yield "Stages", _stages(report)
     if report.sets:
         yield from _tested(report)
+    if art.maps:
+        yield "Maps", _maps(report, art)
+    yield f"Novelty calibration, stage {report.focus}", _alarms(report)
+    for picture in art.pictures:
+        yield picture.title, _image(picture.svg.encode(), "svg+xml", picture.caption)
     yield "References", _references(report)
     if any(stage.bank for stage in report.stages):
         yield "Example bank", _figure(draw.bank_bars, report, "Cells that are kept, by type.")
@@ -178,9 +185,39 @@ def _untested(report: CompareReport) -> str:
     return f'<p class="note">Not measured:</p><ul class="note">{"".join(lines)}{more}</ul>'
 
 
+def _maps(report: CompareReport, art: PageArt) -> str:
+    some = "" if len(art.maps) == len(report.stages) else f" {len(art.maps)} of the {len(report.stages)} stages. "
+    caption = (
+        f"UMAP of the cells in each stage's example bank, as the stage's network represents them, by their given type."
+        f"{some or ' '}Held-out cells are stored nowhere and are not drawn. The network was trained on the bank's "
+        "cells: types look better kept apart here than they are; the confusion above was measured on held-out cells. "
+        "Each map is turned so that shared types stand as near as they can to where they stood in the one before. "
+        "Which groups lie side by side means little."
+    )
+    return _image(map_pictures(art.maps), "png", caption)
+
+
+def _alarms(report: CompareReport) -> str:
+    if not report.alarms:
+        return (
+            '<p class="note">Not to be told: it takes two stages at least whose held-out cells can be compared, and a '
+            "model with an analytic memory.</p>"
+        )
+    return _figure(
+        alarm_curves,
+        report,
+        "Held-out cells of each stage, judged by those of all other stages as if the stage had never been learned: the "
+        "share that would be called novel, against the share that was asked for. Above the dashed line, a new data set "
+        "like this one gets more false alarms than asked for; after it is learned, its own cells are compared with.",
+    )
+
+
 def _figure(drawing: Callable[[CompareReport], str], report: CompareReport, caption: str) -> str:
-    code = base64.b64encode(drawing(report).encode()).decode()
-    source = f"data:image/svg+xml;base64,{code}"
+    return _image(drawing(report).encode(), "svg+xml", caption)
+
+
+def _image(content: bytes, kind: str, caption: str) -> str:
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return f'<figure><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 

@@ -94,6 +94,25 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlarmCurve:
+    """Known cells of one stage that would be called novel by the cells of the others.
+
+    Attributes
+    ----------
+    stage, name, cells
+        The stage, and how many cells it held out.
+    alpha, share
+        Share that may be called novel, and that would be.
+    """
+
+    stage: int
+    name: str
+    cells: int
+    alpha: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareReport:
     """Stages side by side.
 
@@ -115,6 +134,8 @@ class CompareReport:
         Types of the focus.
     confusion
         Given type -> predicted type -> cells, of the focus over all its sets.
+    alarms
+        Novelty calibration of the focus: one curve a stage, none where there are fewer than two.
     references
         Other methods, where they were asked for.
     recomputed
@@ -131,6 +152,7 @@ class CompareReport:
     untested: tuple[dict[str, Any], ...]
     types: tuple[TypeRow, ...]
     confusion: dict[str, dict[str, int]]
+    alarms: tuple[AlarmCurve, ...] = ()
     references: tuple[Reference, ...] = field(default=())
     recomputed: bool = False
 

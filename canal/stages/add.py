@@ -26,13 +26,16 @@ from canal.stages.connection import has_registry, open_registry
 from canal.stages.declared import options_of, source_of
 from canal.stages.examination import Examination, examine, given_cells, refuse_trained
 from canal.stages.layout import Layout
+from canal.stages.lineage import next_number
 from canal.stages.metrics import score
 from canal.stages.request import StageRequest, StageResult
 from canal.stages.stage_tests import FILE as TESTS
 from canal.stages.testing import earlier_stages
 
 
-def add_stage(layout: Layout, request: StageRequest, progress: Progress | None = None) -> StageResult:
+def add_stage(
+    layout: Layout, request: StageRequest, progress: Progress | None = None, *, number: int | None = None
+) -> StageResult:
     """Learn a stage and commit it whole, or change nothing.
 
     Parameters
@@ -43,6 +46,8 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
         What to learn, and how.
     progress
         Told how far the training is.
+    number
+        Number of the stage; the next by default. Only a replay, which may have gaps, names one.
 
     Raises
     ------
@@ -63,7 +68,7 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
         _refuse_again(request, cells, records)
         refuse_trained(given, records)
         previous, bank = open_stage(registry, parent)
-        number = max((r.number for r in records), default=0) + 1
+        number = next_number(records) if number is None else number
         overlap = _check_genes(previous, cells, preset)
         earlier = earlier_stages(registry, records, parent)
         label_warnings = _check_labels(request, previous, cells)

@@ -1,15 +1,18 @@
 """`canal compare`: stages side by side, from what was kept when each was tested."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from canal.detect.calibration import NoveltyCalibration
+from canal.detect.false_alarms import ALPHAS, false_alarms
 from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
-from canal.report.compare_report import CompareReport, Number, SetColumn, StageRow, TypeRow
+from canal.report.compare_report import AlarmCurve, CompareReport, Number, SetColumn, StageRow, TypeRow
 from canal.stages.confusion import Counts, Figures, figures, total
 from canal.stages.connection import open_registry
 from canal.stages.continual import continual
@@ -19,6 +22,7 @@ from canal.stages.lineage import line_of
 from canal.stages.stage_tests import Outcome, StageTests, read_tests
 
 Figure = Callable[[Figures], float | None]
+NOVELTY = "novelty.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +106,11 @@ def compare_stages(
     focus = champion if champion is not None and champion in chosen else chosen[-1]
     found: Sequence[Any] = ()
     if references:
-        from canal.stages.compare_references import train_references
+        from canal.stages.reference_cache import references_of
 
-        found = train_references(registry, kept, focus, progress or Silent())
-    return _report(registry.name, champion, focus, kept, chosen, recompute=recompute, references=found)
+        found = references_of(registry, kept, focus, progress or Silent())
+    alarms = _alarms(registry, kept, focus)
+    return _report(registry.name, champion, focus, kept, chosen, alarms, recompute=recompute, references=found)
 
 
 def gather(registry: Registry, records: Mapping[int, StageRecord], chosen: Sequence[int]) -> Kept:
@@ -122,6 +127,7 @@ def _report(
     focus: int,
     kept: Kept,
     chosen: Sequence[int],
+    alarms: tuple[AlarmCurve, ...],
     *,
     recompute: bool,
     references: Sequence[Any],
@@ -138,6 +144,7 @@ def _report(
         untested=tuple(_untested(kept, chosen)),
         types=_types(kept, focus),
         confusion=_pooled(kept, focus),
+        alarms=alarms,
         references=tuple(references),
         recomputed=recompute,
     )
@@ -193,6 +200,21 @@ def _types(kept: Kept, focus: int) -> tuple[TypeRow, ...]:
         found = kept.along(focus, lambda f, name=name: f.recall.get(name))  # type: ignore[misc]
         rows.append(TypeRow(name=name, cells=cells, **found))
     return tuple(rows)
+
+
+def _alarms(registry: Registry, kept: Kept, focus: int) -> tuple[AlarmCurve, ...]:
+    path = registry.file(kept.records[focus], NOVELTY)
+    if path is None:
+        return ()
+    calibration = NoveltyCalibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    cells = {s.stage: len(s.novelty) for s in calibration.stages}
+    line = [kept.records[n] for n in kept.line(focus)]
+    # Below an import the numbers are those of the registry it came from: these stages have no name here.
+    names = {} if any("imported" in r.notes for r in line) else {r.number: r.name for r in line}
+    return tuple(
+        AlarmCurve(stage=n, name=names.get(n, ""), cells=cells[n], alpha=ALPHAS, share=tuple(found.tolist()))
+        for n, found in false_alarms(calibration).items()
+    )
 
 
 def _untested(kept: Kept, chosen: Sequence[int]) -> list[dict[str, Any]]:

@@ -51,37 +51,21 @@ class Readable:
     bank: CellPool
 
 
-def train_references(registry: Registry, kept: Kept, focus: int, progress: Progress) -> tuple[Reference, ...]:
-    """Train logistic regression and naive fine-tuning on what can still be read.
+def read_all(registry: Registry, kept: Kept, focus: int) -> Readable:
+    """Read what can still be read of the stages of a line.
 
     Parameters
     ----------
     registry, kept
         The registry, and what is known of its stages.
     focus
-        The stage they are put beside.
-    progress
-        Told how far the training is.
+        The last stage of the line.
 
     Raises
     ------
     DataError
-        If no cells at all can be read.
+        If there are no cells at all to test on.
     """
-    readable = _read(registry, kept, focus)
-    if not readable.tests:
-        message = (
-            f"None of the held-out cells of the stages up to {focus} can be read: there is nothing to test references "
-            "on. Put the files back where they were, or compare without --references."
-        )
-        raise DataError(message)
-    found = [_regression(kept, readable)]
-    if readable.cells:
-        found.append(_fine_tuning(kept, readable, progress))
-    return tuple(r for r in found if r is not None)
-
-
-def _read(registry: Registry, kept: Kept, focus: int) -> Readable:
     line = [kept.records[n] for n in kept.line(focus, without_removed=True)]
     tests: dict[int, Cells] = {}
     for number in (r.number for r in line if r.number in kept.sets):
@@ -89,12 +73,36 @@ def _read(registry: Registry, kept: Kept, focus: int) -> Readable:
             tests[number] = read_held_out(kept.sets[number])
         except DataError:
             continue  # the report says which sets are missing
+    if not tests:
+        message = (
+            f"None of the held-out cells of the stages up to {focus} can be read: there is nothing to test references "
+            "on. Put the files back where they were, or compare without --references."
+        )
+        raise DataError(message)
     records = tuple(r for r in line if r.data)
     cells = {r.number: c for r in records if (c := _training_cells(r)) is not None}
-    bank = registry.artifacts(kept.records[focus]) / "bank.safetensors"
+    bank = registry.file(kept.records[focus], "bank.safetensors")
     return Readable(
-        records=records, cells=cells, tests=tests, bank=load_bank(bank) if bank.is_file() else CellPool.empty()
+        records=records, cells=cells, tests=tests, bank=CellPool.empty() if bank is None else load_bank(bank)
     )
+
+
+def train_references(kept: Kept, readable: Readable, progress: Progress) -> tuple[Reference, ...]:
+    """Train logistic regression and naive fine-tuning on what can still be read.
+
+    Parameters
+    ----------
+    kept
+        What is known of the stages.
+    readable
+        What can be read of them.
+    progress
+        Told how far the training is.
+    """
+    found = [_regression(kept, readable)]
+    if readable.cells:
+        found.append(_fine_tuning(kept, readable, progress))
+    return tuple(r for r in found if r is not None)
 
 
 def _training_cells(record: StageRecord) -> Cells | None:

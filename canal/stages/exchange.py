@@ -12,6 +12,7 @@ from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
 from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
+from canal.stages.lineage import next_number
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -31,7 +32,9 @@ def export_stage(layout: Layout, number: int, path: Path) -> tuple[StageRecord, 
     return open_registry(layout).export(number, path)
 
 
-def import_stage(layout: Layout, path: Path, name: str | None = None) -> tuple[StageRecord, bool]:
+def import_stage(
+    layout: Layout, path: Path, name: str | None = None, *, number: int | None = None
+) -> tuple[StageRecord, bool]:
     """Take the stage of an export into the registry, as the next stage, with no parent.
 
     The first stage of a registry annotates; another one waits for ``canal stage promote``.
@@ -44,6 +47,8 @@ def import_stage(layout: Layout, path: Path, name: str | None = None) -> tuple[S
         The export.
     name
         Name of the stage here; the one it had by default.
+    number
+        Its number here; the next by default. Only a replay, which may have gaps, names one.
 
     Returns
     -------
@@ -58,7 +63,7 @@ def import_stage(layout: Layout, path: Path, name: str | None = None) -> tuple[S
     with open_package(path) as package:
         layout = Layout.init(layout.root, layout.server)
         with open_registry(layout, create=True).writing() as registry:
-            return _take_in(registry, package, name)
+            return _take_in(registry, package, name, number)
 
 
 @contextmanager
@@ -98,7 +103,7 @@ def annotate_with_export(
     return annotation
 
 
-def _take_in(registry: Registry, package: Package, name: str | None) -> tuple[StageRecord, bool]:
+def _take_in(registry: Registry, package: Package, name: str | None, number: int | None) -> tuple[StageRecord, bool]:
     records = registry.records()
     _refuse_again(records, package)
     source = package.record
@@ -110,7 +115,7 @@ def _take_in(registry: Registry, package: Package, name: str | None) -> tuple[St
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     record = source.with_fields(
-        number=max((r.number for r in records), default=0) + 1,
+        number=next_number(records) if number is None else number,
         name=name or source.name,
         parent=None,
         new_types=source.types,

@@ -18,10 +18,10 @@ from canal.registry.record import StageRecord
 from canal.stages.add import open_stage
 from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
-from canal.stages.lineage import line_of
+from canal.stages.lineage import line_of, next_number
 from canal.stages.stage_tests import FILE as TESTS
 from canal.stages.stage_tests import StageTests, finite
-from canal.stages.testing import compared, earlier_stages, figures_for_record, run_on_earlier, untested
+from canal.stages.testing import compared, earlier_stages, figures_for_record, held_back, run_on_earlier, untested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class RemovalResult:
     types: tuple[str, ...]
     bank: int
     metrics: dict[str, float]
+    champion: bool
     tested: tuple[dict[str, Any], ...] = field(default=())
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -46,15 +47,21 @@ class RemovalResult:
         return asdict(self)
 
 
-def remove_stage(layout: Layout, number: int, *, progress: Progress | None = None) -> RemovalResult:
-    """Commit a new stage without the cells of stage ``number``, and let it annotate; no stage is deleted.
+def remove_stage(
+    layout: Layout, removed: int, *, number: int | None = None, progress: Progress | None = None
+) -> RemovalResult:
+    """Commit a new stage without the cells of a stage; no stage is deleted.
+
+    The new stage comes into use by the same rule as one of `canal stage add`.
 
     Parameters
     ----------
     layout
         The workspace.
-    number
+    removed
         The stage to take out of the model in use.
+    number
+        Number of the new stage; the next by default. Only a replay, which may have gaps, names one.
     progress
         Told how far the training is.
 
@@ -67,36 +74,37 @@ def remove_stage(layout: Layout, number: int, *, progress: Progress | None = Non
     progress = progress or Silent()
     with open_registry(layout).writing() as registry:
         records = registry.records()
-        parent, gone = registry.record(), registry.record(number)
+        parent, gone = registry.record(), registry.record(removed)
         _check(records, parent, gone)
         previous, bank = open_stage(registry, parent)
         assert previous is not None
-        new = max(r.number for r in records) + 1
-        draft = registry.draft(_key(parent, number))
+        new = next_number(records) if number is None else number
+        draft = registry.draft(_key(parent, removed))
         draft.clear()
         learned = relearn_without(
-            previous, bank, number, stage=new, seed=parent.seed, progress=progress, on_epoch=draft.log_epoch
+            previous, bank, removed, stage=new, seed=parent.seed, progress=progress, on_epoch=draft.log_epoch
         )
-        earlier = [e for e in earlier_stages(registry, records, parent) if e.stage != number]
+        earlier = [e for e in earlier_stages(registry, records, parent) if e.stage != removed]
         outcomes, known = run_on_earlier(learned.annotator, previous, earlier, progress)
         tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite(learned.history))
-        record = _record(
-            new, gone, parent, learned, figures_for_record(new, tests, earlier), time.monotonic() - begin
-        )  # fmt: skip
-        committed = draft.commit(record, _write(learned, tests, draft.folder))
-    changes = compared(outcomes, known)
+        changes = compared(outcomes, known)
+        why = held_back(new, parent.number, changes, previous.preset.promotion.max_fall)
+        figures = figures_for_record(new, tests, earlier)
+        record = _record(new, gone, parent, learned, figures, why, time.monotonic() - begin)
+        committed = draft.commit(record, _write(learned, tests, draft.folder), promote=not why)
     return RemovalResult(
         stage=new,
         name=committed.name,
         version=committed.version,
         parent=parent.number,
-        removed=number,
+        removed=removed,
         removed_types=learned.removed_types,
         types=committed.types,
         bank=len(learned.bank),
         metrics=committed.metrics,
+        champion=not why,
         tested=tuple(asdict(c) for c in changes),
-        warnings=tuple(text for text in (untested(changes),) if text),
+        warnings=tuple(text for text in (why, untested(changes)) if text),
         seconds=committed.seconds,
     )
 
@@ -112,12 +120,24 @@ def _check(records: Sequence[StageRecord], parent: StageRecord, gone: StageRecor
         why = f"stage {parent.number}, which annotates, is without it already"
     elif gone.number not in with_cells:
         why = "it brought no cells of its own, for it took another stage out"
+    elif clash := [r.number for r in records if r.number in left and _has_cells_called(r, gone.number)]:
+        why = (
+            f"stage {clash[0]} was imported, and its cells carry the numbers of the registry it came from; "
+            "they cannot be told from those of this stage"
+        )
     elif with_cells == [gone.number]:
         why = "nothing would be left; choose another stage with `canal stage promote N`"
     else:
         return
     message = f"Stage {gone.number} ({gone.name}) cannot be removed: {why}. Stages in the model: {known}."
     raise StageError(message)
+
+
+def _has_cells_called(record: StageRecord, number: int) -> bool:
+    """Tell whether a stage was imported, and it or its cells bear this number."""
+    return "imported" in record.notes and (
+        record.number == number or str(number) in {str(n) for n in record.bank.get("per_stage", {})}
+    )
 
 
 def _key(parent: StageRecord, number: int) -> str:
@@ -131,6 +151,7 @@ def _record(
     parent: StageRecord,
     learned: Relearned,
     metrics: dict[str, float],
+    why: str,
     seconds: float,
 ) -> StageRecord:
     annotator = learned.annotator
@@ -150,6 +171,7 @@ def _record(
         notes={
             "removed": [gone.number],
             "removed_types": list(learned.removed_types),
+            "held_back": why or None,
             "epochs": len(learned.history),
         },
     )

@@ -1,7 +1,6 @@
 """`canal stage replay`: learn all stages again from their declarations and data files, and compare every artifact."""
 
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,48 +11,14 @@ import tomli_w
 from canal.data.check import read_cells
 from canal.errors import ConfigError, DataError, StageError
 from canal.learn.progress import Progress, Silent
+from canal.registry.package import package_digest
 from canal.registry.record import StageRecord
 from canal.stages.add import add_stage
 from canal.stages.connection import open_registry
-from canal.stages.declared import declared_request
+from canal.stages.declarations import Declared, read_declarations
+from canal.stages.exchange import import_stage
 from canal.stages.layout import Layout
 from canal.stages.removal import remove_stage
-from canal.stages.request import StageRequest
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declared:
-    """What one declaration says.
-
-    Attributes
-    ----------
-    number, name, parent
-        Of the stage.
-    request
-        How it was learned; ``None`` where it took another stage out.
-    removed
-        The stage it took out.
-    preset
-        Every value of its preset.
-    digest
-        Of its cells.
-    artifacts
-        Digest of every file that came of it, by name.
-    canal
-        Version that learned it.
-    """
-
-    number: int
-    name: str
-    parent: int | None
-    request: StageRequest | None
-    removed: int | None
-    preset: dict[str, Any]
-    digest: str
-    artifacts: dict[str, str]
-    canal: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +32,26 @@ class Replayed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """One stage that could not be built again, and why; it has no name where its declaration is missing."""
+
+    stage: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplayReport:
     """A registry that was built again."""
 
     workspace: str
     stages: tuple[Replayed, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def identical(self) -> bool:
-        """Tell whether every file of every stage is the same, bit for bit."""
-        return not any(stage.different for stage in self.stages)
+        """Tell whether no stage is left out, and every file of every stage is the same, bit for bit."""
+        return not self.left_out and not any(stage.different for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -86,10 +61,13 @@ class ReplayReport:
 def replay(folder: Path, out: Path, *, progress: Progress | None = None) -> ReplayReport:
     """Build a registry again in a new workspace.
 
+    Every stage gets the number it had. A stage that was imported comes from its export, if that lies beside the
+    declarations. What cannot be built again is left out, and so is what was learned from it.
+
     Parameters
     ----------
     folder
-        Declarations, ``NNN-name.toml``.
+        Declarations, ``NNN-name.toml``, and exports, ``*.canal``.
     out
         The new workspace; empty or not there yet.
     progress
@@ -98,79 +76,62 @@ def replay(folder: Path, out: Path, *, progress: Progress | None = None) -> Repl
     Raises
     ------
     ConfigError, StageError, DataError
-        If a declaration or a data file is missing, does not fit or was changed, or the folder is not empty; nothing is
-        written then.
+        If a declaration does not fit, a data file is missing or was changed, nothing at all can be built, or the
+        folder is not empty; nothing is written then.
     """
     layout = Layout(Path(out))
     if not layout.vacant:
         message = f"{out} is not empty; expected a new folder to build the registry in. Name another with --out."
         raise ConfigError(message)
     declared = read_declarations(Path(folder))
-    _check_files(declared)
+    exports = {package_digest(path): path for path in sorted(Path(folder).glob("*.canal"))}
+    left_out = _left_out(declared, exports, Path(folder))
+    gone = {stage.stage for stage in left_out}
+    chosen = [stage for stage in declared if stage.number not in gone]
+    if not chosen:
+        message = "None of these stages can be built again. " + " ".join(
+            f"Stage {s.stage}: {s.reason}" for s in left_out
+        )
+        raise StageError(message)
+    _check_files(chosen)
     layout = Layout.init(layout.root)
     stages = []
     with TemporaryDirectory(prefix="canal-replay-") as presets:
-        for stage in declared:
-            record = _learn(layout, stage, Path(presets), progress or Silent())
+        for stage in chosen:
+            record = _learn(layout, stage, exports, Path(presets), progress or Silent())
             names = sorted(set(stage.artifacts) | set(record.artifacts))
             different = tuple(n for n in names if stage.artifacts.get(n) != record.artifacts.get(n))
             stages.append(Replayed(stage=stage.number, name=stage.name, canal=stage.canal, different=different))
-    return ReplayReport(workspace=str(layout.root.absolute()), stages=tuple(stages))
+    return ReplayReport(workspace=str(layout.root.absolute()), stages=tuple(stages), left_out=tuple(left_out))
 
 
-def read_declarations(folder: Path) -> list[Declared]:
-    """Read all declarations of a folder, by number.
-
-    Raises
-    ------
-    StageError
-        If there is none, one does not fit, or a number is missing.
-    """
-    paths = sorted(folder.glob("*.toml")) if folder.is_dir() else []
-    if not paths:
-        message = f"{folder} holds no declarations; expected files like 001-name.toml, as in a workspace's stages/."
-        raise StageError(message)
-    found = sorted((_parse(path) for path in paths), key=lambda d: d.number)
-    numbers = [d.number for d in found]
-    if numbers != list(range(1, len(found) + 1)):
-        message = (
-            f"{folder} declares the stages {', '.join(map(str, numbers))}; expected each number from 1 on once. "
-            "Put the missing files back from a backup, or take out those that are there twice."
-        )
-        raise StageError(message)
-    return found
+def _left_out(declared: Sequence[Declared], exports: Mapping[str, Path], folder: Path) -> list[LeftOut]:
+    """Return what cannot be built again, by number."""
+    by_number = {stage.number: stage for stage in declared}
+    found: dict[int, LeftOut] = {}
+    for number in range(1, max(by_number) + 1):
+        stage = by_number.get(number)
+        name = "" if stage is None else stage.name
+        if stage is None:
+            reason = f"{folder} holds no declaration of it. Put the file back, if there was such a stage."
+        else:
+            reason = stage.reason or _no_export(stage, exports, folder) or _no_parent(stage, found)
+        if reason:
+            found[number] = LeftOut(stage=number, name=name, reason=reason)
+    return list(found.values())
 
 
-def _parse(path: Path) -> Declared:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        if table["schema"] > SCHEMA:
-            message = f"{path} was written by a newer canal (schema {table['schema']}); update canal to replay it."
-            raise StageError(message)
-        stage, options = table["stage"], table["options"]
-        number, name, seed = int(stage["number"]), str(stage["name"]), int(stage["seed"])
-        removed = options.get("removed", [None])[0]
-        source = table["data"][0] if removed is None else {}
-        preset = str(table["preset"]["name"])
-        request = None
-        if removed is None:
-            request = declared_request(
-                number=number, name=name, seed=seed, preset=preset, source=source, options=options
-            )
-        return Declared(
-            number=number,
-            name=name,
-            parent=stage.get("parent"),
-            request=request and replace(request, overrides=tuple(options.get("overrides", ()))),
-            removed=removed,
-            preset=table["preset"],
-            digest=str(source.get("digest", "")),
-            artifacts=dict(table["outcome"]["artifacts"]),
-            canal=str(stage["canal"]),
-        )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        message = f"{path} is not the declaration of a stage ({error!r}). Put it back from a backup."
-        raise StageError(message) from error
+def _no_export(stage: Declared, exports: Mapping[str, Path], folder: Path) -> str:
+    if stage.imported is None or stage.imported in exports:
+        return ""
+    return (
+        f"It was imported, and no export in {folder} is the one with {stage.imported}. "
+        "Put that file there; `canal registry export` writes it anew where the stage came from."
+    )
+
+
+def _no_parent(stage: Declared, left_out: Mapping[int, LeftOut]) -> str:
+    return f"It was learned from stage {stage.parent}, which is left out." if stage.parent in left_out else ""
 
 
 def _check_files(declared: Sequence[Declared]) -> None:
@@ -202,17 +163,22 @@ def _problem(declared: Declared) -> str:
     return ""
 
 
-def _learn(layout: Layout, declared: Declared, presets: Path, progress: Progress) -> StageRecord:
-    """Learn one stage from the parent it had."""
+def _learn(
+    layout: Layout, declared: Declared, exports: Mapping[str, Path], presets: Path, progress: Progress
+) -> StageRecord:
+    """Learn one stage from the parent it had, under the number it had."""
+    number = declared.number
+    if declared.imported is not None:
+        return import_stage(layout, exports[declared.imported], declared.name, number=number)[0]
     if declared.parent is not None:
         registry = open_registry(layout)
         if registry.champion() != declared.parent:
             registry.set_champion(declared.parent)
     if declared.removed is not None:
-        remove_stage(layout, declared.removed, progress=progress)
+        remove_stage(layout, declared.removed, number=number, progress=progress)
     else:
         assert declared.request is not None
-        preset = presets / f"{declared.number:03d}.toml"
+        preset = presets / f"{number:03d}.toml"
         preset.write_text(tomli_w.dumps(declared.preset), encoding="utf-8")
-        add_stage(layout, replace(declared.request, preset=str(preset)), progress)
-    return open_registry(layout).record(declared.number)
+        add_stage(layout, replace(declared.request, preset=str(preset)), progress, number=number)
+    return open_registry(layout).record(number)

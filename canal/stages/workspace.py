@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from canal.learn.progress import Progress
 from canal.registry.record import StageRecord
-from canal.registry.registry import Registry
 from canal.report.annotation import Annotation, write_annotation
-from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
 from canal.stages.metrics import Evaluation
 from canal.stages.request import StageRequest, StageResult
+from canal.stages.workspace_stages import WorkspaceStages
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from canal.stages.annotate import Model
 
 
-class Workspace:
+class Workspace(WorkspaceStages):
     """Presets, declarations and the registry of one lab's annotator.
 
     Examples
@@ -36,7 +35,7 @@ class Workspace:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+        super().__init__(layout)
         self._models: dict[str, Model] = {}
 
     @property
@@ -130,9 +129,6 @@ class Workspace:
             folder = registry.artifacts(record)
             self._models[key] = Model.open(folder, record, self.layout.settings.name)
         return self._models[key]
-
-    def _registry(self) -> Registry:
-        return open_registry(self.layout)
 
 
 def open_workspace(path: str | Path = ".", *, create: bool = False, registry: str | None = None) -> Workspace:

@@ -8,12 +8,15 @@ set -euo pipefail
 [[ ! -e $1 ]] || { echo "$1 exists already; name a new folder." >&2; exit 2; }
 target=$(realpath -m "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")"
+umask 077 # it holds the users' password hashes
+rm -rf "$target.unfinished" # of a backup that was stopped
 mkdir -p "$target.unfinished"
 
 docker compose exec -T database pg_dump --username=canal --format=custom mlflow >"$target.unfinished/database.dump"
-docker compose exec -T mlflow tar --create --directory=/auth . >"$target.unfinished/auth.tar"
-docker compose run --rm --no-deps --volume "$target.unfinished":/backup --entrypoint mc bucket \
-  mirror --quiet lab/canal /backup/artifacts
-(cd "$target.unfinished" && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum >SHA256SUMS)
+docker compose exec -T mlflow python -c \
+  'import sqlite3, sys; sys.stdout.buffer.write(sqlite3.connect("/auth/basic_auth.db").serialize())' \
+  >"$target.unfinished/users.db"
+docker compose exec -T mlflow python /opt/artifacts.py save >"$target.unfinished/artifacts.tar"
+(cd "$target.unfinished" && sha256sum database.dump users.db artifacts.tar >SHA256SUMS)
 mv "$target.unfinished" "$target"
 echo "saved to $target"

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +10,19 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.errors import ConfigError, DataError, RegistryError, StageError
+from canal.errors import RegistryError, StageError
 from canal.learn.annotator import load_annotator
 from canal.learn.bank import load_bank
 from canal.learn.memory_file import load_memory
 from canal.registry.registry import Registry
+from canal.stages import removal, testing
 from canal.stages.compare import compare_stages
 from canal.stages.difference import stage_difference
+from canal.stages.exchange import export_stage, import_stage
 from canal.stages.layout import Layout
 from canal.stages.removal import remove_stage
-from canal.stages.replay import replay
+from tests.integration.conftest import FILES, QUICK
 from tests.make import make_adata
-
-QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")
-FILES = {"first": ("B", "NK"), "second": ("B", "CD4 T"), "third": ("NK", "HSC")}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """Return a folder with a workspace of three stages and their files; tests work on copies of the workspace."""
-    folder = tmp_path_factory.mktemp("lab")
-    workspace = canal.open_workspace(folder / "ws", create=True)
-    for seed, (name, types) in enumerate(FILES.items()):
-        make_adata(80, types=types, prefix=name, seed=seed).write_h5ad(folder / f"{name}.h5ad")
-        workspace.add_stage(folder / f"{name}.h5ad", labels="cell_type", overrides=QUICK)
-    return folder
-
-
-@pytest.fixture
-def layout(made, tmp_path) -> Layout:
-    """Return the layout of a copy of the workspace."""
-    shutil.copytree(made / "ws", tmp_path / "ws")
-    return Layout(tmp_path / "ws")
 
 
 def run(layout: Layout, *words) -> tuple[int, dict]:
@@ -205,6 +185,42 @@ def test_a_removed_stage_is_gone_from_the_model(layout):
     assert report.stages[3].forgetting is not None
 
 
+def test_a_removal_that_falls_too_much_is_a_candidate(layout, monkeypatch):
+    """The same rule as for a stage that is added; the answer says who annotates."""
+    limits = []
+    rule = testing.held_back
+
+    def strict(*facts):  # any accuracy is too low
+        limits.append(facts[-1])
+        return rule(*facts[:-1], -1.0)
+
+    monkeypatch.setattr(removal, "held_back", strict)
+    code, found = run(layout, "stage", "remove", 2)
+
+    assert code == 0
+    assert limits == [0.02]  # promotion.max_fall of the preset
+    assert found["champion"] is False
+    assert "stage 4 stays a candidate, and stage 3 goes on annotating" in found["warnings"][0]
+    workspace = canal.open_workspace(layout.root)
+    assert workspace.champion() == 3
+    assert workspace.stage(4).notes["held_back"] == found["warnings"][0]
+    shown = CliRunner().invoke(app, ["-C", str(layout.root), "stage", "remove", "1"]).stdout
+    assert "Stage 3, with the cells of stage 1, goes on annotating." in shown
+
+
+def test_an_imported_stage_cannot_be_taken_out(layout, tmp_path):
+    """Its cells carry numbers of another registry: nothing must be taken for them."""
+    export_stage(layout, 2, tmp_path / "two.canal")
+    other = canal.open_workspace(tmp_path / "other", create=True).layout
+    import_stage(other, tmp_path / "two.canal")
+    make_adata(80, types=("B", "MK"), prefix="next", seed=5).write_h5ad(tmp_path / "next.h5ad")
+    canal.open_workspace(other.root).add_stage(tmp_path / "next.h5ad", labels="cell_type", overrides=QUICK)
+
+    for number in (1, 2):
+        with pytest.raises(StageError, match=rf"Stage {number} .* cannot be removed: stage 1 was imported"):
+            remove_stage(other, number)
+
+
 def test_a_stage_can_follow_a_removal(layout, tmp_path):
     """Learning goes on from the model without the stage, and does not test on what was taken out."""
     remove_stage(layout, 2)
@@ -248,76 +264,3 @@ def test_what_cannot_be_removed_is_refused(layout, made):
     with pytest.raises(StageError, match="took another stage out"):
         remove_stage(layout, 4)
     assert [r.number for r in registry.records()] == [1, 2, 3, 4]
-
-
-def test_replay_gives_the_same_bytes(layout, tmp_path):
-    """Stages, a roll-back and a removal are learned again; every file is identical."""
-    remove_stage(layout, 2)
-    Registry.open(layout.registry, layout.settings.name).set_champion(2)
-    make_adata(80, types=("B", "MK"), prefix="fifth", seed=5).write_h5ad(tmp_path / "fifth.h5ad")
-    canal.open_workspace(layout.root).add_stage(tmp_path / "fifth.h5ad", labels="cell_type", overrides=QUICK)
-
-    code, found = run(layout, "stage", "replay", layout.stages, "--out", tmp_path / "again")
-
-    assert found["identical"], found
-    assert code == 0
-    assert [s["stage"] for s in found["stages"]] == [1, 2, 3, 4, 5]
-    parents = [r.parent for r in canal.open_workspace(tmp_path / "again").stages()]
-    assert parents == [None, 1, 2, 3, 2]
-
-
-def test_replay_names_what_is_different(layout, tmp_path):
-    """A declaration with another digest is not called identical."""
-    path = next(layout.stages.glob("001-*"))
-    weights = canal.open_workspace(layout.root).stage(1).artifacts["weights.safetensors"]
-    path.write_text(path.read_text().replace(weights, "sha256:" + "0" * 64))
-    for other in layout.stages.glob("00[23]-*"):
-        other.unlink()
-
-    code, found = run(layout, "stage", "replay", layout.stages, "--out", tmp_path / "again")
-
-    assert code == 1
-    assert found["stages"] == [{"stage": 1, "name": "first", "canal": canal.__version__,
-                                "different": ["weights.safetensors"]}]  # fmt: skip
-
-
-def test_replay_refuses_missing_and_changed_files(layout, made, tmp_path):
-    """All of them are named at once, and nothing is written."""
-    content = (made / "second.h5ad").read_bytes()
-    (made / "first.h5ad").rename(made / "away.h5ad")
-    make_adata(80, types=FILES["second"], prefix="other", seed=8).write_h5ad(made / "second.h5ad")
-    try:
-        with pytest.raises(DataError, match=r"stage 1 .*first\.h5ad.*stage 2 .*was changed"):
-            replay(layout.stages, tmp_path / "again")
-    finally:
-        (made / "away.h5ad").rename(made / "first.h5ad")
-        (made / "second.h5ad").write_bytes(content)
-    assert not (tmp_path / "again").exists()
-
-
-BAD = {
-    "no folder": (shutil.rmtree, StageError, "holds no declarations"),
-    "a gap": (lambda stages: next(stages.glob("002-*")).unlink(), StageError, "stages 1, 3; expected each number"),
-    "no declaration": (lambda stages: next(stages.glob("002-*")).write_text("= 3"), StageError, "002-second"),
-    "newer": (
-        lambda stages: (p := next(stages.glob("001-*"))).write_text(p.read_text().replace("schema = 1", "schema = 9")),
-        StageError,
-        "newer canal",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD, ids=BAD)
-def test_replay_refuses_declarations_that_do_not_fit(layout, tmp_path, case):
-    """One message, and no new workspace."""
-    spoil, error, match = BAD[case]
-    spoil(layout.stages)
-    with pytest.raises(error, match=match):
-        replay(layout.stages, tmp_path / "again")
-    assert not (tmp_path / "again").exists()
-
-
-def test_replay_takes_no_folder_with_other_things(layout, tmp_path):
-    """What is there is not overwritten."""
-    with pytest.raises(ConfigError, match="not empty"):
-        replay(layout.stages, layout.root)

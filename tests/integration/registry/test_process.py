@@ -93,7 +93,7 @@ def test_two_hundred_stages_are_listed_at_once(empty_registry: Path, tmp_path: P
     registry = Registry.open(root, MODEL)
     add(registry, 1)
     registry.close()
-    _multiply(root / "mlflow.db", 200)
+    multiply(root / "mlflow.db", 200)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     out, err = _run(_LIST, root).communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -103,7 +103,7 @@ def test_two_hundred_stages_are_listed_at_once(empty_registry: Path, tmp_path: P
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 1.0
 
 
-def _multiply(database: Path, stages: int) -> None:
+def multiply(database: Path, stages: int) -> None:
     """Write stages 2 and on as copies of the first, each with a record of 30 types."""
     connection = sqlite3.connect(database)
     versions = connection.execute("SELECT * FROM model_versions").fetchone()

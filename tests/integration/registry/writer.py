@@ -1,7 +1,8 @@
 """A process that forks writers, so that many can be killed and MLflow is imported once.
 
-Each line on stdin is JSON: ``root``, ``first`` (number of the first stage) and ``calls``: the call to
-MLflow's client at which the writer kills itself, or null to go on until it is killed from outside.
+Each line on stdin is JSON: ``root``, ``first`` (number of the first stage), ``calls``: the call to
+MLflow's client at which the writer kills itself, or null to go on until it is killed from outside, and
+``cells``: files to learn one after another, or null for stages that nobody learned.
 Answers with the writer's process id, then, when it is dead, with ``dead``.
 """
 
@@ -11,14 +12,21 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import canal
 from canal.registry.registry import Registry
 from canal.registry.store import import_mlflow
 from tests.integration.registry.conftest import MODEL, add
 
+QUICK = (
+    "training.epochs=2", "training.min_steps=5", "bank.size=16", "analytic.pseudo_cells=20", "promotion.max_fall=1.0",
+)  # fmt: skip
 _BEFORE_THE_FORK = (
+    "canal.stages.add",
+    "canal.stages.workspace",
     "mlflow.tracking",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -57,6 +65,22 @@ def write(root: Path, first: int, calls: int | None) -> None:
             os._exit(0)  # it did not take so many calls
 
 
+def learn(root: Path, first: int, cells: list[str]) -> None:
+    """Learn stage after stage, all of it; a file tells which are said to be committed."""
+    workspace = canal.open_workspace(root.parent)
+    for number in itertools.count(first):
+        result = workspace.add_stage(
+            cells[number % len(cells)], labels="cell_type", name=f"n{number}", seed=number, again=True, overrides=QUICK
+        )
+        (root.parent / f"said-{result.stage}").touch()
+
+
+def warm_up(cells: list[str]) -> None:
+    """Learn a stage before the fork, for what is imported only then takes longer than the stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        canal.open_workspace(folder, create=True).add_stage(cells[0], labels="cell_type", overrides=QUICK)
+
+
 def answer(line: str) -> None:
     """Tell the test."""
     sys.stdout.write(f"{line}\n")
@@ -69,10 +93,16 @@ def main() -> None:
     for module in _BEFORE_THE_FORK:
         importlib.import_module(module)
 
+    warm = False
     for line in sys.stdin:
         job = json.loads(line)
+        if job["cells"] and not warm:
+            warm_up(job["cells"])
+            warm = True
         pid = os.fork()
         if pid == 0:
+            if job["cells"]:
+                learn(Path(job["root"]), job["first"], job["cells"])
             write(Path(job["root"]), job["first"], job["calls"])
         answer(str(pid))
         _, status = os.waitpid(pid, 0)

@@ -1,6 +1,6 @@
 """Which stages are there, and which is in use, also between a commit and its end."""
 
-from canal.registry.snapshot import ALIAS, CANDIDATE, CHAMPION, SETTLED, STAGE, Snapshot
+from canal.registry.snapshot import ALIAS, CANDIDATE, CHAMPION, SETTLED, STAGE, USE, Snapshot
 from canal.registry.snapshot import StoredVersion as Stored
 
 
@@ -57,3 +57,33 @@ def test_the_first_version_of_a_stage_is_the_stage() -> None:
         assert found.late == [later]
         assert found.unsettled == []
         assert found.champion == 2
+
+
+def _used(version: int, *counts: int, settled: bool = True) -> Stored:
+    plain = _version(version, version, settled=settled)
+    return Stored(version=version, run_id=plain.run_id, tags=plain.tags | {f"{USE}{n}": "true" for n in counts})
+
+
+def test_what_came_into_use_last_is_in_use() -> None:
+    """Not the newest stage, nor the one that did so most often; an odd tag of somebody else's counts nothing."""
+    odd = Stored(version=4, run_id="run4", tags=_version(4, 4).tags | {f"{USE}always": "true"})
+    found = Snapshot.of([_used(1, 1, 12), _used(2, 2, 5, 9), _used(3), odd], {CHAMPION: 1})
+
+    assert found.in_use == _used(1, 1, 12)
+    assert found.next_use == 13
+    assert Snapshot().in_use is None
+    assert Snapshot().next_use == 1
+
+
+def test_of_two_at_the_same_moment_the_later_commit_is_in_use() -> None:
+    """All readers agree, whatever order they read in."""
+    two, three = _used(2, 7), _used(3, 7)
+    for order in ([two, three], [three, two]):
+        assert Snapshot.of(order, {CHAMPION: 2}).in_use == three
+
+
+def test_a_slower_machines_alias_does_not_count_while_it_commits() -> None:
+    """Stage 2 was committed before stage 3, and its machine moved the alias after stage 3's did."""
+    found = Snapshot.of([_used(1, 1), _used(2, 2, settled=False), _used(3, 3)], {CHAMPION: 2})
+
+    assert found.champion == 3

@@ -1,0 +1,78 @@
+"""What follows a commit, and what a stage that comes into use needs: each step may be done twice.
+
+A server has no lock for its writers. Which stage is in use is therefore told twice: by tags of the
+versions, which are only ever added and which every reader puts in the same order, and by the alias,
+which MLflow's own tools read. The alias follows the tags: whoever moves it looks at them again
+afterwards, so that a slow machine does not leave it where a quicker one had moved it away from.
+"""
+
+import shutil
+from pathlib import Path
+
+from canal.registry import snapshot as tag
+from canal.registry.artifacts import write_whole
+from canal.registry.declaration import declaration, declaration_name
+from canal.registry.read import read_record
+from canal.registry.record import StageRecord
+from canal.registry.snapshot import StoredVersion
+from canal.registry.sqlite import move_artifacts
+from canal.registry.store import Store
+
+_TRIES = 20  # times that the alias is moved again because other machines moved it meanwhile
+
+
+def settle(store: Store, stored: StoredVersion, record: StageRecord, declarations: Path, drafts: Path) -> None:
+    """Do what follows the commit of a version, or what is left of it."""
+    _move_alias(store, stored)
+    write_declaration(record, declarations)
+    store.finish_run(stored.run_id, "committed")
+    key = stored.tags.get(tag.DRAFT)
+    if key:
+        shutil.rmtree(drafts / key, ignore_errors=True)
+    store.tag_version(stored.version, tag.SETTLED, "true")
+
+
+def settle_all(store: Store, cache: Path, declarations: Path, drafts: Path) -> None:
+    """Do what killed writers left."""
+    location = store.location
+    if location.database is not None and location.artifact_uri is not None:
+        move_artifacts(location.database, store.name, location.artifact_uri)
+    found = store.snapshot()
+    for stored in found.late:  # of a machine that was killed before it took its version back
+        store.delete_version(stored.version)
+    for stored in found.unsettled:
+        settle(store, stored, read_record(store, stored, cache), declarations, drafts)
+
+
+def put_in_use(store: Store, stored: StoredVersion) -> None:
+    """Let another version annotate."""
+    store.tag_version(stored.version, f"{tag.USE}{store.snapshot().next_use}", "true")
+    point_champion(store)
+
+
+def point_champion(store: Store) -> None:
+    """Let the alias name the version that came into use last, until it does."""
+    for _ in range(_TRIES):
+        found = store.snapshot()
+        wanted = found.in_use
+        if wanted is None or found.aliases.get(tag.CHAMPION) == wanted.version:
+            return
+        store.set_alias(tag.CHAMPION, wanted.version)
+
+
+def write_declaration(record: StageRecord, folder: Path) -> Path:
+    """Write ``NNN-name.toml``; return its path."""
+    path = folder / declaration_name(record)
+    write_whole(path, declaration(record).encode())
+    return path
+
+
+def _move_alias(store: Store, stored: StoredVersion) -> None:
+    alias = stored.tags.get(tag.ALIAS, tag.CANDIDATE)
+    if alias == tag.CHAMPION and stored.last_use:
+        point_champion(store)
+        return
+    # A candidate, or a champion that an older canal committed without saying when.
+    later = [v for v in store.snapshot().versions if v.version > stored.version and v.tags.get(tag.ALIAS) == alias]
+    if not later:
+        store.set_alias(alias, stored.version)

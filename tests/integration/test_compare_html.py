@@ -1,0 +1,66 @@
+"""The page of a comparison, on a real registry of toy stages."""
+
+import re
+
+import numpy as np
+import pytest
+
+from canal.learn import annotator
+from canal.learn.annotator import load_annotator
+from canal.learn.bank import load_bank
+from canal.stages import novel_clusters
+from canal.stages.compare import compare_stages
+from canal.stages.compare_html import MOST_MAPS, stage_map, stages_shown, write_compare_page
+from canal.stages.connection import open_registry
+
+
+def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
+    """Computed once: the second page opens no model, and is the same."""
+    report = compare_stages(layout)
+    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
+    write_compare_page(layout, report, tmp_path / "a.html")
+    monkeypatch.setattr(annotator, "load_annotator", lambda _: pytest.fail("a model was opened"))
+    write_compare_page(layout, report, tmp_path / "b.html")
+
+    html = (tmp_path / "a.html").read_text()
+    assert (tmp_path / "b.html").read_text() == html
+    assert html.count("data:image/png") == 1
+    assert "in each stage's example bank" in html.replace("&#x27;", "'")
+    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+
+
+def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
+    """Each cell with its type, at the place of what the model says of it."""
+    registry = open_registry(layout)
+    record = registry.record(3)
+    bank = load_bank(registry.artifacts(record) / "bank.safetensors")
+    reader = load_annotator(registry.artifacts(record)).reader(bank.panel.genes, bank.panel.ensembl)
+    seen = []
+    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
+
+    found = stage_map(registry, record)
+
+    assert found.types == tuple(bank.labels.tolist())
+    whole = np.flatnonzero(bank.measured[bank.source].all(axis=1))  # cells that measured all genes of the pool
+    expected = reader.predict(bank.expression).representation
+    np.testing.assert_allclose(seen[0][whole], expected[whole], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.places, seen[0][:, :2], atol=1e-3)
+
+
+def test_false_alarms_are_told_of_every_stage(layout):
+    """From what was kept; shares that rise with alpha."""
+    report = compare_stages(layout)
+
+    assert {c.stage for c in report.alarms} <= {1, 2, 3}
+    for curve in report.alarms:
+        assert list(curve.share) == sorted(curve.share)
+
+
+@pytest.mark.parametrize("focus", [1, 7, 13, 40])
+def test_of_many_stages_some_have_a_map(focus):
+    """The first, the focus, and others spread over the rest."""
+    found = stages_shown(range(1, 41), focus)
+    assert len(found) == MOST_MAPS
+    assert found == sorted(found)
+    assert {1, focus} <= set(found)
+    assert stages_shown([4, 2], 2) == [4, 2]

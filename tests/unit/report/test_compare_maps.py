@@ -1,0 +1,72 @@
+"""Maps side by side are turned alike, and drawn in one set of colours."""
+
+import base64
+import re
+
+import numpy as np
+import pytest
+
+from canal.report.compare_art import PageArt, Picture, StageMap
+from canal.report.compare_maps import map_pictures, turned_alike
+from canal.report.compare_page import page
+from canal.report.compare_report import AlarmCurve
+from tests.unit.report.test_compare_page import make_report, pictures
+
+PNG = r'src="data:image/png;base64,([^"]+)"'
+
+
+def make_map(stage: int = 1, seed: int = 0, types: tuple[str, ...] = ("B", "NK", "DC")) -> StageMap:
+    """Return three clouds of cells."""
+    rng = np.random.default_rng(seed)
+    names = tuple(np.repeat(types, 30).tolist())
+    centres = np.repeat(np.array([[0.0, 0.0], [9.0, 1.0], [2.0, 5.0]])[: len(types)], 30, axis=0)
+    return StageMap(stage=stage, name=f"toy <{stage}>", types=names, places=centres + rng.normal(0, 0.3, centres.shape))
+
+
+@pytest.mark.parametrize("mirror", [1.0, -1.0])
+@pytest.mark.parametrize("angle", [0.4, 2.0, 4.0])
+def test_a_turned_map_is_turned_back(angle, mirror):
+    """Rotation, reflection and shift are undone; distances stay."""
+    first = make_map()
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1.0, mirror])
+    second = StageMap(stage=2, name="x", types=first.types, places=first.places @ turn + 7.0)
+
+    one, two = turned_alike([first, second])
+
+    np.testing.assert_allclose(two.places, one.places, atol=1e-9)
+
+
+def test_maps_that_share_too_little_stay():
+    """One shared type or none gives no direction; an empty bank has no place."""
+    other = make_map(2, types=("B", "MK", "HSC"))
+    empty = StageMap(stage=3, name="none", types=(), places=np.zeros((0, 2)))
+
+    found = turned_alike([make_map(), other, empty])
+
+    np.testing.assert_allclose(found[1].places, other.places - other.places.mean(axis=0))
+    assert map_pictures([make_map(), other, empty]).startswith(b"\x89PNG")
+
+
+def test_the_page_shows_maps_alarms_and_pictures_of_others():
+    """Each in its section, and still nothing is fetched."""
+    curve = AlarmCurve(stage=1, name="toy <0>", cells=80, alpha=(0.05, 0.1), share=(0.04, 0.2))
+    art = PageArt(
+        maps=(make_map(1), make_map(2)),
+        pictures=(Picture(title="Reliability & more", svg="<svg>r</svg>", caption="Bars <end> on the diagonal."),),
+    )
+    html = page(make_report(alarms=(curve,)), art)
+
+    assert len(re.findall(PNG, html)) == 1
+    assert base64.b64decode(re.findall(PNG, html)[0]).startswith(b"\x89PNG")
+    assert "2 of the 3 stages" in html
+    assert any("80 cells" in svg for svg in pictures(html))
+    assert pictures(html)[-3] == "<svg>r</svg>" or "<svg>r</svg>" in pictures(html)
+    assert "<h2>Reliability &amp; more</h2>" in html
+    assert "Bars &lt;end&gt; on the diagonal." in html
+    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+    assert html == page(make_report(alarms=(curve,)), art)
+
+
+def test_without_a_second_stage_the_page_says_why():
+    """No curve, but a reason."""
+    assert "two stages at least" in page(make_report(1, untested=()))
