@@ -22,6 +22,7 @@ from canal.cli import (
     stage,
     ui,
     version,
+    weights,
     workspace,
 )
 from canal.cli.answer import Session
@@ -54,7 +55,22 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, registry, bank, annotate, novel, evaluate, compare, config, demo, ui, doctor, version):
+for noun in (
+    workspace,
+    stage,
+    registry,
+    bank,
+    annotate,
+    novel,
+    evaluate,
+    compare,
+    config,
+    demo,
+    ui,
+    doctor,
+    version,
+    weights,
+):
     noun.register(app)
 
 
