@@ -145,7 +145,7 @@ def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None 
         message = f"{source} is not valid TOML: {error}. Mend the file or choose another preset."
         raise ConfigError(message) from error
     for override in overrides:
-        _apply(table, override)
+        apply_override(table, override)
     return parse_preset(table, source)
 
 
@@ -154,7 +154,7 @@ def parse_preset(table: dict[str, Any], source: str) -> Preset:
     try:
         return Preset.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from error
+        raise ConfigError(explain_misfit(error, source)) from error
 
 
 def dump_preset(preset: Preset) -> dict[str, Any]:
@@ -177,7 +177,8 @@ def _find(name: str, folder: Path | None) -> tuple[str, str]:
     raise ConfigError(message)
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Change one key of a preset's table by ``"table.key=value"``; refuse what is not of that form."""
     key, sign, value = override.partition("=")
     if not sign or not key.strip():
         message = f"--set {override!r} is not of the form key=value, e.g. --set training.epochs=20."
@@ -195,7 +196,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
         place[last] = value.strip()
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def explain_misfit(error: ValidationError, source: str, help_: str = "`canal config show` prints every key") -> str:
+    """Return the message for a table that does not fit; ``help_`` says where the keys are found."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"] if part not in {"compact", "performer"})
@@ -205,4 +207,4 @@ def _explain(error: ValidationError, source: str) -> str:
             lines.append(f"missing key {key!r}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
-    return f"{source} does not fit: " + "; ".join(lines) + ". `canal config show` prints every key."
+    return f"{source} does not fit: " + "; ".join(lines) + f". {help_}."

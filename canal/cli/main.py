@@ -17,7 +17,9 @@ from canal.cli import (
     demo,
     doctor,
     evaluate,
+    explain,
     novel,
+    pretrain,
     registry,
     stage,
     ui,
@@ -70,6 +72,8 @@ for noun in (
     doctor,
     version,
     weights,
+    pretrain,
+    explain,
 ):
     noun.register(app)
 

@@ -17,7 +17,7 @@ def explicit_maps(encoder: Any, values: Tensor, measured: Tensor) -> list[Tensor
     maps: list[Tensor] = []
 
     def keep(module: Any, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
-        q, k, v = inputs
+        q, k, _values = inputs
         eye = torch.eye(k.shape[2]).expand(*k.shape[:2], -1, -1)
         maps.append(module.forward(q, k, eye))
 
@@ -33,7 +33,7 @@ def explicit_maps(encoder: Any, values: Tensor, measured: Tensor) -> list[Tensor
 
 @pytest.mark.parametrize("attention", ["performer", "exact"])
 def test_linear_form_equals_the_explicit_map(attention: str) -> None:
-    """The mean over queries and heads of each layer's N x N map, for 3 cells of 150 genes; every map's rows sum to 1."""
+    """The mean over queries and heads of the N x N map of each layer, whose rows sum to 1."""
     encoder = make_encoder(150, attention=attention)
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
@@ -71,7 +71,7 @@ def test_an_encoder_may_tell_its_own_attention() -> None:
     values, measured = batch()
     assert not has_attention(compact)
 
-    compact.gene_attention = lambda v, m: v  # type: ignore[assignment, misc]
+    compact.gene_attention = lambda v, _measured: v  # type: ignore[assignment, misc]
 
     assert has_attention(compact)
     expected = values * measured
