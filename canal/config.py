@@ -100,6 +100,13 @@ class PromotionConfig(_Frozen):
     max_fall: Share = Field(description="most that accuracy on an earlier stage's held-out cells may fall")
 
 
+class NoveltyConfig(_Frozen):
+    """Which detector says that a cell is of no known type, where an annotation asks for none."""
+
+    detector: Literal["memory", "probability"] = Field(description="the analytic memory's, or scBERT's threshold")
+    min_probability: Annotated[float, Field(gt=0, le=1)] = Field(description="below it a cell is novel")
+
+
 class Preset(_Frozen):
     """One complete configuration of a stage."""
 
@@ -110,7 +117,9 @@ class Preset(_Frozen):
     training: TrainingConfig
     bank: BankConfig
     analytic: AnalyticConfig
-    promotion: PromotionConfig = PromotionConfig(max_fall=0.02)  # stages from before it existed are read, too
+    # Stages from before these existed are read, too.
+    promotion: PromotionConfig = PromotionConfig(max_fall=0.02)
+    novelty: NoveltyConfig = NoveltyConfig(detector="memory", min_probability=0.5)
 
 
 def shipped_presets() -> dict[str, str]:

@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import false_discovery_control
+
 from canal.errors import ConfigError, DataError
 
 Sets = Mapping[str, tuple[str, ...]]
@@ -23,7 +26,8 @@ class EnrichedSet:
     genes
         Those among the top genes.
     p_value, adjusted
-        Of Fisher's test to one side, and corrected after Benjamini and Hochberg over the sets that have a top gene.
+        Of the hypergeometric test, and corrected after Benjamini and Hochberg over all sets that have a gene among
+        those explained, also over those without a top gene, which gseapy alone leaves out.
     """
 
     name: str
@@ -106,19 +110,20 @@ def enriched(top: Sequence[str], background: Sequence[str], sets: Sets) -> tuple
     import gseapy
 
     known = set(background)
-    within = {name: sorted(set(genes) & known) for name, genes in sets.items()}
-    within = {name: genes for name, genes in within.items() if set(genes) & set(top)}
-    if not within:
+    within = {name: sorted(set(genes) & known) for name, genes in sets.items() if set(genes) & known}
+    hit = {name: genes for name, genes in within.items() if set(genes) & set(top)}
+    if not hit:
         return ()
     table = gseapy.enrich(
-        gene_list=list(top), gene_sets=within, background=list(background), outdir=None, no_plot=True, cutoff=1.0
+        gene_list=list(top), gene_sets=hit, background=list(background), outdir=None, no_plot=True, cutoff=1.0
     ).results
+    p_values = table["P-value"].to_numpy(dtype=float)
+    adjusted = false_discovery_control(np.concatenate([p_values, np.ones(len(within) - len(hit))]))
     rows = [
         EnrichedSet(
             name=str(row["Term"]), overlap=len(str(row["Genes"]).split(";")), size=len(within[str(row["Term"])]),
-            genes=tuple(sorted(str(row["Genes"]).split(";"))), p_value=float(row["P-value"]),
-            adjusted=float(row["Adjusted P-value"]),
+            genes=tuple(sorted(str(row["Genes"]).split(";"))), p_value=float(row["P-value"]), adjusted=float(q),
         )
-        for row in table.to_dict("records")
+        for row, q in zip(table.to_dict("records"), adjusted, strict=False)
     ]  # fmt: skip
     return tuple(sorted(rows, key=lambda r: (r.p_value, r.name)))
