@@ -79,7 +79,7 @@ def _seen(folder: Path) -> tuple[Any, Any]:
 
 
 def test_attention_of_a_performer_is_shared_out_among_the_genes(folder: Path) -> None:
-    """The shares of each type sum to 1 over the measured genes; a cell's type is the model's where no column is named."""
+    """The shares of each type sum to 1; a cell's type is the model's where no column is named."""
     out = folder / "attention"
     answer = run(folder, "explain", "--data", folder / "cells.h5ad", "--stage", 2, "--out", out, "--cells", 7)
 
