@@ -112,10 +112,10 @@ class Stop(Silent):
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def start(self, total_steps: int, description: str) -> None:
+    def start(self, total_steps: int, description: str) -> None:  # noqa: ARG002
         self.counts = description == "pre-training"
 
-    def advance(self, steps: int, note: str = "") -> None:
+    def advance(self, steps: int, note: str = "") -> None:  # noqa: ARG002
         self.left -= steps if self.counts else 0
         if self.left < 0:
             raise KeyboardInterrupt

@@ -23,7 +23,7 @@ def tokens(n: int = 50, genes: int = 80) -> torch.Tensor:
 
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_masking_follows_scbert(share: float) -> None:
-    """ceil(share x expressed) a cell; never zero and never the mask token; 90 % replaced, the others left as they are."""
+    """ceil(share x expressed) a cell; never zero, never the mask token; 90 % replaced, the others left as they are."""
     given = tokens(400)
     shown, masked = mask_tokens(given, share=share, replaced=0.9, mask_token=6, draw=torch.Generator().manual_seed(0))
 
