@@ -75,15 +75,12 @@ def evaluate(
         _check_novel(novel, truth[labelled], model, path)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.annotator.types))
-    novelty = None
+    novelty: dict[str, float] | None = None
     if threshold is not None:
         columns = probability_columns(prediction.probabilities, predicted, threshold)
-        novelty = {"min_probability": threshold, **_novelty(columns, truth, predicted, labelled, novel)}
+        novelty = {"min_probability": threshold} | _novelty(columns, truth, predicted, labelled, novel)
     elif collected is not None:
-        novelty = {
-            "alpha": collected.alpha,
-            **_novelty(collected.columns(predicted), truth, predicted, labelled, novel),
-        }
+        novelty = {"alpha": collected.alpha} | _novelty(collected.columns(predicted), truth, predicted, labelled, novel)
     return Evaluation(
         stage=model.record.number,
         cells=int(labelled.sum()),
