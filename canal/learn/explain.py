@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 
 from canal.data.variance import unit_rows
-from canal.encoders.attention import attention_to_genes, has_attention
+from canal.encoders.gene_attention import attention_to_genes, has_attention
 from canal.errors import StageError
 from canal.learn.annotator import GeneSetReader
 from canal.learn.batches import PanelCells
