@@ -17,6 +17,7 @@ from canal.learn.batches import PanelCells
 from canal.learn.device import best_device
 
 ATTENTION, MEMORY = "attention", "memory"
+BLOCK = 8  # cells whose features of all tokens are in memory at a time
 
 
 class Explainer(Protocol):
@@ -105,7 +106,7 @@ class AttentionExplainer:
         cells = PanelCells(values=values, measured=self._reader.match.measured[None], source=source)
         device = best_device()
         encoder = self._reader.annotator.network.encoder.to(device).eval()
-        for rows in cells.blocks(encoder.block):
+        for rows in cells.blocks(BLOCK):
             share = attention_to_genes(encoder, *(t.to(device) for t in cells.dense(rows)))
             self._sums.add(share.double().cpu().numpy()[:, self._seen], groups[rows])
         encoder.to(torch.device("cpu"))

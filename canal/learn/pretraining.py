@@ -98,7 +98,7 @@ class Pretraining:
         """Train to the end and return the figures of every epoch."""
         epochs, state = self.preset.training.epochs, self.state
         progress.start(epochs * self.cells.count, "pre-training")
-        progress.advance(state.epoch * self.cells.count, "")
+        progress.advance(int((state.epoch + state.group / self.cells.blocks.groups) * self.cells.count))
         while state.epoch < epochs:
             self._epoch(progress)
             figures = validate(self.model, self.cells.held_out, self.device)

@@ -73,5 +73,5 @@ def test_what_holds_no_vectors_is_refused(tmp_path: Path, kind: str) -> None:
         np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     elif kind != "absent":
         path.write_text({"ragged": "A 1 2\nB 1", "words": "A one two\nB 1 2", "nan": "A 1 nan\nB 1 2"}[kind])
-    with pytest.raises(WeightsError, match="does not hold vectors|There is no file"):
+    with pytest.raises(WeightsError, match=r"does not hold vectors|There is no file"):
         read_gene_vectors(path)
