@@ -100,6 +100,13 @@ class PromotionConfig(_Frozen):
     max_fall: Share = Field(description="most that accuracy on an earlier stage's held-out cells may fall")
 
 
+class NoveltyConfig(_Frozen):
+    """Which detector says that a cell is of no known type, where an annotation asks for none."""
+
+    detector: Literal["memory", "probability"] = Field(description="the analytic memory's, or scBERT's threshold")
+    min_probability: Annotated[float, Field(gt=0, le=1)] = Field(description="below it a cell is novel")
+
+
 class Preset(_Frozen):
     """One complete configuration of a stage."""
 
@@ -110,7 +117,9 @@ class Preset(_Frozen):
     training: TrainingConfig
     bank: BankConfig
     analytic: AnalyticConfig
-    promotion: PromotionConfig = PromotionConfig(max_fall=0.02)  # stages from before it existed are read, too
+    # Stages from before these existed are read, too.
+    promotion: PromotionConfig = PromotionConfig(max_fall=0.02)
+    novelty: NoveltyConfig = NoveltyConfig(detector="memory", min_probability=0.5)
 
 
 def shipped_presets() -> dict[str, str]:
@@ -145,7 +154,7 @@ def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None 
         message = f"{source} is not valid TOML: {error}. Mend the file or choose another preset."
         raise ConfigError(message) from error
     for override in overrides:
-        _apply(table, override)
+        apply_override(table, override)
     return parse_preset(table, source)
 
 
@@ -154,7 +163,7 @@ def parse_preset(table: dict[str, Any], source: str) -> Preset:
     try:
         return Preset.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from error
+        raise ConfigError(explain_misfit(error, source)) from error
 
 
 def dump_preset(preset: Preset) -> dict[str, Any]:
@@ -177,7 +186,8 @@ def _find(name: str, folder: Path | None) -> tuple[str, str]:
     raise ConfigError(message)
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Change one key of a preset's table by ``"table.key=value"``; refuse what is not of that form."""
     key, sign, value = override.partition("=")
     if not sign or not key.strip():
         message = f"--set {override!r} is not of the form key=value, e.g. --set training.epochs=20."
@@ -195,7 +205,8 @@ def _apply(table: dict[str, Any], override: str) -> None:
         place[last] = value.strip()
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def explain_misfit(error: ValidationError, source: str, help_: str = "`canal config show` prints every key") -> str:
+    """Return the message for a table that does not fit; ``help_`` says where the keys are found."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"] if part not in {"compact", "performer"})
@@ -205,4 +216,4 @@ def _explain(error: ValidationError, source: str) -> str:
             lines.append(f"missing key {key!r}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
-    return f"{source} does not fit: " + "; ".join(lines) + ". `canal config show` prints every key."
+    return f"{source} does not fit: " + "; ".join(lines) + f". {help_}."

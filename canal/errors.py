@@ -6,7 +6,8 @@
     ├── ConfigError     a preset, an override or a workspace file that does not fit
     ├── DataError       a file of cells that cannot be used as it is
     ├── StageError      a request that the stages so far do not allow
-    └── RegistryError   what was kept is missing, altered or in use
+    ├── RegistryError   what was kept is missing, altered or in use
+    └── WeightsError    pre-trained weights, or what belongs to them, that cannot be used as they are
 
 Every message says what was found, what was expected and how to mend it. The command line prints it and leaves with
 exit code 2; anything else that is raised is a bug of ours.
@@ -31,3 +32,7 @@ class StageError(CanalError):
 
 class RegistryError(CanalError):
     """What was kept is missing, altered or in use."""
+
+
+class WeightsError(CanalError):
+    """Pre-trained weights, or a file that belongs to them, cannot be used as they are."""

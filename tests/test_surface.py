@@ -23,7 +23,7 @@ OPTIONS = {
     "version": [],
     "stage add": [
         "--again", "--data", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
-        "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
+        "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test", "--weights",
     ],
     "stage list": [],
     "stage show": ["N"],
@@ -39,10 +39,21 @@ OPTIONS = {
     "compare": ["--html", "--recompute", "--references", "N"],
     "bank show": ["--stage"],
     "annotate": [
-        "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--neighbors", "--out",
-        "--over-clustering", "--stage", "--types",
+        "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",
+        "--neighbors", "--out", "--over-clustering", "--stage", "--types",
     ],
-    "evaluate": ["--alpha", "--data", "--gene-key", "--label-map", "--labels", "--novel", "--stage"],
+    "evaluate": [
+        "--alpha", "--data", "--gene-key", "--label-map", "--labels", "--min-probability", "--novel", "--stage",
+    ],
+    "explain": ["--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--stage", "--top", "--type"],
+    "pretrain": [
+        "--data", "--gene-key", "--gene2vec", "--genes", "--name", "--preset", "--resume", "--seed", "--set",
+        "FILES",
+    ],
+    "weights import": ["--gene2vec", "--genes", "--name", "FILE"],
+    "weights list": [],
+    "weights show": ["NAME"],
+    "weights export": ["FILE", "NAME"],
     "novel find": [
         "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage", "--uncertain",
     ],

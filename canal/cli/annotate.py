@@ -47,6 +47,9 @@ def annotate(
         float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
     ] = None,
     neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
+    min_probability: Annotated[
+        float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
+    ] = None,
 ) -> Answer:
     """Say of every cell what type it is; the file of the cells stays as it is.
 
@@ -64,6 +67,7 @@ def annotate(
         gene_key=gene_key,
         alpha=alpha,
         neighbors=neighbors,
+        min_probability=min_probability,
         out=check_target(out),
         progress=watcher(session),
     )

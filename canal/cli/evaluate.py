@@ -30,6 +30,9 @@ def evaluate(
     alpha: Annotated[
         float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
     ] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
+    ] = None,
 ) -> Answer:
     """Compare the model's answer with given labels; nothing is written."""
     found = session.workspace().evaluate(
@@ -40,6 +43,7 @@ def evaluate(
         gene_key=gene_key,
         novel=tuple(novel or ()),
         alpha=alpha,
+        min_probability=min_probability,
     )
     result = found.to_dict()
     lines = [

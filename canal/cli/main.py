@@ -17,11 +17,14 @@ from canal.cli import (
     demo,
     doctor,
     evaluate,
+    explain,
     novel,
+    pretrain,
     registry,
     stage,
     ui,
     version,
+    weights,
     workspace,
 )
 from canal.cli.answer import Session
@@ -54,7 +57,24 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, registry, bank, annotate, novel, evaluate, compare, config, demo, ui, doctor, version):
+for noun in (
+    workspace,
+    stage,
+    registry,
+    bank,
+    annotate,
+    novel,
+    evaluate,
+    compare,
+    config,
+    demo,
+    ui,
+    doctor,
+    version,
+    weights,
+    pretrain,
+    explain,
+):
     noun.register(app)
 
 

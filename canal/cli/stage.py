@@ -57,6 +57,9 @@ def add(
     test: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled cells to test on, from now on at every stage.")
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Pre-trained weights to start from, see `canal weights list`.")
+    ] = None,
 ) -> Answer:
     """Learn the labelled cells of one file; the earlier files are not needed.
 
@@ -76,6 +79,7 @@ def add(
         label_map=label_map,
         gene_key=gene_key,
         test=test,
+        weights=weights,
         progress=watcher(session),
     )
     return Answer(result.to_dict(), _added(result))
@@ -161,6 +165,8 @@ def _shown(record: "StageRecord") -> "list[Table | str]":
         "bank": f"{record.bank.get('size', 0)} cells",
         **{name.replace("_", " "): _short(value) for name, value in record.metrics.items() if "/" not in name},
     }
+    if weights := record.notes.get("weights"):
+        rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"
     for source in record.data:
         rows["data"] = f"{source.get('path')}, values: {source.get('scale')}"
     table = Table(show_header=False, box=None, pad_edge=False)

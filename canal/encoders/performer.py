@@ -51,7 +51,7 @@ class PerformerEncoder(Encoder):
         self.mask_token = config.bins + 1
         self.token_emb = nn.Embedding(config.bins + 2, config.dim)
         self.gene_emb = nn.Embedding(n_genes, config.dim)
-        self.performer = _layers(config)
+        self.performer = performer_layers(config)
         self.norm = nn.LayerNorm(config.dim)
         self.conv = nn.Linear(config.dim, 1)
         self.fc1 = nn.Linear(n_genes + 1, config.hidden)
@@ -103,7 +103,8 @@ class PerformerEncoder(Encoder):
                 parameter.requires_grad_(True)
 
 
-def _layers(config: PerformerConfig) -> nn.Module:
+def performer_layers(config: PerformerConfig) -> nn.Module:
+    """Return the layers of performer-pytorch, their random features drawn once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # distutils, in performer-pytorch
         from performer_pytorch import Performer

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from canal.learn._avalanche import SupervisedPlugin
+from canal.learn.checkpoint_parts import load_optimizer, optimizer_tensors, read_checkpoint, under
 from canal.learn.plugins import TrainingState
 
 
@@ -41,14 +40,14 @@ class CheckpointPlugin(SupervisedPlugin):
         if found is None:
             return
         tensors, facts = found
-        strategy.model.load_state_dict(_under(tensors, "model."))
-        _load_optimizer(strategy.optimizer, tensors)
+        strategy.model.load_state_dict(under(tensors, "model."))
+        load_optimizer(strategy.optimizer, tensors)
         self.draw.set_state(tensors["draw"])
         torch.set_rng_state(tensors["torch"])
         self.state.epoch, self.state.best_epoch = facts["epoch"], facts["best_epoch"]
         self.state.best_score = (facts["best_score"][0], facts["best_score"][1])
         self.state.history[:] = facts["history"]
-        self.state.best_weights = _under(tensors, "best.")
+        self.state.best_weights = under(tensors, "best.")
         strategy.train_epochs -= self.state.epoch
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
@@ -56,7 +55,7 @@ class CheckpointPlugin(SupervisedPlugin):
         state = self.state
         tensors = {f"model.{k}": v for k, v in strategy.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
-        tensors |= _optimizer_tensors(strategy.optimizer)
+        tensors |= optimizer_tensors(strategy.optimizer)
         tensors |= {"draw": self.draw.get_state(), "torch": torch.get_rng_state()}
         facts = {
             "key": self.key,
@@ -72,34 +71,3 @@ class CheckpointPlugin(SupervisedPlugin):
             metadata={"facts": json.dumps(facts)},
         )
         new.replace(self.path)
-
-
-def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and facts of a checkpoint, or ``None`` where there is none of this training."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
-            if facts["key"] != key:
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError):
-        return None  # half-written by a kill before the first rename: the training starts anew
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    table = optimizer.state_dict()
-    for name, value in _under(tensors, "optimizer.").items():
-        number, _, key = name.partition(".")
-        table["state"].setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict(table)

@@ -21,9 +21,11 @@ from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory
 from canal.learn.network import Network
 from canal.learn.novelty import with_held_out
+from canal.learn.pretrained import PretrainedWeights
 from canal.learn.progress import Progress
 from canal.learn.quotas import balanced_quotas
 from canal.learn.split import stratified_split
+from canal.learn.start import Taken, take_weights
 from canal.seeds import numpy_generator
 
 
@@ -43,6 +45,8 @@ class LearnedStage:
         What the model says of these cells before the memory takes them in, of shape (held-out cells,).
     history
         One dict of figures an epoch.
+    taken
+        What the network took of pre-trained weights.
     """
 
     annotator: Annotator
@@ -50,6 +54,7 @@ class LearnedStage:
     held_out: np.ndarray
     held_out_types: np.ndarray
     history: list[dict[str, float]]
+    taken: Taken | None = None
 
 
 def learn_stage(
@@ -61,6 +66,7 @@ def learn_stage(
     stage: int,
     seed: int,
     progress: Progress,
+    weights: PretrainedWeights | None = None,
     checkpoint: tuple[Path, str] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
 ) -> LearnedStage:
@@ -78,6 +84,8 @@ def learn_stage(
         Configuration.
     stage, seed
         Number of the stage and its recorded seed.
+    weights
+        Pre-trained weights: a new network starts from them, a grown one takes its new genes' vectors.
     progress, checkpoint, on_epoch
         As for `train_network`.
     """
@@ -90,7 +98,7 @@ def learn_stage(
         cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
     )
     pool = bank.joined(CellPool.of(cells, stage))
-    network = _start(previous, preset, len(panel), len(types), seed)
+    network, taken = _start(previous, preset, panel, len(types), seed, weights)
     history = fit_network(
         network, previous, pool, held_rows + len(bank), panel, types, preset,
         stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
@@ -114,6 +122,7 @@ def learn_stage(
         held_out=held_rows,
         held_out_types=held_types,
         history=history,
+        taken=taken,
     )
 
 
@@ -191,13 +200,22 @@ def _check_encoder(previous: Annotator | None, preset: Preset) -> None:
     raise StageError(message)
 
 
-def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:
-    if previous is None or preset.training.start == "fresh":
-        return new_network(preset, n_genes, n_types, seed)
-    network = new_network(previous.preset, len(previous.panel), len(previous.types), seed)
-    network.load_state_dict(previous.network.state_dict())
-    network.grow(n_genes, n_types)
-    return network
+def _start(
+    previous: Annotator | None,
+    preset: Preset,
+    panel: GenePanel,
+    n_types: int,
+    seed: int,
+    weights: PretrainedWeights | None,
+) -> tuple[Network, Taken | None]:
+    known = 0 if previous is None or preset.training.start == "fresh" else len(previous.panel)
+    if previous is None or known == 0:
+        network = new_network(preset, len(panel), n_types, seed)
+    else:
+        network = new_network(previous.preset, known, len(previous.types), seed)
+        network.load_state_dict(previous.network.state_dict())
+        network.grow(len(panel), n_types)
+    return network, None if weights is None else take_weights(network, weights, panel, known, seed)
 
 
 def _new_bank(annotator: Annotator, pool: CellPool, held: np.ndarray, seed: int) -> CellPool:

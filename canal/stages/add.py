@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from canal.config import Preset, dump_preset, load_preset
+from canal.config import Preset, dump_preset
 from canal.data.cells import Cells
 from canal.data.check import check_adata, read_cells
 from canal.data.label_names import LabelWarning, called_known, similar_names
@@ -30,6 +30,7 @@ from canal.stages.lineage import next_number
 from canal.stages.metrics import score
 from canal.stages.request import StageRequest, StageResult
 from canal.stages.stage_tests import FILE as TESTS
+from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
 from canal.stages.testing import earlier_stages
 
 
@@ -55,7 +56,8 @@ def add_stage(
         If the preset, the file, the request or the registry does not allow it; nothing is written then.
     """
     begin = time.monotonic()
-    preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
+    start = find_start(layout, request)
+    preset = start.preset
     cells = _read(request, require_two=not has_registry(layout))
     assert cells.labels is not None
     check_places(preset, tuple(set(cells.labels.tolist())))
@@ -66,24 +68,25 @@ def add_stage(
         champion = registry.champion()
         parent = registry.record(champion) if champion is not None else None
         _refuse_again(request, cells, records)
+        check_lineage(start, records, parent)
         refuse_trained(given, records)
         previous, bank = open_stage(registry, parent)
         number = next_number(records) if number is None else number
         overlap = _check_genes(previous, cells, preset)
         earlier = earlier_stages(registry, records, parent)
         label_warnings = _check_labels(request, previous, cells)
-        key = _key(cells, preset, request, parent)
+        key = _key(cells, start, request, parent)
         draft = registry.draft(key)
         if not request.resume:
             draft.clear()
         learned = learn_stage(
             previous, bank, cells, preset,
-            stage=number, seed=request.seed, progress=progress or Silent(),
+            stage=number, seed=request.seed, weights=start.weights, progress=progress or Silent(),
             checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch,
         )  # fmt: skip
         exam = examine(number, request, cells, learned, given, previous, champion, earlier, progress or Silent())
         record = _record(
-            number, request, preset, cells, parent, learned, exam, label_warnings, time.monotonic() - begin
+            number, request, start, cells, parent, learned, exam, label_warnings, time.monotonic() - begin
         )  # fmt: skip
         files = _write(learned, exam, draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
@@ -151,9 +154,10 @@ def _check_labels(request: StageRequest, previous: Annotator | None, cells: Cell
     return found
 
 
-def _key(cells: Cells, preset: Preset, request: StageRequest, parent: StageRecord | None) -> str:
+def _key(cells: Cells, start: Start, request: StageRequest, parent: StageRecord | None) -> str:
     """Name a training by all that decides its outcome, so that only the same one is resumed."""
-    what = [cells.report.digest, dump_preset(preset), request.seed, parent.artifacts if parent else None]
+    what = [cells.report.digest, dump_preset(start.preset), request.seed, parent.artifacts if parent else None]
+    what += [start.digest] if start.digest else []
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -170,7 +174,7 @@ def _write(learned: LearnedStage, exam: Examination, folder: Path) -> dict[str, 
 def _record(
     number: int,
     request: StageRequest,
-    preset: Preset,
+    start: Start,
     cells: Cells,
     parent: StageRecord | None,
     learned: LearnedStage,
@@ -185,7 +189,7 @@ def _record(
         name=request.name or _name_of(request),
         parent=parent.number if parent is not None else None,
         seed=request.seed,
-        preset=dump_preset(preset),
+        preset=dump_preset(start.preset),
         types=annotator.types,
         new_types=tuple(t for t in annotator.types if t not in known),
         cells=len(cells),
@@ -197,6 +201,7 @@ def _record(
         seconds=round(seconds, 3),
         notes={
             **options_of(request),
+            **start.note(learned.taken),
             "held_back": exam.held_back or None,
             "epochs": len(learned.history),
         },
@@ -236,7 +241,7 @@ def _result(
         gene_report=overlap,
         bank={k: record.bank[k] for k in ("size", "per_type")},
         metrics=record.metrics,
-        warnings=(*cells.report.warnings, *exam.warnings),
+        warnings=(*cells.report.warnings, *weights_warnings(record), *exam.warnings),
         tested=tuple(exam.to_list()),
         label_warnings=tuple(record.label_warnings),
         seconds=record.seconds,

@@ -18,6 +18,7 @@ from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
 from canal.stages.novelty import NoveltyColumns, novelty_columns
+from canal.stages.probability import probability_columns, threshold_of
 from canal.stages.voting import majority_vote
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def annotate(
     gene_key: str | None = None,
     alpha: float | None = None,
     neighbors: int = 0,
+    min_probability: float | None = None,
     progress: Progress | None = None,
 ) -> Annotation:
     """Say of every cell which type it is.
@@ -77,6 +79,8 @@ def annotate(
         Share of known cells that may be called novel; 0.05 by default, where the model can tell.
     neighbors
         Nearest reference cells to name for each cell.
+    min_probability
+        Call cells novel whose highest probability is below it, in place of the memory's detector.
     progress
         Told about every block of cells.
 
@@ -87,9 +91,10 @@ def annotate(
     """
     annotator = model.annotator
     allowed = _allowed(annotator.types, types)
+    threshold = threshold_of(annotator.preset, alpha, neighbors, min_probability)
     with open_stream(data, gene_key=gene_key) as stream:
         reader = annotator.reader(stream.genes, stream.ensembl)
-        novelty = novelty_columns(reader, model.bank, alpha, neighbors)
+        novelty = novelty_columns(reader, model.bank, alpha, neighbors) if threshold is None else None
         prediction = predict_stream(reader, stream, progress or Silent(), novelty)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         names, report = stream.names, stream.report
@@ -99,7 +104,11 @@ def annotate(
     if majority_voting or clusters is not None:
         cell_type = majority_vote(cell_type, prediction.representation, clusters, seed=model.record.seed)
     facts = _facts(model, reader.match.measured, report.digest, types, majority_voting)
-    columns = {} if novelty is None else novelty.columns(np.array(annotator.types, dtype=object)[best])
+    best_known = np.array(annotator.types, dtype=object)[best]
+    columns = {} if novelty is None else novelty.columns(best_known)
+    if threshold is not None:
+        columns = probability_columns(prediction.probabilities, best_known, threshold)
+        facts["min_probability"] = threshold
     return Annotation(
         cell_names=names,
         cell_type=cell_type,

@@ -61,6 +61,7 @@ def declared_request(
         label_map=_path(options.get("label_map")),
         gene_key=source.get("gene_key_given"),
         test=_path(options.get("test")),
+        weights=(options.get("weights") or {}).get("folder"),
     )
 
 

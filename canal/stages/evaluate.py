@@ -1,6 +1,6 @@
 """`canal evaluate`: an annotation against given labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from canal.errors import DataError
 from canal.learn.progress import Progress, Silent
 from canal.stages.annotate import Model, predict_stream
 from canal.stages.metrics import Evaluation, score
-from canal.stages.novelty import ALPHA, NoveltyColumns, novelty_columns
+from canal.stages.novelty import ALPHA, novelty_columns
+from canal.stages.probability import probability_columns, threshold_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -27,6 +28,7 @@ def evaluate(
     gene_key: str | None = None,
     novel: Sequence[str] = (),
     alpha: float | None = None,
+    min_probability: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Annotate labelled cells and score the annotation; cells without a label are left out of the figures.
@@ -45,6 +47,8 @@ def evaluate(
         Types of the file that the model was never taught: how well it tells them from the others is scored too.
     alpha
         Share of known cells that may be called novel, 0.05 by default.
+    min_probability
+        Call cells novel whose highest probability is below it, in place of the memory's detector.
     progress
         Told about every block of cells.
 
@@ -53,9 +57,11 @@ def evaluate(
     DataError
         If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
     """
+    threshold = threshold_of(model.annotator.preset, alpha, 0, min_probability) if novel else None
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
-        collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0) if novel else None
+        by_memory = bool(novel) and threshold is None
+        collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0) if by_memory else None
         prediction = predict_stream(reader, stream, progress or Silent(), collected)
         truth = stream.labels
         path = stream.report.path
@@ -65,15 +71,21 @@ def evaluate(
     if not labelled.any():
         message = f"{path} has no labelled cell in {labels!r}. Name the column of the cell types with --labels."
         raise DataError(message)
-    if collected is not None:
+    if novel:
         _check_novel(novel, truth[labelled], model, path)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.annotator.types))
+    novelty: dict[str, float] | None = None
+    if threshold is not None:
+        columns = probability_columns(prediction.probabilities, predicted, threshold)
+        novelty = {"min_probability": threshold} | _novelty(columns, truth, predicted, labelled, novel)
+    elif collected is not None:
+        novelty = {"alpha": collected.alpha} | _novelty(collected.columns(predicted), truth, predicted, labelled, novel)
     return Evaluation(
         stage=model.record.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
-        novelty=None if collected is None else _novelty(collected, truth, predicted, labelled, novel),
+        novelty=novelty,
         **figures,
     )
 
@@ -90,13 +102,16 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
 
 
 def _novelty(
-    collected: NoveltyColumns, truth: np.ndarray, predicted: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
+    columns: Mapping[str, np.ndarray],
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    labelled: np.ndarray,
+    novel: Sequence[str],
 ) -> dict[str, float]:
-    columns = collected.columns(predicted)
     figures = novelty_figures(
         columns["novelty"][labelled],
         columns["status"][labelled] == "novel",
         predicted[labelled] == truth[labelled],
         np.isin(truth[labelled], list(novel)),
     )
-    return {"alpha": collected.alpha, **figures.to_dict()}
+    return figures.to_dict()

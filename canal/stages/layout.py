@@ -6,6 +6,7 @@
     configs/     presets of one's own
     stages/      one readable file a stage
     registry/    what was kept: database, artifacts
+    weights/     pre-trained weights, where there are any
 """
 
 import os
@@ -77,6 +78,11 @@ class Layout:
     def registry(self) -> Path:
         """Folder of the local registry: database and artifacts."""
         return self.root / "registry"
+
+    @property
+    def weights(self) -> Path:
+        """Folder of the pre-trained weights, made with the first."""
+        return self.root / "weights"
 
     @property
     def registry_uri(self) -> str | None:

@@ -78,6 +78,7 @@ class Workspace(WorkspaceStages):
         gene_key: str | None = None,
         alpha: float | None = None,
         neighbors: int = 0,
+        min_probability: float | None = None,
         out: Path | None = None,
         progress: Progress | None = None,
     ) -> Annotation:
@@ -87,7 +88,8 @@ class Workspace(WorkspaceStages):
         annotation = annotate(
             self.model(stage), data,
             types=types, majority_voting=majority_voting, over_clustering=over_clustering,
-            gene_key=gene_key, alpha=alpha, neighbors=neighbors, progress=progress,
+            gene_key=gene_key, alpha=alpha, neighbors=neighbors, min_probability=min_probability,
+            progress=progress,
         )  # fmt: skip
         if out is not None:
             write_annotation(data, annotation, out, key_added)

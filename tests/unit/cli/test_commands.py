@@ -13,7 +13,7 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
     run_json(
         "stage add --data a.h5ad --labels kind --name first --preset canal",
         "--set training.epochs=2 --set bank.size=10 --seed 7 --resume --again",
-        "--drop-rare --strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad",
+        "--drop-rare --strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad --weights w",
     )
     asked = workspace.asked
     asked.pop("progress")
@@ -31,6 +31,7 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
         "label_map": Path("map.csv"),
         "gene_key": "feature_name",
         "test": Path("t.h5ad"),
+        "weights": "w",
     }
 
 
@@ -49,13 +50,14 @@ def test_annotate_passes_every_option_on(run_json, workspace):
     """No option of `annotate` is without effect; types are split at commas."""
     found = run_json(
         "annotate --data a.h5ad --out b.csv --stage 1 --types B,NK --majority-voting",
-        "--over-clustering leiden --key-added mine --gene-key id",
+        "--over-clustering leiden --key-added mine --gene-key id --min-probability 0.4",
     )
     asked = workspace.asked
     assert asked["types"] == ["B", "NK"]
     assert asked["out"] == Path("b.csv")
     assert (asked["stage"], asked["key_added"], asked["gene_key"]) == (1, "mine", "id")
     assert (asked["majority_voting"], asked["over_clustering"]) == (True, "leiden")
+    assert asked["min_probability"] == 0.4
     assert found["per_type"]["B"] == {"cells": 2, "mean_confidence": 0.75}
     assert found["model"] == "blood"
 
@@ -75,7 +77,8 @@ def test_annotate_refuses_a_bad_target_before_any_work(run, workspace, out, said
 def test_evaluate_passes_every_option_on(run_json, workspace):
     """No option of `evaluate` is without effect."""
     found = run_json(
-        "evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id --novel HSC --alpha 0.1"
+        "evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id --novel HSC --alpha 0.1",
+        "--min-probability 0.4",
     )
     assert workspace.asked == {
         "data": Path("a.h5ad"),
@@ -85,6 +88,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
         "gene_key": "id",
         "novel": ("HSC",),
         "alpha": 0.1,
+        "min_probability": 0.4,
     }
     assert set(found) >= {"stage", "cells", "accuracy", "macro_f1", "ari", "per_type"}
 

@@ -1,0 +1,96 @@
+"""Masking, its baselines, and the model's published form."""
+
+import numpy as np
+import pytest
+import torch
+
+from canal.config import PerformerConfig
+from canal.data.blocks import TokenBlock
+from canal.encoders.masked import MaskedModel, mask_tokens
+from canal.encoders.published import check_published
+from canal.learn.masked_scores import baselines, held_out_tokens
+from canal.learn.pretraining import rate_share
+
+CONFIG = PerformerConfig(
+    kind="performer", dim=20, depth=2, heads=2, dim_head=16, bins=5, hidden=1, representation=1,
+    attention="performer", trainable="all",
+)  # fmt: skip
+
+
+def tokens(n: int = 50, genes: int = 80) -> torch.Tensor:
+    return torch.randint(0, 7, (n, genes), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_masking_follows_scbert(share: float) -> None:
+    """ceil(share x expressed) a cell; never zero, never the mask token; 90 % replaced, the others left as they are."""
+    given = tokens(400)
+    shown, masked = mask_tokens(given, share=share, replaced=0.9, mask_token=6, draw=torch.Generator().manual_seed(0))
+
+    expressed = ((given > 0) & (given < 6)).sum(dim=1).numpy()
+    np.testing.assert_array_equal(masked.sum(dim=1), np.ceil(np.round(share * expressed, 6)))
+    assert given[masked].min() >= 1
+    assert given[masked].max() <= 5
+    assert torch.equal(shown[~masked], given[~masked])
+    replaced = shown[masked] == 6
+    assert torch.equal(shown[masked][~replaced], given[masked][~replaced])
+    assert float(replaced.float().mean()) == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_cell_without_expression_has_nothing_to_mask() -> None:
+    """And one with a single expressed gene has that."""
+    given = torch.tensor([[0, 0, 6, 0], [0, 3, 6, 0]])
+    shown, masked = mask_tokens(given, share=0.15, replaced=1.0, mask_token=6, draw=torch.Generator().manual_seed(0))
+    assert masked.tolist() == [[False] * 4, [False, True, False, False]]
+    assert shown.tolist() == [[0, 0, 6, 0], [0, 6, 6, 0]]
+
+
+def test_baselines_against_counting() -> None:
+    """Both majorities by plain loops over the masked genes."""
+    rng = np.random.default_rng(0)
+    train = rng.choice(6, p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02], size=(60, 12)).astype(np.uint8)
+    held = TokenBlock(tokens=train[:20], measured=np.ones((20, 12), dtype=bool))
+    cells = held_out_tokens(held, share=0.3, replaced=0.9, mask_token=6, draw=torch.Generator().manual_seed(0))
+
+    found = baselines(cells, [TokenBlock(tokens=train, measured=held.measured)], bins=5)
+
+    def most(values: list[int]) -> int:
+        return max(range(1, 6), key=values.count)
+
+    major = [most([v for v in row if v]) for row in train.tolist()]
+    right_cell = right_gene = total = 0
+    for cell, gene in np.argwhere(cells.masked.numpy()).tolist():
+        truth = int(train[cell, gene])
+        alike = [int(train[i, gene]) for i in range(60) if major[i] == major[cell] and train[i, gene]]
+        right_cell += truth == major[cell]
+        right_gene += truth == most(alike)
+        total += 1
+    assert found.cell_majority == pytest.approx(right_cell / total)
+    assert found.gene_majority == pytest.approx(right_gene / total)
+
+
+def test_published_form_of_the_model() -> None:
+    """Its tensors are in the published layout; a fixed table stays as it was given."""
+    table = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+    model = MaskedModel(CONFIG, 30, table)
+    sizes = check_published(model.published(), "toy")
+    assert sizes.encoder_keys() == {"dim": 20, "depth": 2, "heads": 2, "dim_head": 16, "bins": 5}
+    assert torch.equal(model.published()["pos_emb.emb.weight"][:-1].float(), table)
+    assert not model.gene_emb.weight.requires_grad
+
+
+def test_only_the_shown_genes_count() -> None:
+    """Logits of a subset of genes are those of a model whose table holds these genes alone."""
+    model = MaskedModel(CONFIG, 30).eval()
+    genes = torch.tensor([3, 7, 20, 29])
+    given = torch.tensor([[1, 2, 6, 0], [6, 1, 4, 5]])
+    masked = given == 6
+    small = MaskedModel(CONFIG, 4).eval()
+    small.load_state_dict(model.state_dict() | {"gene_emb.weight": model.gene_emb.weight[genes]})
+    torch.testing.assert_close(model(given, genes, masked), small(given, torch.arange(4), masked))
+
+
+def test_the_rate_rises_and_falls() -> None:
+    """Linear to the top, then a cosine to a hundredth."""
+    rates = [rate_share(d, 0.1) for d in (0.0, 0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([1e-3, 0.5, 1.0, 0.505, 0.01], rel=1e-6)
