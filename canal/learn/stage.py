@@ -14,7 +14,7 @@ from canal.data.pool import CellPool
 from canal.data.variance import rank_by_variance
 from canal.detect.calibration import NoveltyCalibration
 from canal.errors import StageError
-from canal.learn.annotator import Annotator, new_network, run_network
+from canal.learn.annotator import Annotator, new_network, run_network, weights_of
 from canal.learn.bank import choose_examples
 from canal.learn.fitting import fit_network, on_panel, type_index
 from canal.learn.fusion import Fusion
@@ -97,7 +97,7 @@ def learn_stage(
     )  # fmt: skip
     columns = statistics_columns(previous, panel, cells, preset.genes.statistics)
     fitted = Annotator(
-        preset=preset, panel=panel, types=types, network=network,
+        preset=preset, panel=panel, types=types, weights=weights_of(network),
         memory=_memory(previous, cells.take(train_rows), columns, preset, stage=stage),
         fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
     )  # fmt: skip

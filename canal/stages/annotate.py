@@ -9,15 +9,15 @@ import numpy as np
 
 import canal
 from canal.data.check import CellStream, open_stream
-from canal.data.panel import check_overlap
 from canal.data.pool import CellPool
 from canal.errors import DataError, StageError
-from canal.learn.annotator import Annotator, GeneSetReader, Prediction, load_annotator
+from canal.learn.annotator import Annotator, load_annotator
 from canal.learn.bank import load_bank
 from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
-from canal.stages.novelty import NoveltyColumns, novelty_columns
+from canal.stages.answers import answer_stream
+from canal.stages.novelty import novelty_columns
 from canal.stages.voting import majority_vote
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def annotate(
     gene_key: str | None = None,
     alpha: float | None = None,
     neighbors: int = 0,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Annotation:
     """Say of every cell which type it is.
@@ -77,6 +78,8 @@ def annotate(
         Share of known cells that may be called novel; 0.05 by default, where the model can tell.
     neighbors
         Nearest reference cells to name for each cell.
+    folder
+        Where what is large may lie meanwhile; the system's folder for temporary files by default.
     progress
         Told about every block of cells.
 
@@ -90,42 +93,25 @@ def annotate(
     with open_stream(data, gene_key=gene_key) as stream:
         reader = annotator.reader(stream.genes, stream.ensembl)
         novelty = novelty_columns(reader, model.bank, alpha, neighbors)
-        prediction = predict_stream(reader, stream, progress or Silent(), novelty)
+        if novelty is not None:
+            reader = reader.judging(novelty.detector)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
+        answers = answer_stream(
+            reader, stream, progress or Silent(), allowed=allowed, neighbors=neighbors, folder=folder
+        )
         names, report = stream.names, stream.report
-    probabilities = _restricted(prediction.probabilities, allowed)
-    best = probabilities.argmax(axis=1)
-    cell_type = np.array(annotator.types, dtype=object)[best]
+    cell_type = best = answers.names(annotator.types)
     if majority_voting or clusters is not None:
-        cell_type = majority_vote(cell_type, prediction.representation, clusters, seed=model.record.seed)
+        cell_type = majority_vote(best, answers.representation, clusters, seed=model.record.seed)
     facts = _facts(model, reader.match.measured, report.digest, types, majority_voting)
-    columns = {} if novelty is None else novelty.columns(np.array(annotator.types, dtype=object)[best])
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
-        confidence=probabilities[np.arange(len(best)), best],
-        representation=prediction.representation,
+        confidence=answers.confidence,
+        representation=answers.representation,
         facts=facts | {"alpha": novelty.alpha if novelty else None, "warnings": list(report.warnings)},
-        columns=columns,
+        columns={} if novelty is None else novelty.columns(answers, best),
     )
-
-
-def predict_stream(
-    reader: GeneSetReader, stream: CellStream, progress: Progress, novelty: NoveltyColumns | None = None
-) -> Prediction:
-    """Annotate an open file block by block, and judge novelty where asked."""
-    check_overlap(reader.match, reader.annotator.preset.genes.min_overlap, stream.report.path)
-    progress.start(len(stream), "annotating")
-    probabilities, representation = [], []
-    for block in stream.chunks():
-        prediction = reader.predict(block)
-        probabilities.append(prediction.probabilities)
-        representation.append(prediction.representation)
-        if novelty is not None:
-            novelty.add(block)
-        progress.advance(block.shape[0])
-    progress.close()
-    return Prediction(probabilities=np.concatenate(probabilities), representation=np.concatenate(representation))
 
 
 def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
@@ -141,25 +127,14 @@ def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
     return np.isin(np.array(known, dtype=object), list(types))
 
 
-def _restricted(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    if allowed.all():
-        return probabilities
-    kept = np.where(allowed, probabilities, 0.0)
-    total = kept.sum(axis=1, keepdims=True)
-    even = np.where(allowed, 1.0 / allowed.sum(), 0.0)
-    result: np.ndarray = np.where(total > 1e-30, kept / np.maximum(total, 1e-30), even).astype(np.float32)
-    return result
-
-
 def _clusters(stream: CellStream, column: str) -> np.ndarray:
-    obs = stream.obs
-    if column not in obs:
+    if column not in stream.columns:
         message = (
-            f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(map(str, obs.columns))}. "
+            f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(stream.columns)}. "
             "Name the column of the clusters with --over-clustering."
         )
         raise DataError(message)
-    return np.asarray(obs[column].astype(str), dtype=object)
+    return stream.column(column)
 
 
 def _facts(model: Model, measured: np.ndarray, digest: str, types: Sequence[str] | None, voted: bool) -> dict[str, Any]:

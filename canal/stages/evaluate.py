@@ -10,7 +10,8 @@ from canal.data.check import open_stream
 from canal.detect.metrics import novelty_figures
 from canal.errors import DataError
 from canal.learn.progress import Progress, Silent
-from canal.stages.annotate import Model, predict_stream
+from canal.stages.annotate import Model
+from canal.stages.answers import Answers, answer_stream
 from canal.stages.metrics import Evaluation, score
 from canal.stages.novelty import ALPHA, NoveltyColumns, novelty_columns
 
@@ -56,11 +57,12 @@ def evaluate(
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
         collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0) if novel else None
-        prediction = predict_stream(reader, stream, progress or Silent(), collected)
+        reader = reader if collected is None else reader.judging(collected.detector)
+        answers = answer_stream(reader, stream, progress or Silent())
         truth = stream.labels
         path = stream.report.path
     assert truth is not None
-    predicted = np.array(model.annotator.types, dtype=object)[prediction.probabilities.argmax(axis=1)]
+    predicted = answers.names(model.annotator.types)
     labelled = truth.astype(str) != ""
     if not labelled.any():
         message = f"{path} has no labelled cell in {labels!r}. Name the column of the cell types with --labels."
@@ -73,7 +75,7 @@ def evaluate(
         stage=model.record.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
-        novelty=None if collected is None else _novelty(collected, truth, predicted, labelled, novel),
+        novelty=None if collected is None else _novelty(collected, answers, truth, predicted, labelled, novel),
         **figures,
     )
 
@@ -90,9 +92,14 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
 
 
 def _novelty(
-    collected: NoveltyColumns, truth: np.ndarray, predicted: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
+    collected: NoveltyColumns,
+    answers: Answers,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    labelled: np.ndarray,
+    novel: Sequence[str],
 ) -> dict[str, float]:
-    columns = collected.columns(predicted)
+    columns = collected.columns(answers, predicted)
     figures = novelty_figures(
         columns["novelty"][labelled],
         columns["status"][labelled] == "novel",
