@@ -2,6 +2,7 @@
 
 import mmap
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -30,7 +31,8 @@ class RowSpool:
         self._file: IO[bytes] | None = None
         self._rows = np.empty((0, columns), dtype=np.float32)
         if rows * columns * 4 > in_memory:
-            self._file = tempfile.TemporaryFile(dir=folder, prefix=".canal-")  # noqa: SIM115  # it lives as long as the rows
+            self._file = tempfile.TemporaryFile(dir=folder, prefix=".canal-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         else:
             self._rows = np.empty(self._shape, dtype=np.float32)
 
@@ -48,7 +50,9 @@ class RowSpool:
         if self._file is None:
             return self._rows
         self._file.flush()
-        return np.memmap(self._file, dtype=np.float32, mode="r", shape=self._shape)
+        mapped = np.memmap(self._file, dtype=np.float32, mode="r", shape=self._shape)
+        self._file.close()  # the mapping keeps the content
+        return mapped
 
 
 def row_blocks(matrix: np.ndarray, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:

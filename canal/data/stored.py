@@ -1,6 +1,8 @@
 """Rows of sparse matrices that lie in HDF5 or zarr, by rows (CSR) or by columns (CSC)."""
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,7 +92,7 @@ class StoredColumns:
         values = int(self._indptr[-1])
         buckets = 1 if values <= in_memory else -(-values // at_a_time)
         self._height = max(1, -(-self.shape[0] // buckets))
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self._held: tuple[int, sp.csr_matrix] | None = None
 
     def __getitem__(self, rows: slice) -> sp.csr_matrix:
@@ -115,9 +117,10 @@ class StoredColumns:
 
     def _sorted(self, bucket: int) -> sp.csr_matrix:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="canal-")
-            self._deal(Path(self._folder.name))
-        entries = np.fromfile(Path(self._folder.name) / str(bucket), dtype=self._entry)
+            self._folder = Path(tempfile.mkdtemp(prefix="canal-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            self._deal(self._folder)
+        entries = np.fromfile(self._folder / str(bucket), dtype=self._entry)
         height = min(self._height, self.shape[0] - bucket * self._height)
         rows = entries["row"] - bucket * self._height
         return sp.csr_matrix((entries["value"], (rows, entries["column"])), shape=(height, self.shape[1]))
