@@ -15,9 +15,9 @@ class CellsDigest:
 
     def update(self, block: sp.csr_matrix, names: Iterable[str], labels: Iterable[str] | None) -> None:
         """Add cells: their values as stored (CSR, sorted, no zeros), names and labels."""
-        self._parts["lengths"].update(np.diff(block.indptr).astype("<i4").tobytes())
-        self._parts["columns"].update(block.indices.astype("<i4", copy=False).tobytes())
-        self._parts["values"].update(block.data.astype("<f4", copy=False).tobytes())
+        self._parts["lengths"].update(np.diff(block.indptr).astype("<i4").data)
+        self._parts["columns"].update(np.ascontiguousarray(block.indices, dtype="<i4").data)
+        self._parts["values"].update(np.ascontiguousarray(block.data, dtype="<f4").data)
         self._parts["names"].update(_bytes(names))
         if labels is not None:
             self._parts["labels"].update(_bytes(labels))

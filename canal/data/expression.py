@@ -50,7 +50,7 @@ def find_values(source: CellSource) -> ScaleVerdict:
     usable: list[ScaleVerdict] = []
     for group in _groups(source.places):
         for where in group:
-            verdict = verdicts[where] = judge_scale(source.places[where].sample(), where, source.log_base)
+            verdict = verdicts[where] = judge_scale(source.places[where].sampled, where, source.log_base)
             if verdict.scale == "counts" and not verdict.doubtful:
                 return verdict
         usable = [v for v in verdicts.values() if v.scale is not None]
@@ -71,17 +71,22 @@ def find_values(source: CellSource) -> ScaleVerdict:
     )
 
 
-def normalise(block: sp.csr_matrix, scale: Scale, where: str, source: str) -> sp.csr_matrix:
+def normalise(
+    block: sp.csr_matrix, scale: Scale, where: str, source: str, columns: np.ndarray | None = None
+) -> sp.csr_matrix:
     """Bring a block of rows to the natural ``log1p`` of values scaled to 10,000 a cell.
 
     Parameters
     ----------
     block
         CSR of shape (cells, genes) on ``scale``, without stored zeros. Left as it is.
+    columns
+        The genes to return, ascending; all by default. Cells are scaled over all genes of the block.
 
     Returns
     -------
-    CSR float32 of the same shape, indices sorted; rows without any value stay zero.
+    CSR float32 of shape (cells, columns), indices sorted; rows without any value stay zero. The same value for a cell
+    whatever columns are asked for.
 
     Raises
     ------
@@ -94,11 +99,23 @@ def normalise(block: sp.csr_matrix, scale: Scale, where: str, source: str) -> sp
     if problem is not None:
         message = f"{source}: in {where} {problem}. {FIX}."
         raise DataError(message)
-    linear = to_linear(block.data, scale)
-    row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    totals = np.bincount(row, weights=linear, minlength=block.shape[0])
-    values = np.log1p(linear * TARGET / totals[row]).astype(np.float32)
-    return sp.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+    # Counts below 2^24 are exact in float32; undone logarithms are not, and stay float64 until they are logged again.
+    linear = block.data.astype(np.float32, copy=False) if scale == "counts" else to_linear(block.data, scale)
+    whole = sp.csr_matrix((linear, block.indices, block.indptr), shape=block.shape)
+    totals = _integer_totals(whole) if scale == "counts" else whole @ np.ones(block.shape[1])
+    kept = whole if columns is None else whole[:, columns]
+    factor = np.divide(TARGET, totals, out=np.zeros_like(totals), where=totals > 0).astype(linear.dtype)
+    values = np.log1p(kept.data * np.repeat(factor, np.diff(kept.indptr))).astype(np.float32, copy=False)
+    return sp.csr_matrix((values, kept.indices, kept.indptr), shape=kept.shape)
+
+
+def _integer_totals(counts: sp.csr_matrix) -> np.ndarray:
+    """Return the sum of each row, float64; exact in whatever order it is added up."""
+    totals = np.zeros(counts.shape[0])
+    filled = np.flatnonzero(np.diff(counts.indptr))
+    if len(filled):
+        totals[filled] = np.add.reduceat(counts.data, counts.indptr[:-1][filled], dtype=np.float64)
+    return totals
 
 
 def scale_warning(verdict: ScaleVerdict) -> str | None:

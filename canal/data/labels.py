@@ -13,6 +13,8 @@ from canal.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from canal.data.table import StoredTable
+
 NO_LABEL = frozenset(
     {"", "-", "?", "na", "n/a", "<na>", "nan", "none", "null", "not available", "unknown"}
     | {"unassigned", "unlabelled", "unlabeled", "unannotated", "undefined", "undetermined"}
@@ -43,7 +45,7 @@ class TakenLabels:
 
 
 def take_labels(
-    obs: "pd.DataFrame",
+    obs: "pd.DataFrame | StoredTable",
     column: str,
     *,
     source: str,
@@ -120,7 +122,7 @@ def _require_types(n: int, names: list[str], column: str, source: str, *, requir
         raise DataError(message)
 
 
-def _column(obs: "pd.DataFrame", column: str, source: str) -> list[str]:
+def _column(obs: "pd.DataFrame | StoredTable", column: str, source: str) -> list[str]:
     if column not in obs.columns:
         message = f"{source} has no column {column!r} in obs{_likely(obs)}. Name the column with the cell types."
         raise DataError(message)
@@ -148,7 +150,7 @@ def _mapped(values: list[str], path: Path, source: str, warnings: list[str]) -> 
     return [mapping.get(value, value) for value in values]
 
 
-def _likely(obs: "pd.DataFrame", besides: str = "") -> str:
+def _likely(obs: "pd.DataFrame | StoredTable", besides: str = "") -> str:
     """Return a clause that lists the columns of 2 to 200 texts, which may be cell types."""
     found = []
     for name in obs.columns:

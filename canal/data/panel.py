@@ -50,15 +50,13 @@ class GeneMatch:
         """
         cells, genes = expression.shape
         assert genes == len(self.file_genes), (genes, len(self.file_genes))
-        place = np.full(genes, -1, dtype=np.int32)
-        place[self.columns[self.measured]] = np.flatnonzero(self.measured)
-        target = place[expression.indices]
-        kept = target >= 0
-        before = np.concatenate(([0], np.cumsum(kept)))
-        projected = sp.csr_matrix(
-            (expression.data[kept], target[kept], before[expression.indptr]),
-            shape=(cells, len(self.measured)),
-        )
+        columns, shape = self.columns[self.measured], (cells, len(self.measured))
+        if len(columns) == genes and (np.diff(columns) > 0).all():  # every gene stays, in its order: nothing to copy
+            indices = np.flatnonzero(self.measured).astype(expression.indices.dtype)[expression.indices]
+            return sp.csr_matrix((expression.data, indices, expression.indptr), shape=shape)
+        chosen = expression[:, columns]
+        indices = np.flatnonzero(self.measured).astype(chosen.indices.dtype)[chosen.indices]
+        projected = sp.csr_matrix((chosen.data, indices, chosen.indptr), shape=shape)
         projected.sort_indices()
         return projected
 

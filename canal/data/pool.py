@@ -100,7 +100,7 @@ class CellPool:
         values, measured = zip(self.on(panel), other.on(panel), strict=True)
         return CellPool(
             panel=panel,
-            expression=sp.vstack(values, format="csr"),
+            expression=sp.vstack(values, format="csr") if len(self) else values[1],
             measured=np.vstack(measured),
             source=np.concatenate([self.source, other.source + len(self.measured)]),
             stage=np.concatenate([self.stage, other.stage]),

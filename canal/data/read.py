@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from canal.data import tenx
 from canal.data.source import CellSource, Matrix, from_adata, stated_base
+from canal.data.stored import is_sparse, rows_of
+from canal.data.table import StoredTable
 from canal.errors import DataError
 
 if TYPE_CHECKING:
@@ -156,7 +158,7 @@ def _open_group(group: Any, source: str) -> CellSource:
     stored = {where: _lazy(group[key]) for where, key in elements.items() if key in group}
     return CellSource(
         source=source,
-        obs=read_elem(group["obs"]),
+        obs=_cells_table(group["obs"], source),
         var=read_elem(group["var"]),
         raw_var=read_elem(group["raw/var"]) if "raw/var" in group else None,
         places={w: Matrix(m, source, w) for w, m in stored.items() if m is not None},
@@ -165,10 +167,16 @@ def _open_group(group: Any, source: str) -> CellSource:
     )
 
 
+def _cells_table(group: Any, source: str) -> Any:
+    """Return the table of the cells: its index now, its columns when they are asked for."""
+    from anndata.io import read_elem
+
+    plain = "_index" in group.attrs and "column-order" in group.attrs
+    return StoredTable(group, source) if plain else read_elem(group)
+
+
 def _lazy(element: Any) -> Any:
     """Return a matrix on disk that gives its rows, or None for an element that is no matrix."""
-    from anndata.io import sparse_dataset
-
-    if str(element.attrs.get("encoding-type", "")) in {"csr_matrix", "csc_matrix"}:
-        return sparse_dataset(element)
+    if is_sparse(element):
+        return rows_of(element)
     return element if len(getattr(element, "shape", ())) == 2 else None

@@ -65,7 +65,10 @@ def unusable(data: np.ndarray) -> str | None:
 
 def is_integer(data: np.ndarray) -> bool:
     """Say whether all values are integers, however they are stored."""
-    return data.dtype.kind in "iub" or bool((np.abs(data - np.rint(data)) <= 1e-5).all())
+    if data.dtype.kind in "iub":
+        return True
+    rounded = np.rint(data)
+    return np.array_equal(rounded, data) or bool((np.abs(data - rounded) <= 1e-5).all())
 
 
 def judge_scale(sample: sp.csr_matrix, where: str, log_base: float | None = None) -> ScaleVerdict:

@@ -3,17 +3,21 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.stored import rows_of
 from canal.errors import DataError
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
+
+    from canal.data.table import StoredTable
 
 SAMPLED_RUNS = 16
 RUN_LENGTH = 32
@@ -22,13 +26,12 @@ RUN_LENGTH = 32
 class Matrix:
     """Rows of a stored matrix of shape (cells, genes), whatever holds it.
 
-    CSR and dense matrices on disk are read a block of rows at a time. CSC cannot give its rows
-    without reading all of it, so that it is converted in memory when its first rows are asked for.
+    Matrices on disk are read a block of rows at a time, whatever their layout; see `canal.data.stored`.
 
     Parameters
     ----------
     stored
-        NumPy or SciPy matrix, HDF5 or zarr array, or AnnData's sparse matrix on disk.
+        NumPy or SciPy matrix, HDF5 or zarr array, a sparse matrix of `canal.data.stored`, or AnnData's own.
     source, where
         Name of the file and place in it, for messages.
     """
@@ -66,8 +69,9 @@ class Matrix:
         for start in range(0, self.shape[0], size):
             yield start, self.rows(start, min(start + size, self.shape[0]))
 
-    def sample(self) -> sp.csr_matrix:
-        """Return up to 512 rows, in runs spread evenly over the matrix; the same each time."""
+    @cached_property
+    def sampled(self) -> sp.csr_matrix:
+        """Up to 512 rows, in runs spread evenly over the matrix; the same each time."""
         n = self.shape[0]
         if n <= SAMPLED_RUNS * RUN_LENGTH:
             return self.rows(0, n)
@@ -88,8 +92,8 @@ class Matrix:
         if sp.issparse(stored):
             if stored.format != "csr":
                 self._stored = stored.tocsr()
-        elif getattr(stored, "format", None) == "csc":
-            self._stored = stored.to_memory().tocsr()
+        elif hasattr(stored, "group"):  # AnnData's backed matrices
+            self._stored = rows_of(stored.group)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,8 @@ class CellSource:
     source
         The file as it was named.
     obs, var
-        Tables of the cells and of the genes; ``raw_var`` that of the genes of ``raw``, or ``None``.
+        Tables of the cells and of the genes; ``raw_var`` that of the genes of ``raw``, or ``None``. The table of the
+        cells may be one that stays in its file.
     places
         The matrices by place: ``"X"``, ``"raw.X"``, ``"layers['counts']"``; all of shape (cells,
         genes of the place).
@@ -110,7 +115,7 @@ class CellSource:
     """
 
     source: str
-    obs: "pd.DataFrame"
+    obs: "pd.DataFrame | StoredTable"
     var: "pd.DataFrame"
     raw_var: "pd.DataFrame | None" = None
     places: Mapping[str, Matrix]

@@ -1,5 +1,6 @@
 """Checked cells in blocks, in the order of the file and in constant memory."""
 
+from collections import Counter
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,13 +14,14 @@ from canal.data.expression import find_values, normalise, scale_warning
 from canal.data.genes import name_genes
 from canal.data.labels import TakenLabels
 from canal.data.source import CellSource
+from canal.data.table import StoredTable
 from canal.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHOWN = 5
-CHUNK = 4096
+CHUNK = 2048  # rows whose arrays the allocator keeps and gives out again: larger ones cost page faults
 
 
 class CellStream:
@@ -63,7 +65,7 @@ class CellStream:
         self._source, self._chunk = source, chunk
         self._verdict = find_values(source)
         self._matrix = source.places[self._verdict.where]
-        weights = np.asarray(self._matrix.sample().sum(axis=0)).ravel()
+        weights = np.asarray(self._matrix.sampled.sum(axis=0)).ravel()
         var = source.genes_at(self._verdict.where)
         self._named = name_genes(var, source=source.source, gene_key=gene_key, weights=weights)
         self.genes, self.ensembl = self._named.genes, self._named.ensembl
@@ -91,8 +93,24 @@ class CellStream:
 
     @property
     def obs(self) -> "pd.DataFrame":
-        """Annotations of the cells that pass, in their order."""
-        return self._source.obs[self._passes]
+        """Annotations of the cells that pass, in their order; read whole when they are asked for."""
+        obs = self._source.obs
+        return obs.rows(self._passes) if isinstance(obs, StoredTable) else obs[self._passes]
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column of the annotations as text, object (cells,).
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        """
+        return np.asarray(self._source.obs[name].astype(str), dtype=object)[self._passes]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the annotations."""
+        return tuple(map(str, self._source.obs.columns))
 
     @property
     def report(self) -> FileReport:
@@ -120,8 +138,14 @@ class CellStream:
             warnings=tuple(w for w in warnings if w),
         )
 
-    def chunks(self) -> Iterator[sp.csr_matrix]:
+    def chunks(self, columns: np.ndarray | None = None) -> Iterator[sp.csr_matrix]:
         """Yield the cells in blocks, as `Cells.expression`: CSR float32 of shape (cells, genes).
+
+        Parameters
+        ----------
+        columns
+            The genes to yield, ascending positions among ``genes``; all by default. Every value of the file is checked
+            and goes into the digest, and cells are scaled over all genes, whatever is asked for.
 
         Raises
         ------
@@ -143,7 +167,7 @@ class CellStream:
             done = stop
             empty += int((np.diff(block.indptr) == 0).sum())
             if block.shape[0]:
-                yield normalise(block, scale, self._verdict.where, source)
+                yield normalise(block, scale, self._verdict.where, source, columns)
         if empty == len(self):
             message = f"{source}: none of the {empty} cells has any counts. Check the matrix in {self._verdict.where}."
             raise DataError(message)
@@ -159,8 +183,17 @@ class CellStream:
 
     def _cut(self, stored: sp.csr_matrix, passes: np.ndarray) -> sp.csr_matrix:
         block = stored if passes.all() else stored[passes]
-        columns = self._named.columns
-        return block if len(columns) == block.shape[1] else block[:, columns]
+        columns, genes = self._named.columns, block.shape[1]
+        if len(columns) == genes:
+            return block
+        place = np.full(genes, -1, dtype=block.indices.dtype)  # a few columns fall out: faster than choosing the others
+        place[columns] = np.arange(len(columns))
+        indices = place[block.indices]
+        kept = indices >= 0
+        before = np.concatenate(([0], np.cumsum(kept)))
+        return sp.csr_matrix(
+            (block.data[kept], indices[kept], before[block.indptr]), shape=(block.shape[0], len(columns))
+        )
 
 
 def _checked_names(source: CellSource) -> np.ndarray:
@@ -171,9 +204,9 @@ def _checked_names(source: CellSource) -> np.ndarray:
     if len(names) == 0:
         message = f"{source.source} has no cells (0 rows). Expected a matrix of cells x genes; check its filters."
         raise DataError(message)
-    unique, counts = np.unique(names.astype(str), return_counts=True)
-    twice = unique[counts > 1]
-    if len(twice):
+    seen: set[str] = set(names)
+    if len(seen) < len(names):
+        twice = sorted(name for name, n in Counter(names.tolist()).items() if n > 1)
         message = (
             f"{source.source}: {len(twice)} cell names occur more than once in obs_names: "
             f"{', '.join(twice[:SHOWN])}. Cell names must be unique: call "

@@ -5,6 +5,8 @@ import scipy.sparse as sp
 
 from canal.data.cells import Cells
 
+BLOCK = 8_192  # cells scaled at a time
+
 
 def rank_by_variance(cells: Cells) -> np.ndarray:
     """Rank the genes by the variance of the unit profiles, highest first.
@@ -22,10 +24,13 @@ def rank_by_variance(cells: Cells) -> np.ndarray:
     -------
     Columns of ``cells``, of shape (genes,). Genes of equal variance go by their column.
     """
-    unit = unit_rows(cells.expression)
-    mean = np.asarray(unit.mean(axis=0), dtype=np.float64).ravel()
-    square = np.asarray(unit.multiply(unit).mean(axis=0), dtype=np.float64).ravel()
-    return np.argsort(-(square - mean**2), kind="stable")
+    cells_n, genes = cells.expression.shape
+    total, square = np.zeros(genes), np.zeros(genes)
+    for start in range(0, cells_n, BLOCK):
+        unit = unit_rows(cells.expression[start : start + BLOCK])
+        total += np.bincount(unit.indices, unit.data, minlength=genes)
+        square += np.bincount(unit.indices, unit.data * unit.data, minlength=genes)
+    return np.argsort(-(square / cells_n - (total / cells_n) ** 2), kind="stable")
 
 
 def unit_rows(values: sp.csr_matrix) -> sp.csr_matrix:
@@ -35,9 +40,13 @@ def unit_rows(values: sp.csr_matrix) -> sp.csr_matrix:
     ----------
     values
         CSR of shape (cells, genes).
+
+    Returns
+    -------
+    CSR float32 of the same shape; it shares the places of the values with ``values``.
     """
-    length = np.sqrt(np.asarray(values.multiply(values).sum(axis=1), dtype=np.float64).ravel())
-    scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
-    scaled = values.tocsr(copy=True).astype(np.float32)
-    scaled.data *= np.repeat(scale, np.diff(scaled.indptr)).astype(np.float32)
-    return scaled
+    squares = sp.csr_matrix((values.data * values.data, values.indices, values.indptr), shape=values.shape)
+    length = np.sqrt(squares @ np.ones(values.shape[1]))
+    scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0).astype(np.float32)
+    data = values.data * np.repeat(scale, np.diff(values.indptr))
+    return sp.csr_matrix((data.astype(np.float32, copy=False), values.indices, values.indptr), shape=values.shape)

@@ -19,6 +19,7 @@ from canal.detect.calibration import HeldOut, NoveltyCalibration, Reference, nat
 from canal.detect.neighbours import NeighbourIndex, Neighbours
 from canal.detect.scores import TypeScale, centre_distance, joined, weighted_quantiles, whitening_of
 from canal.detect.space import Space, Statistics, build_space
+from canal.detect.views import BankView, NoveltyScores
 from canal.errors import StageError
 from canal.seeds import numpy_generator
 
@@ -28,43 +29,6 @@ RANK = 15  # the neighbour among them whose angle counts
 BLOCK = 8_192  # cells scored at a time
 BANK_SHARE = 0.5  # what a bank cell counts beside a held-out one: the memory was fitted to it, so it looks too familiar
 SEED = 0  # the drawn cells are part of the method, not of a run: the same model always gives the same verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class BankView:
-    """The example bank as seen through the genes of a file.
-
-    Attributes
-    ----------
-    values
-        Unit profiles over the measured genes, (N, S).
-    types, stages
-        Name of the type and number of the stage of each cell, (N,).
-    """
-
-    values: sp.csr_matrix
-    types: np.ndarray
-    stages: np.ndarray
-
-    def __post_init__(self) -> None:
-        n = self.values.shape[0]
-        assert self.types.shape == self.stages.shape == (n,), (self.types.shape, self.stages.shape, n)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoveltyScores:
-    """What the detector says of some cells; each entry depends on its own cell alone.
-
-    Attributes
-    ----------
-    novelty
-        Higher for newer; about 0 for the typical known cell, float32 (n,).
-    p_value
-        Share of known cells that look at least as new, float32 (n,).
-    """
-
-    novelty: np.ndarray
-    p_value: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,38 +101,53 @@ class GeneSetDetector:
         self._detector, self._space, self._similarity, self._bank = detector, space, similarity, bank
         d = min(CENTRE_DIRECTIONS, space.directions.shape[1])
         self._whitening = whitening_of(space.pooled[:d, :d])
+        # Nothing else of the coordinates is looked at: one product of few columns serves both scores.
+        self.weights = np.hstack([space.directions[:, :d], (space.directions @ space.scores).astype(np.float32)])
         rng = numpy_generator(SEED, "novelty")
         self._drawn_type = np.repeat(space.type_index, DRAWN)
         self._drawn = NeighbourIndex(_draw(space, rng) @ space.scores, gpu=False)
-        typical = self._raw(_draw(space, rng))
+        typical = self._raw(self._of_coordinates(_draw(space, rng)))
         self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
         self._typical = self._joined(typical)
 
     def novelty(self, values: sp.csr_matrix) -> np.ndarray:
         """Return the novelty (n,) of unit profiles over the measured genes (n, S)."""
         starts = range(0, values.shape[0], BLOCK)
-        blocks = [self._joined(self._raw(self._space.coordinates(values[i : i + BLOCK]))) for i in starts]
+        blocks = [self._joined(self._raw(values[i : i + BLOCK] @ self.weights)) for i in starts]
         return np.concatenate([np.zeros(0), *blocks])
 
     def score(self, values: sp.csr_matrix) -> NoveltyScores:
-        """Return novelty and p-value of unit profiles over the measured genes (n, S).
+        """Return novelty and p-value of unit profiles over the measured genes (n, S); see `score_projected`."""
+        return self.score_projected(values @ self.weights)
+
+    def score_projected(self, projected: np.ndarray) -> NoveltyScores:
+        """Return novelty and p-value.
+
+        Parameters
+        ----------
+        projected
+            Unit profiles times ``weights``, (n, w).
 
         Raises
         ------
         StageError
             If the model has neither calibration nor bank.
         """
-        novelty = self.novelty(values)
+        novelty = self._joined(self._raw(projected))
         p_value = self._reference.p_values(novelty)
         return NoveltyScores(novelty=novelty.astype(np.float32), p_value=p_value.astype(np.float32))
 
     def neighbours(self, values: sp.csr_matrix, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank to unit profiles (n, S); see `neighbours_projected`."""
+        return self.neighbours_projected(values @ self.weights, k)
+
+    def neighbours_projected(self, projected: np.ndarray, k: int) -> Neighbours:
         """Return the k nearest cells of the bank, by the angle between ridge scores.
 
         Parameters
         ----------
-        values
-            Unit profiles over the measured genes, (n, S).
+        projected
+            Unit profiles times ``weights``, (n, w).
         k
             Number of neighbours.
 
@@ -182,7 +161,7 @@ class GeneSetDetector:
             If the bank is empty or holds fewer than k comparable cells.
         """
         rows, index = self._bank_index
-        found = index.search(self._space.coordinates(values) @ self._space.scores, k)
+        found = index.search(projected[:, len(self._whitening) :], k)
         return Neighbours(indices=rows[found.indices], distances=found.distances)
 
     def drawn_scale(self, stage: int) -> tuple[float, float]:
@@ -229,16 +208,21 @@ class GeneSetDetector:
             )
             raise StageError(message)
         rows = self._comparable
-        return rows, NeighbourIndex(self._space.coordinates(self._bank.values[rows]) @ self._space.scores)
+        return rows, NeighbourIndex((self._bank.values[rows] @ self.weights)[:, len(self._whitening) :])
 
     def _joined(self, raw: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         return joined([scale.standardised(*pair) for scale, pair in zip(self._scales, raw, strict=True)])
 
-    def _raw(self, coordinates: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _of_coordinates(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return what `weights` would make of cells with these coordinates, (n, w)."""
+        return np.hstack([coordinates[:, : len(self._whitening)], coordinates @ self._space.scores])
+
+    def _raw(self, projected: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return distance to the nearest centre and angle to the drawn cells, each with the type that claims."""
         space, d = self._space, len(self._whitening)
-        distance, nearest = centre_distance(coordinates[:, :d], self._whitening, space.means[:, :d], space.n)
-        found = self._drawn.search(coordinates @ space.scores, min(RANK, self._drawn.size))
+        leading = projected[:, :d].astype(np.float64)
+        distance, nearest = centre_distance(leading, self._whitening, space.means[:, :d], space.n)
+        found = self._drawn.search(projected[:, d:], min(RANK, self._drawn.size))
         # Half the squared distance of unit vectors is one less the cosine.
         angle = found.distances[:, -1].astype(np.float64) ** 2 / 2
         return [(distance, space.type_index[nearest]), (angle, self._drawn_type[found.indices[:, 0]])]

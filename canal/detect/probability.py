@@ -2,7 +2,7 @@
 
 The simplest detector: it needs nothing but the model's answer, and knows no rate of false alarms.
 
-Shapes: n cells, C types.
+Shapes: n cells.
 """
 
 from dataclasses import dataclass
@@ -22,17 +22,16 @@ class ProbabilityVerdicts:
     status: np.ndarray
 
 
-def probability_verdicts(probabilities: np.ndarray, threshold: float) -> ProbabilityVerdicts:
+def probability_verdicts(highest: np.ndarray, threshold: float) -> ProbabilityVerdicts:
     """Call a cell novel whose highest probability is below the threshold.
 
     Parameters
     ----------
-    probabilities
-        Of each known type, (n, C).
+    highest
+        Highest probability of any known type, (n,).
     threshold
         Between 0 and 1.
     """
-    highest = probabilities.max(axis=1) if len(probabilities) else np.zeros(0)
     status = np.where(highest < threshold, "novel", "known").astype(object)
     return ProbabilityVerdicts(novelty=(1.0 - highest).astype(np.float32), status=status)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from canal.config import CompactConfig
+from canal.encoders.compact_arrays import SCALE
 from canal.encoders.contract import Encoder, grown_linear
 
 
@@ -48,10 +49,6 @@ class CompactEncoder(Encoder):
         if n_genes > self.n_genes:
             self.fc1 = grown_linear(self.fc1, n_genes).to(self.fc1.weight.device)
             self.n_genes = n_genes
-
-
-# A unit profile of some thousand genes has entries near 0.03; this brings them to where initial weights fit.
-SCALE = 10.0
 
 
 def unit_profiles(values_BG: Tensor) -> Tensor:

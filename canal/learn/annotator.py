@@ -6,44 +6,27 @@ Files of an annotator, none of them pickled: ``weights.safetensors``, ``memory.s
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 import tomli_w
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from canal.config import Preset, dump_preset, parse_preset
 from canal.data.panel import GenePanel
-from canal.data.pool import CellPool
 from canal.detect.calibration import NoveltyCalibration
-from canal.encoders.factory import build_encoder
-from canal.learn.batches import PanelCells
-from canal.learn.device import best_device, seeded
 from canal.learn.fusion import Fusion
-from canal.learn.memory import AnalyticMemory, SolvedMemory
+from canal.learn.memory import AnalyticMemory
 from canal.learn.memory_file import load_memory, save_memory
-from canal.learn.network import Network
-from canal.learn.novelty import NoveltyReader
 
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the annotator says of some cells.
-
-    Attributes
-    ----------
-    probabilities
-        Calibrated probability of each type, float32 of shape (cells, types).
-    representation
-        Float32 of shape (cells, D).
-    """
-
-    probabilities: np.ndarray
-    representation: np.ndarray
+if TYPE_CHECKING:
+    from canal.learn.batches import PanelCells
+    from canal.learn.network import Network
+    from canal.learn.reader import GeneSetReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +41,8 @@ class Annotator:
         Genes of the network, in the order of its inputs.
     types
         Cell types in the order of the classifier.
-    network
-        Encoder and classifier.
+    weights
+        Of encoder and classifier, by the names of the network's state; see `network`.
     memory
         Analytic memory, or ``None`` where the preset has none.
     fusion
@@ -71,66 +54,38 @@ class Annotator:
     preset: Preset
     panel: GenePanel
     types: tuple[str, ...]
-    network: Network
+    weights: Mapping[str, np.ndarray]
     memory: AnalyticMemory | None
     fusion: Fusion
     novelty: NoveltyCalibration = field(default_factory=NoveltyCalibration)
 
+    @cached_property
+    def network(self) -> "Network":
+        """Encoder and classifier in torch, made when first asked for: not every use needs torch."""
+        import torch
+
+        network = new_network(self.preset, len(self.panel), len(self.types), seed=0)
+        network.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in self.weights.items()})
+        return network.eval()
+
     def reader(self, genes: Sequence[str], ensembl: Sequence[str]) -> "GeneSetReader":
         """Return the annotator as seen through the genes of one file; the memory is solved for them once."""
+        from canal.learn.reader import GeneSetReader
+
         return GeneSetReader(self, genes, ensembl)
 
 
-class GeneSetReader:
-    """An annotator for files with one set of genes.
-
-    Parameters
-    ----------
-    annotator
-        The model.
-    genes, ensembl
-        Genes of the file, in the order of its columns.
-    """
-
-    def __init__(self, annotator: Annotator, genes: Sequence[str], ensembl: Sequence[str]) -> None:
-        self.annotator = annotator
-        self._genes, self._ensembl = genes, ensembl
-        self.match = annotator.panel.match(genes, ensembl)
-        self.solved: SolvedMemory | None = None
-        if annotator.memory is not None:
-            self.solved = annotator.memory.solved_for(genes, ensembl, annotator.types)
-
-    def novelty(self, bank: CellPool) -> NoveltyReader | None:
-        """Return the novelty detector for these genes, or ``None`` where the model has no analytic memory."""
-        model = self.annotator
-        if model.memory is None or not model.memory.statistics:
-            return None
-        return NoveltyReader(model.memory, model.novelty, bank, self._genes, self._ensembl)
-
-    def predict(self, expression: sp.csr_matrix) -> Prediction:
-        """Annotate cells of shape (cells, genes of the file), natural ``log1p`` of values per 10,000."""
-        logits, rep = self.network_outputs(expression)
-        scores = None if self.solved is None else self.solved.scores(expression)
-        return Prediction(probabilities=self.annotator.fusion.join(logits, scores), representation=rep)
-
-    def best_types(self, expression: sp.csr_matrix) -> np.ndarray:
-        """Return the name of the most probable type of each cell, (cells,)."""
-        names = np.array(self.annotator.types, dtype=object)
-        return np.asarray(names[self.predict(expression).probabilities.argmax(axis=1)])
-
-    def network_outputs(self, expression: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        """Return the network's logits (cells, types) and representations (cells, D)."""
-        values = self.match.project(expression)
-        cells = PanelCells(
-            values=values,
-            measured=self.match.measured[None],
-            source=np.zeros(values.shape[0], dtype=np.int64),
-        )
-        return run_network(self.annotator.network, cells)
+def weights_of(network: "Network") -> dict[str, np.ndarray]:
+    """Return a copy of a network's weights, by the names of its state."""
+    return {name: np.array(v.detach().cpu().numpy()) for name, v in network.state_dict().items()}
 
 
-def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.ndarray]:
+def run_network(network: "Network", cells: "PanelCells") -> tuple[np.ndarray, np.ndarray]:
     """Return logits (cells, types) and representations (cells, D) in evaluation mode, a block at a time."""
+    import torch
+
+    from canal.learn.device import best_device
+
     device = best_device()
     network.to(device).eval()
     size = network.encoder.block
@@ -149,15 +104,19 @@ def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.nda
     return np.concatenate(logits), np.concatenate(reps)
 
 
-def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:
+def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Network":
     """Return a freshly initialised network; its weights follow from the seed."""
+    from canal.encoders.factory import build_encoder
+    from canal.learn.device import seeded
+    from canal.learn.network import Network
+
     with seeded(seed, "weights"):
         return Network(build_encoder(preset.encoder, n_genes), n_types)
 
 
 def save_annotator(annotator: Annotator, folder: Path) -> dict[str, Path]:
     """Write the annotator's files into a folder and return them by name."""
-    weights = {k: v.detach().cpu().contiguous() for k, v in annotator.network.state_dict().items()}
+    weights = {name: np.ascontiguousarray(values) for name, values in annotator.weights.items()}
     save_file(weights, folder / "weights.safetensors")
     _write_json(folder / "genes.json", annotator.panel.to_dict())
     _write_json(folder / "types.json", {"types": list(annotator.types)})
@@ -176,14 +135,12 @@ def load_annotator(folder: Path) -> Annotator:
     preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
     panel = GenePanel.from_dict(_read_json(folder / "genes.json"))
     types = tuple(_read_json(folder / "types.json")["types"])
-    network = new_network(preset, len(panel), len(types), seed=0)
-    network.load_state_dict(load_file(folder / "weights.safetensors"))
     memory, novelty = folder / "memory.safetensors", folder / "novelty.json"
     return Annotator(
         preset=preset,
         panel=panel,
         types=types,
-        network=network.eval(),
+        weights=load_file(folder / "weights.safetensors"),
         memory=load_memory(memory) if memory.is_file() else None,
         fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
         novelty=NoveltyCalibration.from_dict(_read_json(novelty)) if novelty.is_file() else NoveltyCalibration(),

@@ -41,7 +41,9 @@ class PanelCells:
 
     def dense(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return values (B, G) float32 and measured (B, G) bool of some rows."""
-        values = torch.from_numpy(self.values[rows].toarray())
+        # Memory of torch's own: it lies as matrix products like it, so that their rounding does not depend on chance.
+        values = torch.empty(len(rows), self.values.shape[1])
+        self.values[rows].toarray(out=values.numpy())
         return values, torch.from_numpy(self.measured[self.source[rows]])
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:

@@ -12,9 +12,9 @@ import torch
 from canal.data.variance import unit_rows
 from canal.encoders.gene_attention import attention_to_genes, has_attention
 from canal.errors import StageError
-from canal.learn.annotator import GeneSetReader
 from canal.learn.batches import PanelCells
 from canal.learn.device import best_device
+from canal.learn.reader import GeneSetReader
 
 ATTENTION, MEMORY = "attention", "memory"
 BLOCK = 8  # cells whose features of all tokens are in memory at a time

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 
@@ -55,6 +54,8 @@ class Fusion:
         types
             Index of each cell's type, (cells,).
         """
+        from scipy.optimize import minimize_scalar
+
         evidence, rows = self.evidence(logits, scores), np.arange(len(types))
 
         def loss(log_temperature: float) -> float:

@@ -174,6 +174,11 @@ class SolvedMemory:
     weights: np.ndarray
     types: tuple[str, ...]
 
+    @property
+    def columns(self) -> np.ndarray:
+        """Columns of the file in the order of the rows of W, (S,)."""
+        return np.asarray(self.match.columns[self.match.measured])
+
     @cached_property
     def _seen(self) -> np.ndarray:
         return np.flatnonzero(self.match.measured)

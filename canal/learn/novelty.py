@@ -10,8 +10,9 @@ from canal.data.panel import GeneMatch
 from canal.data.pool import CellPool
 from canal.data.variance import unit_rows
 from canal.detect.calibration import NoveltyCalibration
-from canal.detect.detector import BankView, GeneSetDetector, NoveltyDetector, NoveltyScores
+from canal.detect.detector import GeneSetDetector, NoveltyDetector
 from canal.detect.neighbours import Neighbours
+from canal.detect.views import BankView, NoveltyScores
 from canal.learn.memory import AnalyticMemory
 
 
@@ -41,6 +42,19 @@ class NoveltyReader:
         detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=calibration)
         view = _view(memory, bank, self._seen) if len(bank) else None
         self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), view)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What unit profiles over the memory's measured genes are multiplied by first, (S, w)."""
+        return self._detector.weights
+
+    def score_projected(self, projected: np.ndarray) -> NoveltyScores:
+        """Return novelty and p-value of unit profiles times `weights`, (n, w)."""
+        return self._detector.score_projected(projected)
+
+    def neighbours_projected(self, projected: np.ndarray, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank to unit profiles times `weights`, (n, w)."""
+        return self._detector.neighbours_projected(projected, k)
 
     def score(self, expression: sp.csr_matrix) -> NoveltyScores:
         """Return novelty and p-value of cells (cells, genes of the file)."""

@@ -15,7 +15,7 @@ import numpy as np
 from canal.config import Preset
 from canal.data.pool import CellPool
 from canal.errors import StageError
-from canal.learn.annotator import Annotator, new_network
+from canal.learn.annotator import Annotator, new_network, weights_of
 from canal.learn.fitting import fit_network
 from canal.learn.memory import AnalyticMemory
 from canal.learn.progress import Progress
@@ -88,7 +88,9 @@ def relearn_without(
         stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     gone = tuple(name for name in previous.types if name not in types)
-    return Relearned(annotator=replace(base, network=network), bank=left, removed_types=gone, history=history)
+    return Relearned(
+        annotator=replace(base, weights=weights_of(network)), bank=left, removed_types=gone, history=history
+    )
 
 
 def _types_left(known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool, removed: int) -> tuple[str, ...]:

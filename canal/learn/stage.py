@@ -14,7 +14,7 @@ from canal.data.pool import CellPool
 from canal.data.variance import rank_by_variance
 from canal.detect.calibration import NoveltyCalibration
 from canal.errors import StageError
-from canal.learn.annotator import Annotator, new_network, run_network
+from canal.learn.annotator import Annotator, new_network, run_network, weights_of
 from canal.learn.bank import choose_examples
 from canal.learn.fitting import fit_network, on_panel, type_index
 from canal.learn.fusion import Fusion
@@ -93,7 +93,8 @@ def learn_stage(
     types = grown_types(previous, cells.labels)
     check_places(preset, types)
     _check_encoder(previous, preset)
-    panel = grown_panel(previous, cells, preset, stage)
+    ranked = rank_by_variance(cells)
+    panel = grown_panel(previous, cells, preset, stage, ranked)
     train_rows, held_rows = stratified_split(
         cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
     )
@@ -103,9 +104,9 @@ def learn_stage(
         network, previous, pool, held_rows + len(bank), panel, types, preset,
         stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
-    columns = statistics_columns(previous, panel, cells, preset.genes.statistics)
+    columns = statistics_columns(previous, panel, cells, ranked[: preset.genes.statistics])
     fitted = Annotator(
-        preset=preset, panel=panel, types=types, network=network,
+        preset=preset, panel=panel, types=types, weights=weights_of(network),
         memory=_memory(previous, cells.take(train_rows), columns, preset, stage=stage),
         fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
     )  # fmt: skip
@@ -132,11 +133,11 @@ def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ..
     return known + tuple(sorted(set(labels.tolist()) - set(known)))
 
 
-def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int) -> GenePanel:
-    """Return the panel with the stage's highly variable genes added."""
+def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int, ranked: np.ndarray) -> GenePanel:
+    """Return the panel with the stage's highly variable genes added; ``ranked`` is of `rank_by_variance`."""
     panel = previous.panel if previous is not None else GenePanel.empty()
     n = preset.genes.per_stage
-    columns = rank_by_variance(cells)[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
+    columns = ranked[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
     return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
 
 
@@ -152,13 +153,13 @@ def _memory(
     return memory.with_stage(cells, columns, stage=stage, rank=config.rank)
 
 
-def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cells, n: int) -> np.ndarray:
-    """Return the columns of the stage to keep statistics of: the n most variable and all that are followed already."""
+def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
+    """Return the columns of the stage to keep statistics of: the most variable and all that are followed already."""
     followed = panel.match(cells.genes, cells.ensembl).columns
     if previous is not None and previous.memory is not None:
         earlier = previous.memory.panel.match(cells.genes, cells.ensembl).columns
         followed = np.concatenate([followed, earlier])
-    return np.unique(np.concatenate([rank_by_variance(cells)[:n], followed[followed >= 0]]))
+    return np.unique(np.concatenate([variable, followed[followed >= 0]]))
 
 
 def _fusion(fitted: Annotator, previous: Annotator | None, held: Cells) -> Fusion:

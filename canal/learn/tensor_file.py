@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from canal.errors import RegistryError
 
@@ -16,8 +15,7 @@ from canal.errors import RegistryError
 def write_tensor_file(path: Path, arrays: Mapping[str, np.ndarray], key: str, table: Mapping[str, Any]) -> None:
     """Write arrays by name, and a table of plain values as JSON under ``key``."""
     text = np.frombuffer(json.dumps(table).encode(), dtype=np.uint8).copy()
-    tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in ({key: text} | dict(arrays)).items()}
-    save_file(tensors, path)
+    save_file({k: np.ascontiguousarray(v) for k, v in ({key: text} | dict(arrays)).items()}, path)
 
 
 def read_tensor_file(path: Path, key: str, what: str, newest: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -36,8 +34,8 @@ def read_tensor_file(path: Path, key: str, what: str, newest: int) -> tuple[dict
         If the file is no such file, or a newer canal wrote it.
     """
     try:
-        with safe_open(path, "pt") as file:
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         message = f"{path} is not an {what}: {error}. Restore it, or roll back to an earlier stage."
         raise RegistryError(message) from error

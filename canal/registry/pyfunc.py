@@ -78,7 +78,7 @@ class StageModel:
         stream = CellStream(source)
         reader = self.annotator.reader(stream.genes, stream.ensembl)
         check_overlap(reader.match, self.annotator.preset.genes.min_overlap, _NAME)
-        found = np.concatenate([reader.predict(block).probabilities for block in stream.chunks()])
+        found = np.concatenate([reader.predict_kept(block).probabilities for block in stream.chunks(reader.columns)])
         types = np.array(self.annotator.types, dtype=object)[found.argmax(axis=1)]
         answer = {CELL_TYPE: types, CONFIDENCE: found.max(axis=1).astype(float)}
         return pd.DataFrame(answer, index=model_input.index)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from canal.data.spool import row_blocks
 from canal.report.naming import check_names_free, storable
 
 if TYPE_CHECKING:
@@ -72,8 +73,18 @@ def copy_and_add(
             write_elem(obs, f"{key}_{name}", stored)
         order += [n for n in (f"{key}_{name}" for name in columns.columns) if n not in order]
         obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
-        write_elem(obsm, f"X_{key}", representation)
+        _write_rows(obsm, f"X_{key}", representation)
         write_elem(uns, key, storable(facts))
+
+
+def _write_rows(group: Any, name: str, rows: np.ndarray) -> None:
+    """Write a matrix as anndata does, a block at a time: it may be larger than memory."""
+    if name in group:
+        del group[name]
+    stored = group.create_dataset(name, shape=rows.shape, dtype=rows.dtype)
+    stored.attrs["encoding-type"], stored.attrs["encoding-version"] = "array", "0.2.0"
+    for start, block in row_blocks(rows):
+        stored[start : start + len(block)] = block
 
 
 def _text(name: Any) -> str:

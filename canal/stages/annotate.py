@@ -9,16 +9,15 @@ import numpy as np
 
 import canal
 from canal.data.check import CellStream, open_stream
-from canal.data.panel import check_overlap
 from canal.data.pool import CellPool
 from canal.errors import DataError, StageError
-from canal.learn.annotator import Annotator, GeneSetReader, Prediction, load_annotator
+from canal.learn.annotator import Annotator, load_annotator
 from canal.learn.bank import load_bank
 from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
-from canal.stages.novelty import NoveltyColumns, novelty_columns
-from canal.stages.probability import probability_columns, threshold_of
+from canal.stages.answers import answer_stream
+from canal.stages.verdict import NoveltyRule, verdict_for
 from canal.stages.voting import majority_vote
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ def annotate(
     alpha: float | None = None,
     neighbors: int = 0,
     min_probability: float | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Annotation:
     """Say of every cell which type it is.
@@ -81,6 +81,8 @@ def annotate(
         Nearest reference cells to name for each cell.
     min_probability
         Call cells novel whose highest probability is below it, in place of the memory's detector.
+    folder
+        Where what is large may lie meanwhile; the system's folder for temporary files by default.
     progress
         Told about every block of cells.
 
@@ -91,50 +93,28 @@ def annotate(
     """
     annotator = model.annotator
     allowed = _allowed(annotator.types, types)
-    threshold = threshold_of(annotator.preset, alpha, neighbors, min_probability)
+    rule = NoveltyRule(alpha=alpha, neighbors=neighbors, min_probability=min_probability)
     with open_stream(data, gene_key=gene_key) as stream:
         reader = annotator.reader(stream.genes, stream.ensembl)
-        novelty = novelty_columns(reader, model.bank, alpha, neighbors) if threshold is None else None
-        prediction = predict_stream(reader, stream, progress or Silent(), novelty)
+        verdict = verdict_for(rule, reader, model.bank)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
+        answers = answer_stream(
+            reader if verdict is None else verdict.reader, stream, progress or Silent(),
+            allowed=allowed, neighbors=neighbors, folder=folder, watch=None if verdict is None else verdict.add,
+        )  # fmt: skip
         names, report = stream.names, stream.report
-    probabilities = _restricted(prediction.probabilities, allowed)
-    best = probabilities.argmax(axis=1)
-    cell_type = np.array(annotator.types, dtype=object)[best]
+    cell_type = best = answers.names(annotator.types)
     if majority_voting or clusters is not None:
-        cell_type = majority_vote(cell_type, prediction.representation, clusters, seed=model.record.seed)
+        cell_type = majority_vote(best, answers.representation, clusters, seed=model.record.seed)
     facts = _facts(model, reader.match.measured, report.digest, types, majority_voting)
-    best_known = np.array(annotator.types, dtype=object)[best]
-    columns = {} if novelty is None else novelty.columns(best_known)
-    if threshold is not None:
-        columns = probability_columns(prediction.probabilities, best_known, threshold)
-        facts["min_probability"] = threshold
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
-        confidence=probabilities[np.arange(len(best)), best],
-        representation=prediction.representation,
-        facts=facts | {"alpha": novelty.alpha if novelty else None, "warnings": list(report.warnings)},
-        columns=columns,
+        confidence=answers.confidence,
+        representation=answers.representation,
+        facts=facts | ({"alpha": None} if verdict is None else verdict.facts()) | {"warnings": list(report.warnings)},
+        columns={} if verdict is None else verdict.columns(answers, best),
     )
-
-
-def predict_stream(
-    reader: GeneSetReader, stream: CellStream, progress: Progress, novelty: NoveltyColumns | None = None
-) -> Prediction:
-    """Annotate an open file block by block, and judge novelty where asked."""
-    check_overlap(reader.match, reader.annotator.preset.genes.min_overlap, stream.report.path)
-    progress.start(len(stream), "annotating")
-    probabilities, representation = [], []
-    for block in stream.chunks():
-        prediction = reader.predict(block)
-        probabilities.append(prediction.probabilities)
-        representation.append(prediction.representation)
-        if novelty is not None:
-            novelty.add(block)
-        progress.advance(block.shape[0])
-    progress.close()
-    return Prediction(probabilities=np.concatenate(probabilities), representation=np.concatenate(representation))
 
 
 def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
@@ -150,25 +130,14 @@ def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
     return np.isin(np.array(known, dtype=object), list(types))
 
 
-def _restricted(probabilities: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    if allowed.all():
-        return probabilities
-    kept = np.where(allowed, probabilities, 0.0)
-    total = kept.sum(axis=1, keepdims=True)
-    even = np.where(allowed, 1.0 / allowed.sum(), 0.0)
-    result: np.ndarray = np.where(total > 1e-30, kept / np.maximum(total, 1e-30), even).astype(np.float32)
-    return result
-
-
 def _clusters(stream: CellStream, column: str) -> np.ndarray:
-    obs = stream.obs
-    if column not in obs:
+    if column not in stream.columns:
         message = (
-            f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(map(str, obs.columns))}. "
+            f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(stream.columns)}. "
             "Name the column of the clusters with --over-clustering."
         )
         raise DataError(message)
-    return np.asarray(obs[column].astype(str), dtype=object)
+    return stream.column(column)
 
 
 def _facts(model: Model, measured: np.ndarray, digest: str, types: Sequence[str] | None, voted: bool) -> dict[str, Any]:

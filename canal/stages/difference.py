@@ -13,7 +13,7 @@ from canal.learn.annotator import Annotator, load_annotator
 from canal.learn.progress import Progress, Silent
 from canal.registry.commit import flatten
 from canal.registry.record import StageRecord
-from canal.stages.annotate import predict_stream
+from canal.stages.answers import answer_stream
 from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
 
@@ -162,10 +162,8 @@ def _cells(
 
 
 def _answers(model: Annotator, stream: CellStream, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    prediction = predict_stream(model.reader(stream.genes, stream.ensembl), stream, progress)
-    best = prediction.probabilities.argmax(axis=1)
-    sure = prediction.probabilities[np.arange(len(best)), best]
-    return np.array(model.types, dtype=object)[best], sure
+    answers = answer_stream(model.reader(stream.genes, stream.ensembl), stream, progress)
+    return answers.names(model.types), answers.confidence
 
 
 def _new(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """`canal evaluate`: an annotation against given labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,11 @@ from canal.data.check import open_stream
 from canal.detect.metrics import novelty_figures
 from canal.errors import DataError
 from canal.learn.progress import Progress, Silent
-from canal.stages.annotate import Model, predict_stream
+from canal.stages.annotate import Model
+from canal.stages.answers import Answers, answer_stream
 from canal.stages.metrics import Evaluation, score
-from canal.stages.novelty import ALPHA, novelty_columns
-from canal.stages.probability import probability_columns, threshold_of
+from canal.stages.novelty import ALPHA
+from canal.stages.verdict import NoveltyRule, Verdict, verdict_for
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -57,35 +58,33 @@ def evaluate(
     DataError
         If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
     """
-    threshold = threshold_of(model.annotator.preset, alpha, 0, min_probability) if novel else None
+    by_memory = min_probability is None and model.annotator.preset.novelty.detector != "probability"
+    # Asked for by number, so that a model that cannot tell says so.
+    rule = NoveltyRule(alpha=ALPHA if alpha is None and by_memory else alpha, min_probability=min_probability)
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
-        by_memory = bool(novel) and threshold is None
-        collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0) if by_memory else None
-        prediction = predict_stream(reader, stream, progress or Silent(), collected)
+        verdict = verdict_for(rule, reader, model.bank) if novel else None
+        answers = answer_stream(
+            reader if verdict is None else verdict.reader, stream, progress or Silent(),
+            watch=None if verdict is None else verdict.add,
+        )  # fmt: skip
         truth = stream.labels
         path = stream.report.path
     assert truth is not None
-    predicted = np.array(model.annotator.types, dtype=object)[prediction.probabilities.argmax(axis=1)]
+    predicted = answers.names(model.annotator.types)
     labelled = truth.astype(str) != ""
     if not labelled.any():
         message = f"{path} has no labelled cell in {labels!r}. Name the column of the cell types with --labels."
         raise DataError(message)
-    if novel:
+    if verdict is not None:
         _check_novel(novel, truth[labelled], model, path)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.annotator.types))
-    novelty: dict[str, float] | None = None
-    if threshold is not None:
-        columns = probability_columns(prediction.probabilities, predicted, threshold)
-        novelty = {"min_probability": threshold} | _novelty(columns, truth, predicted, labelled, novel)
-    elif collected is not None:
-        novelty = {"alpha": collected.alpha} | _novelty(collected.columns(predicted), truth, predicted, labelled, novel)
     return Evaluation(
         stage=model.record.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
-        novelty=novelty,
+        novelty=None if verdict is None else _novelty(verdict, answers, truth, predicted, labelled, novel),
         **figures,
     )
 
@@ -102,16 +101,19 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
 
 
 def _novelty(
-    columns: Mapping[str, np.ndarray],
+    verdict: Verdict,
+    answers: Answers,
     truth: np.ndarray,
     predicted: np.ndarray,
     labelled: np.ndarray,
     novel: Sequence[str],
 ) -> dict[str, float]:
+    columns = verdict.columns(answers, predicted)
     figures = novelty_figures(
         columns["novelty"][labelled],
         columns["status"][labelled] == "novel",
         predicted[labelled] == truth[labelled],
         np.isin(truth[labelled], list(novel)),
     )
-    return figures.to_dict()
+    said = {name: value for name, value in verdict.facts().items() if isinstance(value, float)}
+    return said | figures.to_dict()

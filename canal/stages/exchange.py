@@ -97,7 +97,9 @@ def annotate_with_export(
 
     with open_package(path) as package:
         model = Model.open(package.folder, package.record, package.model)
-    annotation = annotate(model, data, progress=progress, **options)
+    annotation = annotate(
+        model, data, progress=progress, folder=None if out is None else out.absolute().parent, **options
+    )
     if out is not None:
         write_annotation(data, annotation, out, key_added)
     return annotation

@@ -11,9 +11,9 @@ from canal.data.check import open_stream
 from canal.data.panel import check_overlap
 from canal.data.stream import CellStream
 from canal.errors import DataError, StageError
-from canal.learn.annotator import GeneSetReader
 from canal.learn.explain import Explainer, explainer_of
 from canal.learn.progress import Progress, Silent
+from canal.learn.reader import GeneSetReader
 from canal.stages.annotate import Model
 
 if TYPE_CHECKING:

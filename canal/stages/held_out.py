@@ -21,6 +21,8 @@ from canal.seeds import numpy_generator
 if TYPE_CHECKING:
     import pandas as pd
 
+    from canal.data.table import StoredTable
+
 MOST_HELD_OUT = 2000  # cells of a stage's own held-out share that later stages are tested on
 MOST_FILE = 10_000  # cells of a file that was given with --test
 
@@ -177,7 +179,9 @@ def _labels(path: Path, options: ReadingOptions, *, drop_rare: bool = False) -> 
         return _taken(source.obs, options, str(path), drop_rare=drop_rare).labels
 
 
-def _taken(obs: "pd.DataFrame", options: ReadingOptions, source: str, *, drop_rare: bool = False) -> TakenLabels:
+def _taken(
+    obs: "pd.DataFrame | StoredTable", options: ReadingOptions, source: str, *, drop_rare: bool = False
+) -> TakenLabels:
     label_map = None if options.label_map is None else Path(options.label_map)
     return take_labels(
         obs, options.labels, source=source, label_map=label_map, drop_rare=drop_rare, keep_rare=not drop_rare

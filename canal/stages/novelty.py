@@ -1,28 +1,28 @@
 """What an annotation says of novelty: score, p-value, verdict and the nearest reference cells."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from canal.data.pool import CellPool
 from canal.detect.calibration import check_alpha, verdicts
 from canal.errors import StageError
-from canal.learn.annotator import GeneSetReader
-from canal.learn.novelty import NoveltyReader
+from canal.learn.reader import GeneSetReader, Prediction
+from canal.stages.answers import Answers
 
 ALPHA = 0.05
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class NoveltyColumns:
-    """Collects the novelty of the cells of a file, block by block; each cell is judged by itself.
+    """What an annotation is to say of novelty; each cell is judged by itself.
 
     Attributes
     ----------
     reader
-        Detector for the genes of the file.
+        The model for the genes of the file, judging.
     bank
         The reference cells.
     alpha
@@ -31,54 +31,46 @@ class NoveltyColumns:
         Nearest reference cells to name.
     """
 
-    reader: NoveltyReader
+    reader: GeneSetReader
     bank: CellPool
     alpha: float
     neighbors: int
-    _novelty: list[np.ndarray] = field(default_factory=list)
-    _p_value: list[np.ndarray] = field(default_factory=list)
-    _indices: list[np.ndarray] = field(default_factory=list)
-    _distances: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, block: sp.csr_matrix) -> None:
-        """Judge the cells of a block (cells, genes of the file)."""
-        found = self.reader.score(block)
-        self._novelty.append(found.novelty)
-        self._p_value.append(found.p_value)
-        if self.neighbors:
-            near = self.reader.neighbours(block, self.neighbors)
-            self._indices.append(near.indices)
-            self._distances.append(near.distances)
+    def add(self, found: Prediction) -> None:
+        """Nothing is kept of the cells: their answers hold all."""
 
-    def columns(self, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
+    def facts(self) -> dict[str, Any]:
+        """Return the rate of false alarms."""
+        return {"alpha": self.alpha}
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the columns by name, each (cells,)."""
-        p_value = np.concatenate(self._p_value)
+        assert answers.novelty is not None
         found = {
             "best_known": best_known,
-            "status": verdicts(p_value, self.alpha),
-            "novelty": np.concatenate(self._novelty),
-            "p_value": p_value,
+            "status": verdicts(answers.novelty.p_value, self.alpha),
+            "novelty": answers.novelty.novelty,
+            "p_value": answers.novelty.p_value,
         }
-        return found | self._neighbor_columns()
+        return found | self._neighbor_columns(answers)
 
-    def _neighbor_columns(self) -> dict[str, np.ndarray]:
+    def _neighbor_columns(self, answers: Answers) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        if not self.neighbors:
-            return found
-        rows, distances = np.concatenate(self._indices), np.concatenate(self._distances)
-        for k in range(self.neighbors):
-            of = rows[:, k]
+        near = answers.neighbours
+        for k in range(0 if near is None else near.k):
+            assert near is not None
+            of = near.indices[:, k]
             found[f"neighbor_{k + 1}"] = self.bank.names[of]
             found[f"neighbor_{k + 1}_type"] = self.bank.labels[of]
             found[f"neighbor_{k + 1}_stage"] = self.bank.stage[of]
-            found[f"neighbor_{k + 1}_distance"] = distances[:, k]
+            found[f"neighbor_{k + 1}_distance"] = near.distances[:, k]
         return found
 
 
 def novelty_columns(
     reader: GeneSetReader, bank: CellPool, alpha: float | None, neighbors: int
 ) -> NoveltyColumns | None:
-    """Return what collects the novelty, or ``None`` where the model cannot tell and nobody asked.
+    """Return what is said of novelty, or ``None`` where the model cannot tell and nobody asked.
 
     Parameters
     ----------
@@ -116,4 +108,6 @@ def novelty_columns(
         raise StageError(message)
     if detector is None:
         return None
-    return NoveltyColumns(reader=detector, bank=bank, alpha=ALPHA if alpha is None else alpha, neighbors=neighbors)
+    return NoveltyColumns(
+        reader=reader.judging(detector), bank=bank, alpha=ALPHA if alpha is None else alpha, neighbors=neighbors
+    )

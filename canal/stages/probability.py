@@ -1,44 +1,53 @@
-"""When an annotation judges novelty by a threshold of the probability, and what it says then."""
+"""What an annotation says of novelty where a threshold of the probability judges."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from canal.config import Preset
 from canal.detect.probability import check_threshold, probability_verdicts
-from canal.errors import StageError
+from canal.learn.reader import GeneSetReader, Prediction
+from canal.stages.answers import Answers
 
 
-def threshold_of(preset: Preset, alpha: float | None, neighbors: int, asked: float | None) -> float | None:
-    """Return the threshold to judge by, or ``None`` where the analytic memory judges.
+@dataclass
+class ProbabilityColumns:
+    """Collects the highest probability of each cell, over all types of the model.
 
-    Parameters
+    Attributes
     ----------
-    preset
-        Of the stage; its ``novelty.detector`` says which detector judges where nobody asks for another.
-    alpha, neighbors
-        Asked of the memory's detector.
-    asked
-        The threshold that was asked for.
+    reader
+        The model for the genes of the file.
+    threshold
+        Cells are novel below it.
+    """
+
+    reader: GeneSetReader
+    threshold: float
+    _highest: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, found: Prediction) -> None:
+        """Look at the next cells."""
+        self._highest.append(found.probabilities.max(axis=1))
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """Return the columns by name, each (cells,); there is no p-value."""
+        found = probability_verdicts(np.concatenate(self._highest), self.threshold)
+        return {"best_known": best_known, "status": found.status, "novelty": found.novelty}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the threshold; the rule knows no rate of false alarms."""
+        return {"alpha": None, "min_probability": self.threshold}
+
+
+def probability_columns(reader: GeneSetReader, threshold: float) -> ProbabilityColumns:
+    """Return what judges by a threshold.
 
     Raises
     ------
     StageError
-        If both detectors are asked for, or the threshold is none.
+        If the threshold is not above 0 and at most 1.
     """
-    if asked is None:
-        by_default = preset.novelty.detector == "probability" and alpha is None and not neighbors
-        return preset.novelty.min_probability if by_default else None
-    check_threshold(asked)
-    if alpha is not None or neighbors:
-        message = "--min-probability judges by the probability alone. Leave out --alpha and --neighbors, or it."
-        raise StageError(message)
-    return asked
-
-
-def probability_columns(
-    probabilities: np.ndarray, best_known: np.ndarray, threshold: float
-) -> Mapping[str, np.ndarray]:
-    """Return the columns of an annotation by name, each (cells,); there is no p-value."""
-    found = probability_verdicts(probabilities, threshold)
-    return {"best_known": best_known, "status": found.status, "novelty": found.novelty}
+    check_threshold(threshold)
+    return ProbabilityColumns(reader, threshold)

@@ -89,7 +89,7 @@ class Workspace(WorkspaceStages):
             self.model(stage), data,
             types=types, majority_voting=majority_voting, over_clustering=over_clustering,
             gene_key=gene_key, alpha=alpha, neighbors=neighbors, min_probability=min_probability,
-            progress=progress,
+            folder=None if out is None else out.absolute().parent, progress=progress,
         )  # fmt: skip
         if out is not None:
             write_annotation(data, annotation, out, key_added)

@@ -1,0 +1,81 @@
+"""Does stage 50 cost what stage 2 costs? Time and memory of stage, annotate and `stage list`, and size of the registry.
+
+Every stage brings cells of five types out of thirty, in batches of its own, so that after the sixth stage no type is
+new: the number of types is what the user's tissue has, the number of stages is what must not matter.
+
+python -m benchmarks.growth --stages 50
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+from benchmarks.generate import Recipe, write
+from benchmarks.measure import Run, canal, fresh, machine
+
+TYPES, EACH = 30, 5
+
+
+def of_stage(number: int) -> tuple[int, ...]:
+    """Return the types of a stage."""
+    return tuple(sorted((number * EACH + k) % TYPES for k in range(EACH)))
+
+
+def size(folder: Path) -> float:
+    """Return what the files of a folder take, in MB."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def line(number: int, runs: tuple[Run, Run, Run], megabytes: float, before: float) -> dict[str, float]:
+    """Print and return the figures of one stage."""
+    add, answer, listing = runs
+    row = {
+        "stage": number, "add s": add.seconds, "add cpu s": add.cpu, "add MB": add.peak,
+        "annotate s": answer.seconds, "annotate cpu s": answer.cpu, "annotate MB": answer.peak,
+        "list s": listing.seconds, "list MB": listing.peak, "registry MB": megabytes, "grown by MB": megabytes - before,
+    }  # fmt: skip
+    print(
+        "".join(f"{value:14.2f}" if isinstance(value, float) else f"{value:6d}" for value in row.values()), flush=True
+    )
+    return row
+
+
+def main() -> None:
+    """Add the stages one by one and print a line for each; then stage 50 against stage 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", type=int, default=50)
+    parser.add_argument("--cells", type=int, default=2_000)
+    parser.add_argument("--genes", type=int, default=2_000)
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "canal-growth")
+    given = parser.parse_args()
+    folder = fresh(given.out)
+    query = folder / "query.h5ad"
+    recipe = Recipe(cells=10_000, genes=given.genes, types=tuple(range(TYPES)), seed=10_000)
+    write(recipe, query)
+    print(machine())
+    rows, before = [], 0.0
+    for number in range(1, given.stages + 1):
+        data = folder / f"stage{number}.h5ad"
+        write(Recipe(cells=given.cells, genes=given.genes, types=of_stage(number), seed=number), data)
+        workspace = folder / "workspace"
+        runs = (
+            canal("stage", "add", "--data", data, "--labels", "cell_type", folder=workspace),
+            canal("annotate", "--data", query, "--out", folder / "out.h5ad", folder=workspace),
+            canal("stage", "list", folder=workspace),
+        )
+        if number == 1:
+            print("heads:", "stage, add s, cpu s, MB; annotate s, cpu s, MB; list s, MB; registry MB, grown by MB")
+        megabytes = size(workspace / "registry")
+        rows.append(line(number, runs, megabytes, before))
+        before = megabytes
+    (folder / "growth.json").write_text(json.dumps(rows, indent=1))
+    print("last five stages against stages 2 to 6 (medians):")
+    for name in rows[0]:
+        first, last = (statistics.median(r[name] for r in part) for part in (rows[1:6], rows[-5:]))
+        print(f"  {name:15s} {first:9.2f} -> {last:9.2f}   x {last / max(first, 1e-9):.2f}")
+
+
+if __name__ == "__main__":
+    main()

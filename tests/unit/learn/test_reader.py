@@ -1,0 +1,95 @@
+"""What a file's cells are put through: the same as each part by itself, and the same bits in any block."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from scipy.special import softmax
+
+from canal.config import load_preset
+from canal.data.check import check_adata
+from canal.data.pool import CellPool
+from canal.learn.annotator import Annotator, run_network
+from canal.learn.batches import PanelCells
+from canal.learn.progress import Silent
+from canal.learn.stage import learn_stage
+from tests.make import make_adata
+
+SETTINGS = ("training.epochs=2", "training.min_steps=10", "bank.size=24", "genes.per_stage=40", "genes.statistics=55")
+QUERY = {"n_cells": 150, "n_genes": 50, "types": ("B", "NK", "HSC"), "seed": 4}
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[Annotator, CellPool]:
+    """Return model and bank of one stage on 60 genes, of which the query measures 50."""
+    cells = check_adata(make_adata(160, 60, types=("B", "NK")), labels="cell_type")
+    stage = learn_stage(
+        None, CellPool.empty(), cells, load_preset("compact", SETTINGS), stage=1, seed=0, progress=Silent()
+    )
+    return stage.annotator, stage.bank
+
+
+def test_the_parts_are_what_they_are_alone(learned: tuple[Annotator, CellPool]) -> None:
+    """One product for memory and detector, and the network on arrays, against each computed by itself."""
+    model, bank = learned
+    cells = check_adata(make_adata(**QUERY), labels=None)
+    reader = model.reader(cells.genes, cells.ensembl)
+    detector = reader.novelty(bank)
+    assert detector is not None
+    assert reader.solved is not None
+
+    found = reader.judging(detector).predict_kept(cells.expression[:, reader.columns], neighbors=3)
+
+    values = reader.match.project(cells.expression)
+    panel = PanelCells(values=values, measured=reader.match.measured[None], source=np.zeros(len(cells), dtype=int))
+    logits, rep = run_network(model.network, panel)
+    evidence = softmax(logits, axis=1) + model.fusion.memory * reader.solved.scores(cells.expression)
+    np.testing.assert_allclose(found.representation, rep, atol=2e-5)
+    np.testing.assert_allclose(found.probabilities, softmax(evidence / model.fusion.temperature, axis=1), atol=1e-4)
+    assert found.novelty is not None
+    assert found.neighbours is not None
+    np.testing.assert_allclose(found.novelty.novelty, detector.score(cells.expression).novelty, atol=1e-4)
+    near = detector.neighbours(cells.expression, 3)
+    np.testing.assert_allclose(found.neighbours.distances, near.distances, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 149])
+def test_a_cell_gets_the_same_bits_in_any_block(learned: tuple[Annotator, CellPool], size: int) -> None:
+    """Probabilities, representations and novelties do not depend on which cells come along."""
+    model, bank = learned
+    cells = check_adata(make_adata(**QUERY), labels=None)
+    reader = model.reader(cells.genes, cells.ensembl)
+    detector = reader.novelty(bank)
+    assert detector is not None
+    reader = reader.judging(detector)
+    kept = cells.expression[:, reader.columns]
+
+    whole = reader.predict_kept(kept)
+    parts = [reader.predict_kept(kept[k : k + size]) for k in range(0, len(cells), size)]
+
+    assert whole.novelty is not None
+    assert np.array_equal(np.concatenate([p.probabilities for p in parts]), whole.probabilities)
+    assert np.array_equal(np.concatenate([p.representation for p in parts]), whole.representation)
+    assert np.array_equal(np.concatenate([p.novelty.novelty for p in parts if p.novelty]), whole.novelty.novelty)
+
+
+def test_a_cell_without_counts_is_answered(learned: tuple[Annotator, CellPool]) -> None:
+    """A profile of zeros gives numbers, not NaN."""
+    model, _ = learned
+    cells = check_adata(make_adata(**QUERY), labels=None)
+    reader = model.reader(cells.genes, cells.ensembl)
+
+    found = reader.predict(sp.csr_matrix((2, len(cells.genes)), dtype=np.float32))
+
+    assert np.isfinite(found.probabilities).all()
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_weights_survive_torch(learned: tuple[Annotator, CellPool]) -> None:
+    """The network in torch has the weights that are kept, and is made once."""
+    model, _ = learned
+
+    state = model.network.state_dict()
+
+    assert model.network is model.network
+    assert all(torch.equal(state[name], torch.from_numpy(values)) for name, values in model.weights.items())
