@@ -11,13 +11,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import digest_file
-from canal.registry.location import RegistryLocation
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
-from canal.registry.store import MODEL_FOLDER
 from canal.stages.confusion import Counts, Figures, figures
 from canal.stages.held_out import HeldOut
+from canal.stages.stage_file import find_stage_file
 
 FILE = "tests.json"
 FORMAT = 1
@@ -108,32 +106,10 @@ def parse_tests(text: str, source: str) -> StageTests:
 def read_tests(registry: Registry, record: StageRecord) -> StageTests:
     """Return the tests of a committed stage; empty ones for a stage of an older canal that kept none.
 
-    Only this file is compared with its hash, so that many stages are read at once.
-
     Raises
     ------
     RegistryError
         If it is missing or altered.
     """
-    expected = record.artifacts.get(FILE)
-    if expected is None:
-        return StageTests(own=None)
-    path = _folder(registry, record) / FILE
-    if not path.is_file():
-        message = f"{path} is missing; expected the tests of stage {record.number}. Restore it from a backup."
-        raise RegistryError(message)
-    found = digest_file(path)
-    if found != expected:
-        message = (
-            f"{path} was altered: expected {expected}, found {found}. Restore it from a backup; "
-            "`canal registry verify` names everything that is damaged."
-        )
-        raise RegistryError(message)
-    return parse_tests(path.read_text(encoding="utf-8"), str(path))
-
-
-def _folder(registry: Registry, record: StageRecord) -> Path:
-    local = RegistryLocation.of(registry.root)
-    if local.uri == registry.uri and local.artifacts is not None:
-        return local.artifacts / record.run_id / "artifacts" / MODEL_FOLDER
-    return registry.artifacts(record)
+    path = find_stage_file(registry, record, FILE, "tests")
+    return StageTests(own=None) if path is None else parse_tests(path.read_text(encoding="utf-8"), str(path))

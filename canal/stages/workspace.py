@@ -16,6 +16,7 @@ from canal.stages.request import StageRequest, StageResult
 if TYPE_CHECKING:
     import anndata as ad
 
+    from canal.detect.reliability import Reliability
     from canal.stages.annotate import Model
 
 
@@ -110,6 +111,13 @@ class Workspace:
     def stage(self, number: int | None = None) -> StageRecord:
         """Return the record of a stage, by default the one in use."""
         return self._registry().record(number)
+
+    def reliability(self, number: int | None = None) -> "Reliability | None":
+        """Return how well a stage's confidence met its accuracy; ``None`` where nothing was kept of it."""
+        from canal.stages.reliability import read_reliability
+
+        registry = self._registry()
+        return read_reliability(registry, registry.record(number))
 
     def champion(self) -> int | None:
         """Return the number of the stage in use, or ``None`` before the first."""
