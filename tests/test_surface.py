@@ -40,9 +40,9 @@ OPTIONS = {
     "bank show": ["--stage"],
     "annotate": [
         "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--neighbors", "--out",
-        "--over-clustering", "--stage", "--types",
+        "--over-clustering", "--stage", "--transductive", "--types",
     ],
-    "evaluate": ["--alpha", "--data", "--gene-key", "--label-map", "--labels", "--novel", "--stage"],
+    "evaluate": ["--alpha", "--data", "--gene-key", "--label-map", "--labels", "--novel", "--stage", "--transductive"],
     "novel find": [
         "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage", "--uncertain",
     ],

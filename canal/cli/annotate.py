@@ -47,6 +47,10 @@ def annotate(
         float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
     ] = None,
     neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
+    ] = False,
 ) -> Answer:
     """Say of every cell what type it is; the file of the cells stays as it is.
 
@@ -63,6 +67,7 @@ def annotate(
         key_added=key_added,
         gene_key=gene_key,
         alpha=alpha,
+        transductive=transductive,
         neighbors=neighbors,
         out=check_target(out),
         progress=watcher(session),

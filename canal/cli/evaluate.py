@@ -30,6 +30,10 @@ def evaluate(
     alpha: Annotated[
         float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
     ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
+    ] = False,
 ) -> Answer:
     """Compare the model's answer with given labels; nothing is written."""
     found = session.workspace().evaluate(
@@ -40,6 +44,7 @@ def evaluate(
         gene_key=gene_key,
         novel=tuple(novel or ()),
         alpha=alpha,
+        transductive=transductive,
     )
     result = found.to_dict()
     lines = [

@@ -18,10 +18,13 @@ from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
 from canal.stages.novelty import NoveltyColumns, novelty_columns
+from canal.stages.transductive import TransductiveColumns, transductive_columns
 from canal.stages.voting import majority_vote
 
 if TYPE_CHECKING:
     import anndata as ad
+
+Verdicts = NoveltyColumns | TransductiveColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ def annotate(
     gene_key: str | None = None,
     alpha: float | None = None,
     neighbors: int = 0,
+    transductive: bool = False,
     progress: Progress | None = None,
 ) -> Annotation:
     """Say of every cell which type it is.
@@ -77,6 +81,8 @@ def annotate(
         Share of known cells that may be called novel; 0.05 by default, where the model can tell.
     neighbors
         Nearest reference cells to name for each cell.
+    transductive
+        Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
     progress
         Told about every block of cells.
 
@@ -89,7 +95,7 @@ def annotate(
     allowed = _allowed(annotator.types, types)
     with open_stream(data, gene_key=gene_key) as stream:
         reader = annotator.reader(stream.genes, stream.ensembl)
-        novelty = novelty_columns(reader, model.bank, alpha, neighbors)
+        novelty = verdict_columns(model, reader, len(stream), alpha, neighbors, transductive=transductive)
         prediction = predict_stream(reader, stream, progress or Silent(), novelty)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         names, report = stream.names, stream.report
@@ -105,13 +111,23 @@ def annotate(
         cell_type=cell_type,
         confidence=probabilities[np.arange(len(best)), best],
         representation=prediction.representation,
-        facts=facts | {"alpha": novelty.alpha if novelty else None, "warnings": list(report.warnings)},
+        facts=facts | (novelty.facts() if novelty else {"alpha": None}) | {"warnings": list(report.warnings)},
         columns=columns,
     )
 
 
+def verdict_columns(
+    model: Model, reader: GeneSetReader, cells: int, alpha: float | None, neighbors: int, *, transductive: bool
+) -> Verdicts | None:
+    """Return what collects the verdicts on the cells of a file; see `novelty_columns` and `transductive_columns`."""
+    if not transductive:
+        return novelty_columns(reader, model.bank, alpha, neighbors)
+    near = novelty_columns(reader, model.bank, None, neighbors) if neighbors else None
+    return transductive_columns(reader, cells, model.record.seed, alpha=alpha, neighbors=near)
+
+
 def predict_stream(
-    reader: GeneSetReader, stream: CellStream, progress: Progress, novelty: NoveltyColumns | None = None
+    reader: GeneSetReader, stream: CellStream, progress: Progress, novelty: Verdicts | None = None
 ) -> Prediction:
     """Annotate an open file block by block, and judge novelty where asked."""
     check_overlap(reader.match, reader.annotator.preset.genes.min_overlap, stream.report.path)

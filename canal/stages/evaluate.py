@@ -9,10 +9,11 @@ import numpy as np
 from canal.data.check import open_stream
 from canal.detect.metrics import novelty_figures
 from canal.errors import DataError
+from canal.learn.annotator import GeneSetReader
 from canal.learn.progress import Progress, Silent
-from canal.stages.annotate import Model, predict_stream
+from canal.stages.annotate import Model, Verdicts, predict_stream, verdict_columns
 from canal.stages.metrics import Evaluation, score
-from canal.stages.novelty import ALPHA, NoveltyColumns, novelty_columns
+from canal.stages.novelty import ALPHA
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -27,6 +28,7 @@ def evaluate(
     gene_key: str | None = None,
     novel: Sequence[str] = (),
     alpha: float | None = None,
+    transductive: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Annotate labelled cells and score the annotation; cells without a label are left out of the figures.
@@ -45,6 +47,8 @@ def evaluate(
         Types of the file that the model was never taught: how well it tells them from the others is scored too.
     alpha
         Share of known cells that may be called novel, 0.05 by default.
+    transductive
+        Judge novelty by the paper's rule, as `canal.stages.annotate.annotate`.
     progress
         Told about every block of cells.
 
@@ -55,7 +59,7 @@ def evaluate(
     """
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
-        collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0) if novel else None
+        collected = _collected(model, reader, len(stream), alpha, transductive) if novel else None
         prediction = predict_stream(reader, stream, progress or Silent(), collected)
         truth = stream.labels
         path = stream.report.path
@@ -78,6 +82,14 @@ def evaluate(
     )
 
 
+def _collected(
+    model: Model, reader: GeneSetReader, cells: int, alpha: float | None, transductive: bool
+) -> Verdicts | None:
+    """Return what collects the verdicts; without an alpha it is 0.05, so that a model that cannot tell says so."""
+    asked = ALPHA if alpha is None and not transductive else alpha
+    return verdict_columns(model, reader, cells, asked, 0, transductive=transductive)
+
+
 def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: str) -> None:
     absent = sorted(set(novel) - set(truth.tolist()))
     known = sorted(set(novel) & set(model.annotator.types))
@@ -90,7 +102,7 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
 
 
 def _novelty(
-    collected: NoveltyColumns, truth: np.ndarray, predicted: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
+    collected: Verdicts, truth: np.ndarray, predicted: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
 ) -> dict[str, float]:
     columns = collected.columns(predicted)
     figures = novelty_figures(
@@ -99,4 +111,5 @@ def _novelty(
         predicted[labelled] == truth[labelled],
         np.isin(truth[labelled], list(novel)),
     )
-    return {"alpha": collected.alpha, **figures.to_dict()}
+    said = {name: value for name, value in collected.facts().items() if isinstance(value, float)}
+    return said | figures.to_dict()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -49,6 +50,10 @@ class NoveltyColumns:
             near = self.reader.neighbours(block, self.neighbors)
             self._indices.append(near.indices)
             self._distances.append(near.distances)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the annotation says of its verdicts."""
+        return {"alpha": self.alpha}
 
     def columns(self, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the columns by name, each (cells,)."""

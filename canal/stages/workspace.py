@@ -80,6 +80,7 @@ class Workspace:
         gene_key: str | None = None,
         alpha: float | None = None,
         neighbors: int = 0,
+        transductive: bool = False,
         out: Path | None = None,
         progress: Progress | None = None,
     ) -> Annotation:
@@ -89,7 +90,7 @@ class Workspace:
         annotation = annotate(
             self.model(stage), data,
             types=types, majority_voting=majority_voting, over_clustering=over_clustering,
-            gene_key=gene_key, alpha=alpha, neighbors=neighbors, progress=progress,
+            gene_key=gene_key, alpha=alpha, neighbors=neighbors, transductive=transductive, progress=progress,
         )  # fmt: skip
         if out is not None:
             write_annotation(data, annotation, out, key_added)
