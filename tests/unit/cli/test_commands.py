@@ -85,6 +85,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
         "gene_key": "id",
         "novel": ("HSC",),
         "alpha": 0.1,
+        "transductive": False,
     }
     assert set(found) >= {"stage", "cells", "accuracy", "macro_f1", "ari", "per_type"}
 
