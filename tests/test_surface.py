@@ -40,10 +40,11 @@ OPTIONS = {
     "bank show": ["--stage"],
     "annotate": [
         "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",
-        "--neighbors", "--out", "--over-clustering", "--stage", "--types",
+        "--neighbors", "--out", "--over-clustering", "--stage", "--transductive", "--types",
     ],
     "evaluate": [
         "--alpha", "--data", "--gene-key", "--label-map", "--labels", "--min-probability", "--novel", "--stage",
+        "--transductive",
     ],
     "explain": ["--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--stage", "--top", "--type"],
     "pretrain": [

@@ -50,6 +50,10 @@ def annotate(
     min_probability: Annotated[
         float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
     ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
+    ] = False,
 ) -> Answer:
     """Say of every cell what type it is; the file of the cells stays as it is.
 
@@ -66,6 +70,7 @@ def annotate(
         key_added=key_added,
         gene_key=gene_key,
         alpha=alpha,
+        transductive=transductive,
         neighbors=neighbors,
         min_probability=min_probability,
         out=check_target(out),

@@ -33,6 +33,10 @@ def evaluate(
     min_probability: Annotated[
         float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
     ] = None,
+    transductive: Annotated[
+        bool,
+        typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
+    ] = False,
 ) -> Answer:
     """Compare the model's answer with given labels; nothing is written."""
     found = session.workspace().evaluate(
@@ -44,6 +48,7 @@ def evaluate(
         novel=tuple(novel or ()),
         alpha=alpha,
         min_probability=min_probability,
+        transductive=transductive,
     )
     result = found.to_dict()
     lines = [

@@ -12,6 +12,7 @@ from canal.cli.progress import watcher
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from canal.detect.reliability import Reliability
     from canal.registry.record import StageRecord
     from canal.stages.request import StageResult
 
@@ -100,8 +101,10 @@ def show(
     number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the stage.")],
 ) -> Answer:
     """Show what was kept about one stage; --json gives all of it."""
-    record = session.workspace().stage(number)
-    return Answer(record.model_dump(mode="json"), _shown(record))
+    workspace = session.workspace()
+    record, reliability = workspace.stage(number), workspace.reliability(number)
+    data = record.model_dump(mode="json") | {"reliability": None if reliability is None else reliability.to_dict()}
+    return Answer(data, [*_shown(record), *([] if reliability is None else [_bins(reliability)])])
 
 
 def _added(result: "StageResult") -> list[str]:
@@ -173,6 +176,20 @@ def _shown(record: "StageRecord") -> "list[Table | str]":
     for name, value in rows.items():
         table.add_row(name, value)
     return [table, *(f"warning: {found['message']}" for found in record.label_warnings)]
+
+
+def _bins(found: "Reliability") -> "Table":
+    """Return confidence beside accuracy, for the tenths of confidence that have cells."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("confidence", "held-out cells", "mean confidence", "right"):
+        table.add_column(title, justify="right")
+    bins = found.bins
+    rows = zip(bins.edges[:-1], bins.edges[1:], bins.cells, bins.confidence, bins.accuracy, strict=True)
+    for low, high, cells, confidence, right in (row for row in rows if row[2]):
+        table.add_row(f"{low:.1f} to {high:.1f}", str(cells), f"{confidence:.3f}", f"{right:.3f}")
+    return table
 
 
 def _short(value: Any) -> str:

@@ -13,10 +13,12 @@ from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
 from canal.data.variance import rank_by_variance
 from canal.detect.calibration import NoveltyCalibration
+from canal.detect.reliability import Reliability
 from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network, run_network, weights_of
 from canal.learn.bank import choose_examples
-from canal.learn.fitting import fit_network, on_panel, type_index
+from canal.learn.confidence import calibrate
+from canal.learn.fitting import fit_network, on_panel
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory
 from canal.learn.network import Network
@@ -43,6 +45,8 @@ class LearnedStage:
         Rows of the stage's cells that no weight was fitted to, ascending.
     held_out_types
         What the model says of these cells before the memory takes them in, of shape (held-out cells,).
+    reliability
+        How well the model's confidence meets its accuracy on these cells.
     history
         One dict of figures an epoch.
     taken
@@ -53,6 +57,7 @@ class LearnedStage:
     bank: CellPool
     held_out: np.ndarray
     held_out_types: np.ndarray
+    reliability: Reliability
     history: list[dict[str, float]]
     taken: Taken | None = None
 
@@ -112,7 +117,7 @@ def learn_stage(
     )  # fmt: skip
     # Calibrated and scored on cells that neither network nor memory has seen; then the memory takes these in too.
     held = cells.take(held_rows)
-    fusion = _fusion(fitted, previous, held)
+    fusion, reliability = calibrate(fitted, previous, held)
     held_types = fitted.reader(held.genes, held.ensembl).best_types(held.expression)
     memory = _memory(previous, cells, columns, preset, stage=stage)
     novelty = _novelty(previous, fitted, held, stage)
@@ -122,6 +127,7 @@ def learn_stage(
         bank=_new_bank(annotator, pool, held_rows + len(bank), seed),
         held_out=held_rows,
         held_out_types=held_types,
+        reliability=reliability,
         history=history,
         taken=taken,
     )
@@ -160,16 +166,6 @@ def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cell
         earlier = previous.memory.panel.match(cells.genes, cells.ensembl).columns
         followed = np.concatenate([followed, earlier])
     return np.unique(np.concatenate([variable, followed[followed >= 0]]))
-
-
-def _fusion(fitted: Annotator, previous: Annotator | None, held: Cells) -> Fusion:
-    """Learn the temperature on the stage's held-out cells, and average it with that of the stages before."""
-    assert held.labels is not None
-    reader = fitted.reader(held.genes, held.ensembl)
-    logits, _ = reader.network_outputs(held.expression)
-    scores = None if reader.solved is None else reader.solved.scores(held.expression)
-    here = fitted.fusion.calibrated(logits, scores, type_index(held.labels, fitted.types))
-    return here if previous is None else here.averaged(previous.fusion)
 
 
 def _novelty(previous: Annotator | None, fitted: Annotator, held: Cells, stage: int) -> NoveltyCalibration:

@@ -28,6 +28,7 @@ from canal.stages.examination import Examination, examine, given_cells, refuse_t
 from canal.stages.layout import Layout
 from canal.stages.lineage import next_number
 from canal.stages.metrics import score
+from canal.stages.reliability import write_reliability
 from canal.stages.request import StageRequest, StageResult
 from canal.stages.stage_tests import FILE as TESTS
 from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
@@ -88,7 +89,7 @@ def add_stage(
         record = _record(
             number, request, start, cells, parent, learned, exam, label_warnings, time.monotonic() - begin
         )  # fmt: skip
-        files = _write(learned, exam, draft.folder)
+        files = _write(learned, exam, f"{number} {record.name}", draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
         champion = registry.champion()
     return _result(committed, overlap, cells, exam, champion)
@@ -161,8 +162,8 @@ def _key(cells: Cells, start: Start, request: StageRequest, parent: StageRecord 
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(learned: LearnedStage, exam: Examination, folder: Path) -> dict[str, Path]:
-    files = save_annotator(learned.annotator, folder)
+def _write(learned: LearnedStage, exam: Examination, title: str, folder: Path) -> dict[str, Path]:
+    files = save_annotator(learned.annotator, folder) | write_reliability(learned.reliability, title, folder)
     files[TESTS] = folder / TESTS
     exam.tests.write(files[TESTS])
     if len(learned.bank):
@@ -222,6 +223,7 @@ def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
         "validation_accuracy": figures["accuracy"],
         "validation_macro_f1": figures["macro_f1"],
         "validation_cells": float(len(held)),
+        "expected_calibration_error": learned.reliability.error,
     }
 
 

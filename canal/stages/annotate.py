@@ -55,6 +55,7 @@ def annotate(
     gene_key: str | None = None,
     alpha: float | None = None,
     neighbors: int = 0,
+    transductive: bool = False,
     min_probability: float | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
@@ -79,6 +80,8 @@ def annotate(
         Share of known cells that may be called novel; 0.05 by default, where the model can tell.
     neighbors
         Nearest reference cells to name for each cell.
+    transductive
+        Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
     min_probability
         Call cells novel whose highest probability is below it, in place of the memory's detector.
     folder
@@ -93,10 +96,10 @@ def annotate(
     """
     annotator = model.annotator
     allowed = _allowed(annotator.types, types)
-    rule = NoveltyRule(alpha=alpha, neighbors=neighbors, min_probability=min_probability)
+    rule = NoveltyRule(alpha=alpha, neighbors=neighbors, transductive=transductive, min_probability=min_probability)
     with open_stream(data, gene_key=gene_key) as stream:
         reader = annotator.reader(stream.genes, stream.ensembl)
-        verdict = verdict_for(rule, reader, model.bank)
+        verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         answers = answer_stream(
             reader if verdict is None else verdict.reader, stream, progress or Silent(),

@@ -29,6 +29,7 @@ def evaluate(
     gene_key: str | None = None,
     novel: Sequence[str] = (),
     alpha: float | None = None,
+    transductive: bool = False,
     min_probability: float | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -48,6 +49,8 @@ def evaluate(
         Types of the file that the model was never taught: how well it tells them from the others is scored too.
     alpha
         Share of known cells that may be called novel, 0.05 by default.
+    transductive
+        Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
     min_probability
         Call cells novel whose highest probability is below it, in place of the memory's detector.
     progress
@@ -58,12 +61,18 @@ def evaluate(
     DataError
         If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
     """
-    by_memory = min_probability is None and model.annotator.preset.novelty.detector != "probability"
-    # Asked for by number, so that a model that cannot tell says so.
-    rule = NoveltyRule(alpha=ALPHA if alpha is None and by_memory else alpha, min_probability=min_probability)
+    by_memory = not transductive and min_probability is None and model.annotator.preset.novelty.detector == "memory"
+    rule = NoveltyRule(
+        # Asked for by number, so that a model that cannot tell says so.
+        alpha=ALPHA if alpha is None and by_memory else alpha,
+        transductive=transductive,
+        min_probability=min_probability,
+    )
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
-        verdict = verdict_for(rule, reader, model.bank) if novel else None
+        verdict = None
+        if novel:
+            verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
         answers = answer_stream(
             reader if verdict is None else verdict.reader, stream, progress or Silent(),
             watch=None if verdict is None else verdict.add,

@@ -6,12 +6,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from canal.config import Preset
 from canal.data.pool import CellPool
 from canal.errors import StageError
 from canal.learn.reader import GeneSetReader, Prediction
 from canal.stages.answers import Answers
 from canal.stages.novelty import novelty_columns
 from canal.stages.probability import probability_columns
+from canal.stages.transductive import transductive_columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +26,15 @@ class NoveltyRule:
         Share of known cells that may be called novel.
     neighbors
         Nearest reference cells to name for each cell.
+    transductive
+        Judge by the paper's rule: the verdict on a cell then depends on the other cells of the file.
     min_probability
         Call cells novel whose highest probability is below it, in place of the memory's detector.
     """
 
     alpha: float | None = None
     neighbors: int = 0
+    transductive: bool = False
     min_probability: float | None = None
 
 
@@ -50,21 +55,41 @@ class Verdict(Protocol):
         """Return what the annotation says of its verdicts."""
 
 
-def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool) -> Verdict | None:
+def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cells: int, seed: int) -> Verdict | None:
     """Return what judges novelty in a file, or ``None`` where the model cannot tell and nobody asked.
+
+    Parameters
+    ----------
+    rule
+        What was asked for.
+    reader, bank
+        The model for the genes of the file; its example bank.
+    cells
+        Number of cells of the file.
+    seed
+        Seed that the stage recorded.
 
     Raises
     ------
     StageError
         If two rules are asked for at once, a number is out of bounds, or the model cannot tell.
     """
-    if rule.min_probability is not None and (rule.alpha is not None or rule.neighbors):
-        message = "--min-probability judges by the probability alone. Leave out --alpha and --neighbors, or it."
-        raise StageError(message)
-    novelty = reader.annotator.preset.novelty
-    threshold = rule.min_probability
-    if threshold is None and novelty.detector == "probability" and rule.alpha is None and not rule.neighbors:
-        threshold = novelty.min_probability
+    threshold = _threshold(rule, reader.annotator.preset)
     if threshold is not None:
         return probability_columns(reader, threshold)
+    if rule.transductive:
+        near = novelty_columns(reader, bank, None, rule.neighbors) if rule.neighbors else None
+        return transductive_columns(reader, cells, seed, alpha=rule.alpha, neighbors=near)
     return novelty_columns(reader, bank, rule.alpha, rule.neighbors)
+
+
+def _threshold(rule: NoveltyRule, preset: Preset) -> float | None:
+    """Return the probability to judge by: what was asked for, or the preset's where nothing was."""
+    asked_otherwise = rule.alpha is not None or rule.neighbors or rule.transductive
+    if rule.min_probability is None:
+        by_default = preset.novelty.detector == "probability" and not asked_otherwise
+        return preset.novelty.min_probability if by_default else None
+    if asked_otherwise:
+        message = "--min-probability judges by the probability alone. Leave out --alpha, --neighbors and --transductive, or it."
+        raise StageError(message)
+    return rule.min_probability

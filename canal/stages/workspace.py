@@ -15,6 +15,7 @@ from canal.stages.workspace_stages import WorkspaceStages
 if TYPE_CHECKING:
     import anndata as ad
 
+    from canal.detect.reliability import Reliability
     from canal.stages.annotate import Model
 
 
@@ -78,6 +79,7 @@ class Workspace(WorkspaceStages):
         gene_key: str | None = None,
         alpha: float | None = None,
         neighbors: int = 0,
+        transductive: bool = False,
         min_probability: float | None = None,
         out: Path | None = None,
         progress: Progress | None = None,
@@ -88,7 +90,8 @@ class Workspace(WorkspaceStages):
         annotation = annotate(
             self.model(stage), data,
             types=types, majority_voting=majority_voting, over_clustering=over_clustering,
-            gene_key=gene_key, alpha=alpha, neighbors=neighbors, min_probability=min_probability,
+            gene_key=gene_key, alpha=alpha, neighbors=neighbors,
+            transductive=transductive, min_probability=min_probability,
             folder=None if out is None else out.absolute().parent, progress=progress,
         )  # fmt: skip
         if out is not None:
@@ -111,6 +114,13 @@ class Workspace(WorkspaceStages):
     def stage(self, number: int | None = None) -> StageRecord:
         """Return the record of a stage, by default the one in use."""
         return self._registry().record(number)
+
+    def reliability(self, number: int | None = None) -> "Reliability | None":
+        """Return how well a stage's confidence met its accuracy; ``None`` where nothing was kept of it."""
+        from canal.stages.reliability import read_reliability
+
+        registry = self._registry()
+        return read_reliability(registry, registry.record(number))
 
     def champion(self) -> int | None:
         """Return the number of the stage in use, or ``None`` before the first."""

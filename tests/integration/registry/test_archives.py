@@ -50,6 +50,8 @@ def test_its_records_are_read(workspace: Workspace, expected: dict[str, Any]) ->
     assert found == [parse_record(json.dumps(text), "archive") for text in expected["records"]]
     for record, text in zip(found, expected["records"], strict=True):
         assert {k: v for k, v in record.model_dump(mode="json").items() if k in text} == text
+        kept = workspace.reliability(record.number)
+        assert (kept is None) == ("reliability.json" not in text["artifacts"])
 
 
 def test_its_files_are_as_they_were_kept(workspace: Workspace) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from canal.detect.reliability import Reliability
 from canal.errors import StageError
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
@@ -76,6 +77,10 @@ class FakeWorkspace:
             data=({"path": "a.h5ad", "scale": "counts", "digest": "sha256:1"},),
             label_warnings=({"message": "'NK' looks like 'NK [bright]'"},),
         )  # fmt: skip
+
+    def reliability(self, number: int | None = None) -> Reliability | None:
+        """Return what a stage of an older canal has: nothing."""
+        assert number == 1
 
     def bank(self, number: int | None = None) -> dict[str, Any]:
         """Return what ten cells look like."""

@@ -89,6 +89,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
         "novel": ("HSC",),
         "alpha": 0.1,
         "min_probability": 0.4,
+        "transductive": False,
     }
     assert set(found) >= {"stage", "cells", "accuracy", "macro_f1", "ari", "per_type"}
 
@@ -120,8 +121,10 @@ def test_an_empty_workspace_says_what_to_do(run, run_json, workspace):
 
 
 def test_stage_list_gives_whole_records(run_json, workspace):
-    """The JSON of `stage list` holds what `stage show` shows."""
-    assert run_json("stage", "list")["stages"] == [run_json("stage", "show", "1")]
+    """The JSON of `stage list` holds the record that `stage show` shows beside the reliability."""
+    shown = run_json("stage", "show", "1")
+    assert shown.pop("reliability") is None
+    assert run_json("stage", "list")["stages"] == [shown]
 
 
 def test_init_makes_a_workspace_and_repeats_without_harm(run, run_json, tmp_path):

@@ -35,8 +35,7 @@ def test_no_more_items_are_taken_than_are_worked_on() -> None:
             taken += 1
             yield k
 
-    for _ in in_order(lambda k: k, items(), 2):
-        done += 1
+    for done, _ in enumerate(in_order(lambda k: k, items(), 2), 1):
         assert taken - done <= 4
 
 
