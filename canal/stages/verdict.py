@@ -90,6 +90,6 @@ def _threshold(rule: NoveltyRule, preset: Preset) -> float | None:
         by_default = preset.novelty.detector == "probability" and not asked_otherwise
         return preset.novelty.min_probability if by_default else None
     if asked_otherwise:
-        message = "--min-probability judges by the probability alone. Leave out --alpha, --neighbors and --transductive, or it."
+        message = "--min-probability judges alone. Leave it out, or --alpha, --neighbors and --transductive."
         raise StageError(message)
     return rule.min_probability
