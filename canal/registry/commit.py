@@ -18,6 +18,7 @@ from typing import Any
 from canal.errors import RegistryError
 from canal.registry import snapshot as tag
 from canal.registry.artifacts import digest_bytes, digest_file, sync_tree, verify, write_whole
+from canal.registry.card import model_card
 from canal.registry.draft import StageDraft
 from canal.registry.flavour import write_flavour
 from canal.registry.record import StageRecord
@@ -62,9 +63,10 @@ def commit_stage(
     files = dict(files) | write_flavour(draft.folder / ".flavour", files)
     staging = _stage_files(draft, files)
     digests = {name: digest_file(staging / name) for name in sorted(files)}
+    card = model_card(record)
     run_id = store.create_run(
         f"{record.number:03d}-{record.name}",
-        {tag.STATE: "draft", tag.STAGE: str(record.number), tag.NAME: record.name},
+        {tag.STATE: "draft", tag.STAGE: str(record.number), tag.NAME: record.name, tag.NOTE: card},
     )
     record = record.with_fields(artifacts=digests, run_id=run_id, version=0)
     text = record.to_json()
@@ -80,7 +82,7 @@ def commit_stage(
     }
     if use is not None:
         tags[f"{tag.USE}{use}"] = "true"
-    version = store.create_version(run_id, tags, _description(record))
+    version = store.create_version(run_id, tags, card)
     if store.location.database is None:
         version = _first_come(store, record, version)
     record = record.model_copy(update={"version": version})
@@ -213,14 +215,6 @@ def _tags(record: StageRecord, text: str, manifest: bytes) -> dict[str, str]:
     if len(text) <= _TAG_LIMIT:  # a longer one is read from its file
         tags[tag.RECORD] = text
     return tags
-
-
-def _description(record: StageRecord) -> str:
-    new = len(record.new_types)
-    return (
-        f"Stage {record.number} ({record.name}): {record.cells} cells, "
-        f"{len(record.types)} cell types, {new} of them new, {record.genes} genes."
-    )
 
 
 def _metric_name(name: str) -> str:

@@ -110,13 +110,12 @@ def checked_file(store: Store, record: StageRecord, name: str, cache: Path) -> P
 
 def _one_file(store: Store, run_id: str, name: str, expected: str, cache: Path) -> Path:
     """Return our copy of a file of a server, fetched where there is none or it was altered."""
-    place = cache / FILES / parse_digest(expected)[1]
-    for path in (cache / run_id / MODEL_FOLDER / name, place / name):
+    whole, place = cache / run_id, cache / FILES / parse_digest(expected)[1]
+    for copy, path in ((whole, whole / MODEL_FOLDER / name), (place, place / name)):
         if path.is_file() and digest_file(path) == expected:
-            mark_used(place)
+            mark_used(copy)
             return path
-        if path == place / name:
-            path.unlink(missing_ok=True)  # an altered copy
+    (place / name).unlink(missing_ok=True)  # it was altered
     new = _temporary(cache, run_id)
     try:
         found = store.download_file(run_id, name, new)

@@ -7,6 +7,7 @@ TYPES, GENES, DATA_DIGEST = "canal.types", "canal.genes", "canal.data_digest"
 RECORD, RECORD_DIGEST = "canal.record", "canal.record_digest"
 MANIFEST_DIGEST = "canal.manifest_digest"
 ALIAS, SETTLED, DRAFT, STATE = "canal.alias", "canal.settled", "canal.draft", "canal.state"
+NOTE = "mlflow.note.content"  # what MLflow's page shows as the description of a run
 USE = "canal.use."  # and a number: when the version came into use, counted over all versions of the model
 
 CHAMPION, CANDIDATE = "champion", "candidate"

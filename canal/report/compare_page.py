@@ -49,7 +49,7 @@ def page(report: CompareReport, art: PageArt | None = None) -> str:
 def _origin(report: CompareReport) -> str:
     if report.recomputed:
         return "The models were run again on every file that can still be read."
-    return "Figures as they were kept when each stage was added; no model was run for this page."
+    return "Figures as they were kept when each stage was added; no model was run for them."
 
 
 def _sections(report: CompareReport, art: PageArt) -> Iterable[Section]:

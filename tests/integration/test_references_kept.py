@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,31 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return calls
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Layout:
-    """Two stages whose files the tests may change."""
-    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two files and a workspace that learned them."""
+    folder = tmp_path_factory.mktemp("references")
+    workspace = canal.open_workspace(folder / "ws", create=True)
     for seed, name in enumerate(("first", "second")):
-        make_adata(60, types=("B", "NK"), prefix=name, seed=seed).write_h5ad(tmp_path / f"{name}.h5ad")
-        workspace.add_stage(tmp_path / f"{name}.h5ad", labels="cell_type", overrides=QUICK)
-    return workspace.layout
+        make_adata(60, types=("B", "NK"), prefix=name, seed=seed).write_h5ad(folder / f"{name}.h5ad")
+        workspace.add_stage(folder / f"{name}.h5ad", labels="cell_type", overrides=QUICK)
+    return folder
+
+
+@pytest.fixture
+def folder(learned: Path) -> Iterator[Path]:
+    """The same; the files are put back afterwards, and nothing is kept of the references."""
+    contents = {path: path.read_bytes() for path in learned.glob("*.h5ad")}
+    yield learned
+    for path, content in contents.items():
+        path.write_bytes(content)
+    shutil.rmtree(learned / "ws" / "registry" / "cache", ignore_errors=True)
+
+
+@pytest.fixture
+def lab(folder: Path) -> Layout:
+    """The workspace."""
+    return Layout(folder / "ws")
 
 
 def ask(layout: Layout, *numbers: int) -> str:
@@ -54,19 +72,19 @@ def test_the_second_time_nothing_is_read_or_trained(lab, trained, monkeypatch):
     assert len(trained) == 1
 
 
-def test_a_file_that_was_only_touched_is_read_again(lab, trained, tmp_path):
+def test_a_file_that_was_only_touched_is_read_again(lab, trained, folder):
     """Its cells are what they were: nothing is trained; a copy in its place is the same, too."""
     assert ask(lab) == "call 1"
-    os.utime(tmp_path / "first.h5ad", (1, 1))
+    os.utime(folder / "first.h5ad", (1, 1))
     assert ask(lab) == "call 1"
-    shutil.copy(tmp_path / "second.h5ad", tmp_path / "copy")
-    (tmp_path / "copy").replace(tmp_path / "second.h5ad")
+    shutil.copy(folder / "second.h5ad", folder / "copy")
+    (folder / "copy").replace(folder / "second.h5ad")
     assert ask(lab) == "call 1"
 
 
-def test_changed_cells_are_trained_again(lab, trained, tmp_path):
+def test_changed_cells_are_trained_again(lab, trained, folder):
     """Also where size and time of writing were set back; with the old cells the old answer is back."""
-    path = tmp_path / "first.h5ad"
+    path = folder / "first.h5ad"
     before, stat = path.read_bytes(), path.stat()
     ask(lab)
     make_adata(60, types=("B", "NK"), prefix="first", seed=7).write_h5ad(path)
@@ -78,13 +96,13 @@ def test_changed_cells_are_trained_again(lab, trained, tmp_path):
     assert trained == [[1, 2], [2]]
 
 
-def test_a_file_that_went_or_came_back(lab, trained, tmp_path):
+def test_a_file_that_went_or_came_back(lab, trained, folder):
     """Each state has its own answer."""
-    (tmp_path / "first.h5ad").rename(tmp_path / "away")
+    (folder / "first.h5ad").rename(folder / "away")
     assert ask(lab) == "call 1"
-    (tmp_path / "away").rename(tmp_path / "first.h5ad")
+    (folder / "away").rename(folder / "first.h5ad")
     assert ask(lab) == "call 2"
-    (tmp_path / "first.h5ad").unlink()
+    (folder / "first.h5ad").unlink()
     assert ask(lab) == "call 1"
     assert trained == [[2], [1, 2]]
 

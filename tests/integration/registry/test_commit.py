@@ -8,6 +8,7 @@ import pytest
 
 from canal.errors import RegistryError
 from canal.registry.artifacts import digest_file
+from canal.registry.card import model_card
 from canal.registry.registry import Registry
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.unit.registry.make import fill, make_files, make_record
@@ -75,6 +76,7 @@ def test_mlflow_shows_the_stage(open_registry: OpenRegistry) -> None:
     assert version.tags["canal.data_digest"] == record.data[0]["digest"]
     assert json.loads(version.tags["canal.types"]) == list(record.types)
     assert version.tags["canal.genes"] == "50"
+    assert version.description == run.data.tags["mlflow.note.content"] == model_card(record)
     assert run.info.status == "FINISHED"
     assert run.data.tags["canal.state"] == "committed"
     assert run.data.params["training.epochs"] == "3"
