@@ -48,16 +48,15 @@ def explain(
     """
     from canal.report.explanation import check_folder, write_explanation
     from canal.stages.enrichment import enriched, read_gene_sets, require_gseapy
-    from canal.stages.explain import explain as run
 
     folder = None if out is None else check_folder(out)
     sets = None
     if enrich is not None:
         require_gseapy()
         sets = read_gene_sets(enrich)
-    found = run(
-        session.workspace().model(stage), data,
-        types=tuple(types or ()), labels=labels, gene_key=gene_key, most_cells=cells, progress=watcher(session),
+    found = session.workspace().explain(
+        data, stage=stage, types=tuple(types or ()), labels=labels, gene_key=gene_key, most_cells=cells,
+        progress=watcher(session),
     )  # fmt: skip
     answer = found.to_dict(top)
     if sets is not None:
