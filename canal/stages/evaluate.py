@@ -12,7 +12,7 @@ from canal.errors import DataError
 from canal.learn.progress import Progress, Silent
 from canal.stages.annotate import Model, predict_stream
 from canal.stages.metrics import Evaluation, score
-from canal.stages.novelty import ALPHA, novelty_columns
+from canal.stages.novelty import ALPHA, NoveltyColumns, novelty_columns
 from canal.stages.probability import probability_columns, threshold_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ def evaluate(
     threshold = threshold_of(model.annotator.preset, alpha, 0, min_probability) if novel else None
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
-        by_memory = bool(novel) and threshold is None
-        collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0) if by_memory else None
+        collected = None
+        if novel and threshold is None:
+            collected = novelty_columns(reader, model.bank, ALPHA if alpha is None else alpha, 0)
         prediction = predict_stream(reader, stream, progress or Silent(), collected)
         truth = stream.labels
         path = stream.report.path
@@ -75,17 +76,12 @@ def evaluate(
         _check_novel(novel, truth[labelled], model, path)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.annotator.types))
-    novelty: dict[str, float] | None = None
-    if threshold is not None:
-        columns = probability_columns(prediction.probabilities, predicted, threshold)
-        novelty = {"min_probability": threshold} | _novelty(columns, truth, predicted, labelled, novel)
-    elif collected is not None:
-        novelty = {"alpha": collected.alpha} | _novelty(collected.columns(predicted), truth, predicted, labelled, novel)
+    judged = _judged(collected, threshold, prediction.probabilities, predicted)
     return Evaluation(
         stage=model.record.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
-        novelty=novelty,
+        novelty=None if judged is None else judged[0] | _novelty(judged[1], truth, predicted, labelled, novel),
         **figures,
     )
 
@@ -99,6 +95,15 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
     if known:
         message = f"The model knows {', '.join(map(repr, known))}; --novel names types that it was never taught."
         raise DataError(message)
+
+
+def _judged(
+    collected: NoveltyColumns | None, threshold: float | None, probabilities: np.ndarray, predicted: np.ndarray
+) -> tuple[dict[str, float], Mapping[str, np.ndarray]] | None:
+    """Return how novelty was judged and the columns of the verdicts, or ``None`` where nobody asked."""
+    if threshold is not None:
+        return {"min_probability": threshold}, probability_columns(probabilities, predicted, threshold)
+    return None if collected is None else ({"alpha": collected.alpha}, collected.columns(predicted))
 
 
 def _novelty(
