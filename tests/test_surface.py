@@ -46,7 +46,9 @@ OPTIONS = {
         "--alpha", "--data", "--gene-key", "--label-map", "--labels", "--min-probability", "--novel", "--stage",
         "--transductive",
     ],
-    "explain": ["--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--stage", "--top", "--type"],
+    "explain": [
+        "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",
+    ],
     "pretrain": [
         "--data", "--gene-key", "--gene2vec", "--genes", "--name", "--preset", "--resume", "--seed", "--set",
         "FILES",

@@ -1,7 +1,7 @@
 """`canal explain`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,9 @@ def explain(
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Genes of a type that are shown and tested.")] = 20,
     cells: Annotated[int, typer.Option(min=1, help="Most cells of a type that are looked at.")] = 200,
+    rank: Annotated[
+        Literal["difference", "score"], typer.Option(help="Genes by the difference to all other cells, or as they are.")
+    ] = "difference",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for genes.csv, gene_sets.csv and top-genes.png.")
     ] = None,
@@ -48,16 +51,15 @@ def explain(
     """
     from canal.report.explanation import check_folder, write_explanation
     from canal.stages.enrichment import enriched, read_gene_sets, require_gseapy
-    from canal.stages.explain import explain as run
 
     folder = None if out is None else check_folder(out)
     sets = None
     if enrich is not None:
         require_gseapy()
         sets = read_gene_sets(enrich)
-    found = run(
-        session.workspace().model(stage), data,
-        types=tuple(types or ()), labels=labels, gene_key=gene_key, most_cells=cells, progress=watcher(session),
+    found = session.workspace().explain(
+        data, stage=stage, types=tuple(types or ()), labels=labels, gene_key=gene_key, most_cells=cells, rank=rank,
+        progress=watcher(session),
     )  # fmt: skip
     answer = found.to_dict(top)
     if sets is not None:

@@ -68,7 +68,7 @@ def write_explanation(
     method
         What the scores are.
     types
-        Genes of each type, the highest score first.
+        Genes of each type in the order of their rank.
     top
         Genes of each type in the picture; the table has all.
     sets

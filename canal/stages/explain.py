@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     import anndata as ad
 
 
+Rank = Literal["difference", "score"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TypeGenes:
-    """The genes of one type, the highest score first.
+    """The genes of one type, the first in rank first.
 
     Attributes
     ----------
@@ -45,9 +48,10 @@ class TypeGenes:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a model looks at: how the scores were made, by which stage, for which types."""
+    """What a model looks at: how the scores were made and ranked, by which stage, for which types."""
 
     method: str
+    rank: Rank
     stage: int
     types: tuple[TypeGenes, ...]
     warnings: tuple[str, ...] = ()
@@ -64,7 +68,13 @@ class Explanation:
             }
             for t in self.types
         }
-        return {"method": self.method, "stage": self.stage, "types": types, "warnings": list(self.warnings)}
+        return {
+            "method": self.method,
+            "rank": self.rank,
+            "stage": self.stage,
+            "types": types,
+            "warnings": list(self.warnings),
+        }
 
 
 def explain(
@@ -75,6 +85,7 @@ def explain(
     labels: str | None = None,
     gene_key: str | None = None,
     most_cells: int = 200,
+    rank: Rank = "difference",
     progress: Progress | None = None,
 ) -> Explanation:
     """Score the genes of each type.
@@ -93,6 +104,8 @@ def explain(
         Column of ``var`` with the gene names.
     most_cells
         Cells of a type that are looked at, the first ones of the file.
+    rank
+        Genes by the difference of their score to that in all other cells, or by their score alone.
     progress
         Told about every block of cells.
 
@@ -114,8 +127,8 @@ def explain(
     if empty:
         message = f"{path} has no cell of {', '.join(map(repr, empty))}{'' if labels else ' in the eyes of the model'}."
         raise DataError(message)
-    explained = tuple(_of_type(found, names, name, counts[name]) for name in wanted)
-    return Explanation(method=found.method, stage=model.record.number, types=explained, warnings=warnings)
+    explained = tuple(_of_type(found, names, name, counts[name], rank) for name in wanted)
+    return Explanation(method=found.method, rank=rank, stage=model.record.number, types=explained, warnings=warnings)
 
 
 def _groups(model: Model, stream: CellStream, types: Sequence[str]) -> tuple[str, ...]:
@@ -156,8 +169,8 @@ def _read(
     return counts
 
 
-def _of_type(found: Explainer, names: tuple[str, ...], name: str, cells: int) -> TypeGenes:
+def _of_type(found: Explainer, names: tuple[str, ...], name: str, cells: int, rank: Rank) -> TypeGenes:
     score, others = found.scores(names.index(name))
-    order = np.argsort(-score, kind="stable")
+    order = np.argsort(others - score if rank == "difference" else -score, kind="stable")
     genes = np.array(found.genes, dtype=object)[order]
     return TypeGenes(name=name, cells=cells, genes=genes, score=score[order], others=others[order])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from canal.detect.reliability import Reliability
     from canal.stages.annotate import Model
+    from canal.stages.explain import Explanation
 
 
 class Workspace(WorkspaceStages):
@@ -106,6 +107,12 @@ class Workspace(WorkspaceStages):
 
         column = self.layout.settings.labels if labels is None else labels
         return evaluate(self.model(stage), data, labels=column, **options)
+
+    def explain(self, data: "str | Path | ad.AnnData", *, stage: int | None = None, **options: Any) -> "Explanation":
+        """Score the genes that the model looks at; ``options`` as `canal.stages.explain.explain`."""
+        from canal.stages.explain import explain
+
+        return explain(self.model(stage), data, **options)
 
     def stages(self) -> list[StageRecord]:
         """Return the record of every committed stage, in order."""

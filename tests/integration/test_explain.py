@@ -58,7 +58,10 @@ def test_the_parts_of_the_memory_sum_to_its_score_and_name_the_markers(folder: P
     expected = reader.solved.scores(_expression(folder)[rows])[:, 1].mean()
     assert table["score"].sum() == pytest.approx(expected, rel=1e-4)
     markers = {f"GENE{g}" for g in range(8, 16)}
-    assert {g["gene"] for g in answer["types"]["CD4 T"]["genes"]} <= markers
+    genes = answer["types"]["CD4 T"]["genes"]
+    assert {g["gene"] for g in genes} <= markers
+    differences = [g["score"] - g["others"] for g in genes]
+    assert differences == sorted(differences, reverse=True)
     assert (out / "top-genes.png").stat().st_size > 5000
 
 
@@ -81,7 +84,9 @@ def _seen(folder: Path) -> tuple[Any, Any]:
 def test_attention_of_a_performer_is_shared_out_among_the_genes(folder: Path) -> None:
     """The shares of each type sum to 1; a cell's type is the model's where no column is named."""
     out = folder / "attention"
-    answer = run(folder, "explain", "--data", folder / "cells.h5ad", "--stage", 2, "--out", out, "--cells", 7)
+    answer = run(
+        folder, "explain", "--data", folder / "cells.h5ad", "--stage", 2, "--out", out, "--cells", 7, "--rank", "score"
+    )
 
     table = pd.read_csv(out / "genes.csv")
     assert answer["method"] == "attention"

@@ -162,7 +162,7 @@ def test_a_pickle_that_runs_code_is_refused(files: Path, wrapped: bool) -> None:
 
 
 def test_a_stage_starts_from_weights_and_its_record_says_so(files: Path) -> None:
-    """The network differs from one without them; name and digest are in the record; later stages must agree."""
+    """Name and digest are in the record, a replay finds them, and weights that were changed are refused."""
     first, second = files / "first.h5ad", files / "second.h5ad"
     make_adata(60, GENES + 5, types=2).write_h5ad(first)
     make_adata(60, GENES + 5, types=3, prefix="late", seed=2).write_h5ad(second)
@@ -180,6 +180,7 @@ def test_a_stage_starts_from_weights_and_its_record_says_so(files: Path) -> None
         note["genes_without_row"] > 0
     )
     assert workspace.stages()[0].preset["encoder"]["dim"] == 20  # the sizes of the weights, not of the preset
+    assert run(files, "stage", "replay", files / "w/stages", "--out", files / "again")["identical"]
     save_file({"a": torch.zeros(1)}, files / "w/weights/panglao/weights.safetensors")
     assert "was changed" in run(files, *add, second, "--weights", "panglao", code=2)["error"]
     later = run(files, *add, second, "--set", "encoder.dim=20", "--set", "encoder.depth=2", "--set",

@@ -10,6 +10,7 @@ from canal.encoders.masked import MaskedModel, mask_tokens
 from canal.encoders.published import check_published
 from canal.learn.masked_scores import baselines, held_out_tokens
 from canal.learn.pretraining import rate_share
+from tests.published import published_model
 
 CONFIG = PerformerConfig(
     kind="performer", dim=20, depth=2, heads=2, dim_head=16, bins=5, hidden=1, representation=1,
@@ -77,6 +78,22 @@ def test_published_form_of_the_model() -> None:
     assert sizes.encoder_keys() == {"dim": 20, "depth": 2, "heads": 2, "dim_head": 16, "bins": 5}
     assert torch.equal(model.published()["pos_emb.emb.weight"][:-1].float(), table)
     assert not model.gene_emb.weight.requires_grad
+
+
+def test_the_published_architecture_gives_the_same_logits() -> None:
+    """The result, loaded into performer-pytorch's language model, tells masked genes as our model does."""
+    model = MaskedModel(CONFIG, 30).eval()
+    other = published_model(genes=30, seed=9)
+    left = other.load_state_dict(model.published(), strict=False)
+    assert all("proj_updater" in name for name in left.missing_keys)
+    assert left.unexpected_keys == ["performer.calls_since_last_redraw"]
+    given = tokens(4, 30)
+    masked = given == 6
+
+    found = model(given, torch.arange(30), masked)
+
+    expected = other(torch.cat([given, torch.zeros(4, 1, dtype=torch.long)], dim=1))[:, :-1][masked]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_shown_genes_count() -> None:
