@@ -6,7 +6,7 @@ STREAM_DIR holds ``<number>_<name>.train.h5ad`` and ``.test.h5ad``. For each typ
 it. Then ``novel find`` looks at one file after the other: the known cells of its test file and those cells of the type
 that its training file has. Printed is, for each file, the cluster that holds most of the type: which share of the type
 it holds, and which share of it is of the type. Clusters of which most cells are of the type are named and added, one
-stage a file; then the type's recall on the test files, none of whose cells of the type anybody has looked at, is printed.
+stage a file; then the type's recall on the test files is printed, whose cells of the type nobody has looked at.
 """
 
 import argparse
