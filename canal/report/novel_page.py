@@ -57,7 +57,8 @@ def _summary(report: NovelReport) -> str:
         f'<p class="note">{escape(report.model)}, stage {report.stage}, canal {escape(report.canal_version)}. '
         f"{report.cells} cells: {counts}. About {report.alpha:.0%} of known cells are called novel by chance "
         f"(alpha {report.alpha:g}). {report.taken} {what} cells were grouped into {len(report.clusters)} clusters of "
-        f"{report.min_size} cells at least; {report.aside} are in none.</p>{warnings}"
+        f"{report.min_size} cells at least; {report.aside} are in none. {report.for_neighbours} of them "
+        f"were taken for their neighbours, not for their own verdict.</p>{warnings}"
     )
 
 

@@ -107,8 +107,9 @@ class NovelReport:
         How they were taken and grouped.
     cells, cells_by_status
         Of the file, in all and by verdict.
-    taken, aside
-        Cells that were grouped, and those of them in no cluster.
+    taken, for_neighbours, aside
+        Cells that were grouped; those of them that were taken for their neighbours, not for their own verdict; and
+        those in no cluster.
     batch
         Column with the batches; empty where there is none.
     known_types
@@ -132,6 +133,7 @@ class NovelReport:
     cells: int
     cells_by_status: dict[str, int]
     taken: int
+    for_neighbours: int
     aside: int
     batch: str
     known_types: tuple[str, ...]

@@ -1,7 +1,6 @@
 """`canal novel find`: novel cells of a file in groups, with what speaks for each."""
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,13 @@ from canal.errors import DataError, StageError
 from canal.learn.progress import Progress
 from canal.report.annotation import Annotation
 from canal.report.novel_report import MarkerGene, NearType, NovelCluster, NovelReport
-from canal.seeds import derived_seed, numpy_generator
+from canal.seeds import derived_seed
 from canal.stages.novel_clusters import ASIDE, cluster_cells, components, renamed
 from canal.stages.novel_evidence import KNOWN, Groups, find_markers, separation
 from canal.stages.novel_folder import check_folder, write_folder
 from canal.stages.novel_names import Naming, name_novel
 from canal.stages.novel_output import result_files
+from canal.stages.novel_taking import cells_to_look_at, taken_cells
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Naming", "find_novel", "name_novel"]
 
 BATCHES = ("batch", "donor_id", "donor", "sample")
-COMPARED = 3_000  # known cells of the file that stand for all
 MARKERS = 10
 NEAR = 3
 
@@ -87,14 +86,14 @@ def find_novel(
     batches = _batches(data, batch, gene_key)
     annotation = workspace.annotate(data, stage=stage, alpha=alpha, gene_key=gene_key, progress=progress)
     seed = derived_seed(workspace.stage(stage).seed, "novel")
-    wanted = ("novel", "uncertain") if uncertain else ("novel",)
-    groups = _grouped(data, annotation, wanted, gene_key, (resolution, min_size, seed))
+    groups = _grouped(data, annotation, uncertain, gene_key, (resolution, min_size, seed))
     report = NovelReport(
         model=str(annotation.facts["model"]), stage=int(annotation.facts["stage"]), canal_version=canal.__version__,
         data=str(data) if isinstance(data, str | Path) else "AnnData", data_digest=str(annotation.facts["data_digest"]),
         alpha=alpha, uncertain_too=uncertain, resolution=resolution, min_size=min_size, seed=seed,
         cells=len(annotation), cells_by_status=_by_status(annotation),
-        taken=int((~groups.known).sum()), aside=int((groups.groups == ASIDE).sum()),
+        taken=int((~groups.known).sum()), for_neighbours=_for_neighbours(annotation, groups, uncertain),
+        aside=int((groups.groups == ASIDE).sum()),
         batch="" if batches is None else str(batches.name), known_types=tuple(workspace.stage(stage).types),
         clusters=_evidence(groups, annotation, batches), warnings=tuple(annotation.facts.get("warnings", ())),
     )  # fmt: skip
@@ -127,26 +126,42 @@ def _by_status(annotation: Annotation) -> dict[str, int]:
     return {name: int((status == name).sum()) for name in ("known", "uncertain", "novel")}
 
 
+def _for_neighbours(annotation: Annotation, groups: Groups, uncertain: bool) -> int:
+    status = annotation.columns["status"][groups.rows[~groups.known]]
+    return int((~np.isin(status, ("novel", "uncertain") if uncertain else ("novel",))).sum())
+
+
 def _grouped(
-    data: "str | Path | ad.AnnData", annotation: Annotation, wanted: Sequence[str], gene_key: str | None,
+    data: "str | Path | ad.AnnData", annotation: Annotation, uncertain: bool, gene_key: str | None,
     settings: tuple[float, int, int],
 ) -> Groups:  # fmt: skip
     resolution, min_size, seed = settings
     status = annotation.columns["status"]
-    novel, known = np.flatnonzero(np.isin(status, wanted)), np.flatnonzero(status == "known")
-    if len(known) > COMPARED:
-        known = np.sort(numpy_generator(seed, "known cells").choice(known, COMPARED, replace=False))
-    rows = np.concatenate([novel, known])
-    expression, genes = _expression(data, rows, gene_key)
-    points = components(expression, seed) if len(novel) and len(rows) > 1 else np.zeros((len(rows), 1), np.float32)
-    n, best = len(novel), annotation.columns["best_known"][rows]
-    found = np.zeros(0, dtype=object)
-    if n:
-        found = cluster_cells(expression[:n], points[:n], resolution=resolution, min_size=min_size, seed=seed)
+    cells = cells_to_look_at(status, uncertain=uncertain, seed=seed)
+    if not cells.own.any():
+        return _no_groups(seed)
+    expression, genes = _expression(data, cells.rows, gene_key)
+    points = components(expression, seed) if len(cells.rows) > 1 else np.zeros((len(cells.rows), 1), np.float32)
+    taken = taken_cells(cells, points)
+    kept = np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken & (status[cells.rows] == "known"))])
+    n, rows, expression, points = int(taken.sum()), cells.rows[kept], expression[kept], points[kept]
+    best = annotation.columns["best_known"][rows]
+    found = cluster_cells(
+        expression[:n], points[:n], annotation.representation[rows[:n]],
+        resolution=resolution, min_size=min_size, seed=seed,
+    )  # fmt: skip
     how = {k: separation(points[:n][found == k], points[n:], best[n:], seed) for k in set(found.tolist()) - {ASIDE}}
     order = sorted(how, key=lambda k: (not how[k].apart, int(k)))
-    clusters = np.concatenate([renamed(found, order), np.full(len(known), KNOWN, dtype=object)])
+    clusters = np.concatenate([renamed(found, order), np.full(len(rows) - n, KNOWN, dtype=object)])
     return Groups(rows=rows, groups=clusters, best=best, expression=expression, genes=genes, points=points, seed=seed)
+
+
+def _no_groups(seed: int) -> Groups:
+    none = np.zeros(0, dtype=object)
+    return Groups(
+        rows=np.zeros(0, dtype=np.int64), groups=none, best=none, expression=sp.csr_matrix((0, 0), dtype=np.float32),
+        genes=(), points=np.zeros((0, 1), dtype=np.float32), seed=seed,
+    )  # fmt: skip
 
 
 def _expression(

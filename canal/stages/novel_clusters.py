@@ -17,6 +17,7 @@ HIGHLY_VARIABLE = 2_000
 COMPONENTS = 30
 NEAREST = 15
 MIXED = 0.3  # of `mixing`, from which two clusters are one at resolution 1
+MIXED_FOR_MODEL = 0.5  # the same in the model's representation, where types that it does not know lie nearer
 COMPARED = 400  # cells of a group that distances are taken to at most
 
 
@@ -49,12 +50,19 @@ def components(expression: sp.csr_matrix, seed: int) -> np.ndarray:
 
 
 def cluster_cells(
-    expression: sp.csr_matrix, points: np.ndarray, *, resolution: float, min_size: int, seed: int
+    expression: sp.csr_matrix,
+    points: np.ndarray,
+    representation: np.ndarray,
+    *,
+    resolution: float,
+    min_size: int,
+    seed: int,
 ) -> np.ndarray:
     """Cluster novel cells by Leiden on their own principal components, and join what is not really apart.
 
     Leiden splits also what is alike. Among the components of all cells of the file, where differences between types
-    weigh most, such parts lie in one another; they are joined.
+    weigh most, such parts lie in one another; they are joined. So are parts that lie in one another in the model's
+    representation, which has learned not to mind batches.
 
     Parameters
     ----------
@@ -62,6 +70,8 @@ def cluster_cells(
         As for `components`, (n, G).
     points
         Components of these cells among all cells of the file, (n, d).
+    representation
+        Of these cells by the model, (n, D).
     resolution
         Higher for more clusters, and for fewer that are joined.
     min_size
@@ -76,7 +86,8 @@ def cluster_cells(
     n = expression.shape[0]
     raw = np.zeros(n, dtype=np.int64)
     if n >= max(FEW, 2 * min_size):
-        raw = joined(_leiden(expression, resolution, seed), points, least=MIXED * resolution, seed=seed)
+        spaces = ((points, MIXED * resolution), (representation, MIXED_FOR_MODEL * resolution))
+        raw = joined(_leiden(expression, resolution, seed), spaces, seed=seed)
     values, inverse, counts = np.unique(raw, return_inverse=True, return_counts=True)
     names = np.full(len(values), ASIDE, dtype=object)
     order = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k] >= min_size]
@@ -102,35 +113,36 @@ def places_of(points: np.ndarray, seed: int) -> np.ndarray:
     return np.asarray(adata.obsm["X_umap"], dtype=np.float64)
 
 
-def joined(clusters: np.ndarray, points: np.ndarray, *, least: float, seed: int) -> np.ndarray:
-    """Join clusters whose cells have each other for neighbours, the most mixed first.
+def joined(clusters: np.ndarray, spaces: Sequence[tuple[np.ndarray, float]], *, seed: int) -> np.ndarray:
+    """Join clusters whose cells have each other for neighbours in any of some spaces, the most mixed first.
 
     Parameters
     ----------
     clusters
         Number of the cluster of each cell, (n,).
-    points
-        Where the cells lie, (n, d).
-    least
-        `mixing` from which two clusters are one.
+    spaces
+        Where the cells lie, (n, d), and the `mixing` there from which two clusters are one.
     seed
         Seed of the samples that stand for large clusters.
     """
     rng = np.random.default_rng(seed32(seed))
     result = clusters.copy()
+
+    def mixed(a: int, b: int) -> float:
+        return max(mixing(points[result == a], points[result == b], rng) / least for points, least in spaces)
+
     names = np.unique(result).tolist()
-    pairs = {(a, b): mixing(points[result == a], points[result == b], rng) for a, b in combinations(names, 2)}
+    pairs = {(a, b): mixed(a, b) for a, b in combinations(names, 2)}
     while pairs:
         (into, gone), most = max(pairs.items(), key=lambda item: (item[1], item[0]))
-        if most < least:
+        if most < 1:
             break
         result[result == gone] = into
         names.remove(gone)
         pairs = {pair: value for pair, value in pairs.items() if not {into, gone} & set(pair)}
-        for other in names:
-            if other != into:
-                first, second = sorted((into, other))
-                pairs[first, second] = mixing(points[result == first], points[result == second], rng)
+        for other in (name for name in names if name != into):
+            first, second = sorted((into, other))
+            pairs[first, second] = mixed(first, second)
     return result
 
 

@@ -19,7 +19,8 @@ def toy(sizes: tuple[int, ...], n_genes: int = 200, seed: int = 0) -> tuple[sp.c
 def clusters_of(expression: sp.csr_matrix, **options) -> np.ndarray:
     """Cluster all cells as novel ones."""
     settings = {"resolution": 1.0, "min_size": 10, "seed": 0} | options
-    return cluster_cells(expression, components(expression, 0), **settings)
+    points = components(expression, 0)
+    return cluster_cells(expression, points, points, **settings)
 
 
 def test_types_become_clusters_by_size():
@@ -50,7 +51,7 @@ def test_few_cells_are_one_cluster_or_none(n, min_size, expected):
     expression, _ = toy((n,))
     points = np.zeros((n, 2), dtype=np.float32)
 
-    found = cluster_cells(expression, points, resolution=1.0, min_size=min_size, seed=0)
+    found = cluster_cells(expression, points, points, resolution=1.0, min_size=min_size, seed=0)
 
     assert found.tolist() == [expected] * n
 
@@ -80,11 +81,21 @@ def test_joining_ends_with_what_is_apart():
     points = np.concatenate([rng.normal(size=(100, 5)), rng.normal(size=(60, 5)) + 20])
     parts = np.concatenate([np.arange(100) % 3, np.arange(60) % 2 + 3])
 
-    found = joined(parts, points, least=0.3, seed=0)
+    found = joined(parts, [(points, 0.3)], seed=0)
 
     assert len(set(found[:100])) == len(set(found[100:])) == 1
     assert len(set(found)) == 2
-    assert joined(parts, points, least=9.0, seed=0).tolist() == parts.tolist()
+    assert joined(parts, [(points, 9.0)], seed=0).tolist() == parts.tolist()
+
+
+def test_one_space_is_enough_to_join():
+    """Two batches that lie apart in one space and in one another in the other are one cluster."""
+    rng = np.random.default_rng(0)
+    alike, parts = rng.normal(size=(120, 5)), np.arange(120) % 2
+    apart = alike + 20.0 * parts[:, None]
+
+    assert len(set(joined(parts, [(apart, 0.3)], seed=0))) == 2
+    assert len(set(joined(parts, [(apart, 0.3), (alike, 0.5)], seed=0))) == 1
 
 
 def test_renaming_follows_the_order():

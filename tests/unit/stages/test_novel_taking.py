@@ -1,0 +1,73 @@
+"""Which cells are grouped: novel ones and those among them, never those around chance alarms."""
+
+import numpy as np
+
+from canal.stages.novel_taking import LOOKED_AT, LookedAt, cells_to_look_at, taken_cells
+
+
+def two_clouds(n: int = 100, m: int = 400, seed: int = 0) -> np.ndarray:
+    """Return places of n cells of a new type and m known ones, apart."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(size=(n, 5)) + 20, rng.normal(size=(m, 5))])
+
+
+def looked_at(own: np.ndarray, doubtful: np.ndarray, weight: np.ndarray | float = 1.0) -> LookedAt:
+    return LookedAt(
+        rows=np.arange(len(own)), own=own, doubtful=doubtful | own, weight=np.broadcast_to(weight, own.shape).copy()
+    )
+
+
+def test_cells_among_novel_ones_are_taken() -> None:
+    """Of a new type most cells look novel or uncertain: all of it is taken, and of the known type only its alarms."""
+    rng = np.random.default_rng(1)
+    new = np.arange(500) < 100
+    own = np.where(new, rng.random(500) < 0.4, rng.random(500) < 0.05)
+    doubtful = np.where(new, rng.random(500) < 0.55, rng.random(500) < 0.05)
+
+    taken = taken_cells(looked_at(own, doubtful), two_clouds())
+
+    assert taken[new].mean() > 0.95
+    np.testing.assert_array_equal(taken[~new], own[~new])
+
+
+def test_alarms_by_chance_take_nobody_along() -> None:
+    """One known cell in ten is doubtful: nothing but the alarms themselves is taken."""
+    rng = np.random.default_rng(2)
+    own = rng.random(500) < 0.05
+
+    taken = taken_cells(looked_at(own, rng.random(500) < 0.05), np.random.default_rng(3).normal(size=(500, 5)))
+
+    np.testing.assert_array_equal(taken, own)
+
+
+def test_a_sampled_cell_counts_for_those_it_stands_for() -> None:
+    """All alarms of a large file beside a sample of its known cells: the sample is not outvoted."""
+    rng = np.random.default_rng(4)
+    own = np.arange(900) < 600  # 600 alarms of 12,000 cells, and 300 that stand for 38 each
+    points = rng.normal(size=(900, 5))
+
+    assert taken_cells(looked_at(own, own), points).sum() > 700
+    assert taken_cells(looked_at(own, own, np.where(own, 1.0, 38.0)), points).sum() < 610
+
+
+def test_small_files_are_looked_at_whole_and_large_ones_in_part() -> None:
+    """Every cell once, those that are wanted first; of many others a sample with its weight."""
+    status = np.array(["known", "novel", "uncertain", "known"], dtype=object)
+
+    plain, too = (cells_to_look_at(status, uncertain=uncertain, seed=0) for uncertain in (False, True))
+    large = cells_to_look_at(np.repeat(status, 10_000), uncertain=False, seed=0)
+
+    assert plain.rows.tolist() == [1, 0, 2, 3]
+    assert plain.doubtful.tolist() == [True, False, True, False]
+    assert too.own.sum() == 2
+    assert set(plain.weight) == {1.0}
+    assert len(large.rows) == 10_000 + LOOKED_AT
+    assert large.weight[~large.own].sum() == np.float64(30_000)
+
+
+def test_without_novel_cells_there_is_nothing_to_take() -> None:
+    """Nor from a single cell."""
+    none = np.zeros(5, dtype=bool)
+
+    assert not taken_cells(looked_at(none, ~none), np.zeros((5, 2))).any()
+    assert taken_cells(looked_at(~none[:1], none[:1]), np.zeros((1, 2))).all()
