@@ -49,14 +49,16 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=2_000)
     parser.add_argument("--genes", type=int, default=2_000)
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "canal-growth")
+    parser.add_argument("--resume", action="store_true", help="go on behind the last stage of an earlier run")
     given = parser.parse_args()
-    folder = fresh(given.out)
-    query = folder / "query.h5ad"
-    recipe = Recipe(cells=10_000, genes=given.genes, types=tuple(range(TYPES)), seed=10_000)
-    write(recipe, query)
+    folder = given.out.absolute() if given.resume else fresh(given.out.absolute())
+    query, kept = folder / "query.h5ad", folder / "growth.json"
+    rows = json.loads(kept.read_text()) if kept.is_file() else []
+    if not query.is_file():
+        write(Recipe(cells=10_000, genes=given.genes, types=tuple(range(TYPES)), seed=10_000), query)
     print(machine())
-    rows, before = [], 0.0
-    for number in range(1, given.stages + 1):
+    before = rows[-1]["registry MB"] if rows else 0.0
+    for number in range(len(rows) + 1, given.stages + 1):
         data = folder / f"stage{number}.h5ad"
         write(Recipe(cells=given.cells, genes=given.genes, types=of_stage(number), seed=number), data)
         workspace = folder / "workspace"
@@ -65,12 +67,12 @@ def main() -> None:
             canal("annotate", "--data", query, "--out", folder / "out.h5ad", folder=workspace),
             canal("stage", "list", folder=workspace),
         )
-        if number == 1:
+        if not rows:
             print("heads:", "stage, add s, cpu s, MB; annotate s, cpu s, MB; list s, MB; registry MB, grown by MB")
         megabytes = size(workspace / "registry")
         rows.append(line(number, runs, megabytes, before))
         before = megabytes
-    (folder / "growth.json").write_text(json.dumps(rows, indent=1))
+        kept.write_text(json.dumps(rows, indent=1))
     print("last five stages against stages 2 to 6 (medians):")
     for name in rows[0]:
         first, last = (statistics.median(r[name] for r in part) for part in (rows[1:6], rows[-5:]))
