@@ -1,7 +1,7 @@
 """Does stage 50 cost what stage 2 costs? Time and memory of stage, annotate and `stage list`, and size of the registry.
 
-Every stage brings cells of five types out of thirty, in batches of its own, so that after the sixth stage no type is
-new: the number of types is what the user's tissue has, the number of stages is what must not matter.
+Every stage brings cells of fifteen types out of thirty, in batches of its own, so that from the second stage on no type
+is new: the number of types is what a tissue has, the number of stages is what must not matter.
 
 python -m benchmarks.growth --stages 50
 """
@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.generate import Recipe, write
 from benchmarks.measure import Run, canal, fresh, machine
 
-TYPES, EACH = 30, 5
+TYPES, EACH = 30, 15
 
 
 def of_stage(number: int) -> tuple[int, ...]:
     """Return the types of a stage."""
-    return tuple(sorted((number * EACH + k) % TYPES for k in range(EACH)))
+    return tuple(sorted((number * EACH + k + number // 2) % TYPES for k in range(EACH)))
 
 
 def size(folder: Path) -> float:
