@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from canal.data.elements import write_element
 from canal.data.spool import row_blocks
 from canal.report.copy_cells import zarr_to_h5ad
 from canal.report.naming import check_names_free, storable
@@ -65,14 +66,13 @@ def copy_and_add(
         If a name is taken by something that canal did not write.
     """
     import h5py
-    from anndata.io import write_elem
 
     copy(target)
     with h5py.File(target, "r+") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
         for name in ("obsm", "uns"):
             if name not in file:
-                write_elem(file, name, {})
+                write_element(file, name, {})
         obs, obsm, uns = file["obs"], file["obsm"], file["uns"]
         order = [_text(name) for name in obs.attrs["column-order"]]
         check_names_free(columns.columns, key, obs=order, obsm=obsm, uns=uns)
@@ -80,11 +80,11 @@ def copy_and_add(
             values = columns[name]
             categorical = values.dtype.name == "category"
             stored = values.array if categorical else values.to_numpy()
-            write_elem(obs, f"{key}_{name}", stored)
+            write_element(obs, f"{key}_{name}", stored)
         order += [n for n in (f"{key}_{name}" for name in columns.columns) if n not in order]
         obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
         _write_rows(obsm, f"X_{key}", representation)
-        write_elem(uns, key, storable(facts))
+        write_element(uns, key, storable(facts))
 
 
 def _write_rows(group: Any, name: str, rows: np.ndarray) -> None:

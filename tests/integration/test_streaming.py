@@ -170,7 +170,7 @@ def test_memory_does_not_grow_with_the_cells(workspace: Workspace, tmp_path, mon
 
 
 def test_annotating_does_not_wait_for_torch(workspace: Workspace, tmp_path) -> None:
-    """With the default preset, the command loads neither torch nor MLflow, scanpy or avalanche."""
+    """With the default preset, the command loads neither torch nor MLflow, scanpy, anndata or avalanche."""
     query().write_h5ad(tmp_path / "q.h5ad")
     code = (
         "import json, sys; from canal.cli.main import main\n"
@@ -184,7 +184,7 @@ def test_annotating_does_not_wait_for_torch(workspace: Workspace, tmp_path) -> N
     )
 
     loaded = set(json.loads(done.stderr.splitlines()[-1]))
-    assert not loaded & {"torch", "mlflow", "scanpy", "avalanche", "matplotlib", "sklearn"}
+    assert not loaded & {"torch", "mlflow", "scanpy", "anndata", "avalanche", "matplotlib", "sklearn"}
     assert len(pd.read_csv(tmp_path / "out.csv")) == 150
 
 
