@@ -18,6 +18,13 @@ def usable_cores() -> int:
     return min(cores, MOST_WORKERS)
 
 
+def single_threaded() -> AbstractContextManager[Any]:
+    """Return a context in which matrix libraries start no threads: on small matrices these mostly wait."""
+    from threadpoolctl import threadpool_limits
+
+    return cast(AbstractContextManager[Any], threadpool_limits(1))
+
+
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Yield ``work(item)`` of every item, in the order of the items.
 
@@ -36,9 +43,9 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
     """
     waiting: deque[Future[R]] = deque()
     with (
-        _single_threaded() if workers > 1 else nullcontext(),
+        single_threaded() if workers > 1 else nullcontext(),
         # OpenMP counts the threads that each thread may start by itself.
-        ThreadPoolExecutor(workers, "canal", initializer=_single_threaded if workers > 1 else None) as pool,
+        ThreadPoolExecutor(workers, "canal", initializer=single_threaded if workers > 1 else None) as pool,
     ):
         try:
             for item in items:
@@ -50,9 +57,3 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _single_threaded() -> AbstractContextManager[Any]:
-    from threadpoolctl import threadpool_limits
-
-    return cast(AbstractContextManager[Any], threadpool_limits(1))
