@@ -1,7 +1,7 @@
 """Does stage 50 cost what stage 2 costs? Time and memory of stage, annotate and `stage list`, and size of the registry.
 
-Every stage brings cells of five types out of thirty, in batches of its own, so that after the sixth stage no type is
-new: the number of types is what the user's tissue has, the number of stages is what must not matter.
+Every stage brings cells of fifteen types out of thirty, in batches of its own, so that from the second stage on no type
+is new: the number of types is what a tissue has, the number of stages is what must not matter.
 
 python -m benchmarks.growth --stages 50
 """
@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.generate import Recipe, write
 from benchmarks.measure import Run, canal, fresh, machine
 
-TYPES, EACH = 30, 5
+TYPES, EACH = 30, 15
 
 
 def of_stage(number: int) -> tuple[int, ...]:
     """Return the types of a stage."""
-    return tuple(sorted((number * EACH + k) % TYPES for k in range(EACH)))
+    return tuple(sorted((number * EACH + k + number // 2) % TYPES for k in range(EACH)))
 
 
 def size(folder: Path) -> float:
@@ -49,14 +49,16 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=2_000)
     parser.add_argument("--genes", type=int, default=2_000)
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "canal-growth")
+    parser.add_argument("--resume", action="store_true", help="go on behind the last stage of an earlier run")
     given = parser.parse_args()
-    folder = fresh(given.out)
-    query = folder / "query.h5ad"
-    recipe = Recipe(cells=10_000, genes=given.genes, types=tuple(range(TYPES)), seed=10_000)
-    write(recipe, query)
+    folder = given.out.absolute() if given.resume else fresh(given.out.absolute())
+    query, kept = folder / "query.h5ad", folder / "growth.json"
+    rows = json.loads(kept.read_text()) if kept.is_file() else []
+    if not query.is_file():
+        write(Recipe(cells=10_000, genes=given.genes, types=tuple(range(TYPES)), seed=10_000), query)
     print(machine())
-    rows, before = [], 0.0
-    for number in range(1, given.stages + 1):
+    before = rows[-1]["registry MB"] if rows else 0.0
+    for number in range(len(rows) + 1, given.stages + 1):
         data = folder / f"stage{number}.h5ad"
         write(Recipe(cells=given.cells, genes=given.genes, types=of_stage(number), seed=number), data)
         workspace = folder / "workspace"
@@ -65,12 +67,12 @@ def main() -> None:
             canal("annotate", "--data", query, "--out", folder / "out.h5ad", folder=workspace),
             canal("stage", "list", folder=workspace),
         )
-        if number == 1:
+        if not rows:
             print("heads:", "stage, add s, cpu s, MB; annotate s, cpu s, MB; list s, MB; registry MB, grown by MB")
         megabytes = size(workspace / "registry")
         rows.append(line(number, runs, megabytes, before))
         before = megabytes
-    (folder / "growth.json").write_text(json.dumps(rows, indent=1))
+        kept.write_text(json.dumps(rows, indent=1))
     print("last five stages against stages 2 to 6 (medians):")
     for name in rows[0]:
         first, last = (statistics.median(r[name] for r in part) for part in (rows[1:6], rows[-5:]))

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -18,8 +18,8 @@ def usable_cores() -> int:
     return min(cores, MOST_WORKERS)
 
 
-def one_thread_each() -> AbstractContextManager[Any]:
-    """Return a context in which matrix libraries start no threads of their own: they would wait for each other."""
+def single_threaded() -> AbstractContextManager[Any]:
+    """Return a context in which matrix libraries start no threads: on small matrices these mostly wait."""
     from threadpoolctl import threadpool_limits
 
     return cast(AbstractContextManager[Any], threadpool_limits(1))
@@ -29,7 +29,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
     """Yield ``work(item)`` of every item, in the order of the items.
 
     The items are taken in the calling thread, the work is done in others: NumPy, SciPy and FAISS let go of Python's
-    lock while they compute. At most ``workers + 2`` items are held at a time, whatever their number.
+    lock while they compute. At most ``workers + 2`` items are held at a time, whatever their number. With more than
+    one worker, matrix libraries start no threads of their own: these would wait for each other.
 
     Parameters
     ----------
@@ -41,7 +42,11 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterat
         Threads.
     """
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="canal") as pool:
+    with (
+        single_threaded() if workers > 1 else nullcontext(),
+        # OpenMP counts the threads that each thread may start by itself.
+        ThreadPoolExecutor(workers, "canal", initializer=single_threaded if workers > 1 else None) as pool,
+    ):
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))

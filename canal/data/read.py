@@ -13,6 +13,7 @@ from canal.errors import DataError
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
 
 KINDS = "an .h5ad file, a zarr folder, a 10x .h5 file or a 10x folder with matrix.mtx"
 
@@ -151,28 +152,39 @@ def _open_zarr(path: Path) -> CellSource:
 
 
 def _open_group(group: Any, source: str) -> CellSource:
-    from anndata.io import read_elem
-
     elements = {f"layers['{name}']": f"layers/{name}" for name in group.get("layers", {})}
     elements |= {"X": "X", "raw.X": "raw/X"}
     stored = {where: _lazy(group[key]) for where, key in elements.items() if key in group}
     return CellSource(
         source=source,
-        obs=_cells_table(group["obs"], source),
-        var=read_elem(group["var"]),
-        raw_var=read_elem(group["raw/var"]) if "raw/var" in group else None,
+        obs=_table(group["obs"], source),
+        var=_frame(group["var"], source),
+        raw_var=_frame(group["raw/var"], source) if "raw/var" in group else None,
         places={w: Matrix(m, source, w) for w, m in stored.items() if m is not None},
-        log_base=stated_base(read_elem(group["uns/log1p"])) if "uns/log1p" in group else None,
+        log_base=_log_base(group["uns/log1p"]) if "uns/log1p" in group else None,
         handles=(group,),
     )
 
 
-def _cells_table(group: Any, source: str) -> Any:
-    """Return the table of the cells: its index now, its columns when they are asked for."""
+def _table(group: Any, source: str) -> "StoredTable | pd.DataFrame":
+    """Return a table: its index now, its columns when they are asked for, if it is of today's encoding."""
+    if "_index" in group.attrs and "column-order" in group.attrs:
+        return StoredTable(group, source)
     from anndata.io import read_elem
 
-    plain = "_index" in group.attrs and "column-order" in group.attrs
-    return StoredTable(group, source) if plain else read_elem(group)
+    table: pd.DataFrame = read_elem(group)
+    return table
+
+
+def _frame(group: Any, source: str) -> "pd.DataFrame":
+    table = _table(group, source)
+    return table.frame() if isinstance(table, StoredTable) else table
+
+
+def _log_base(group: Any) -> float | None:
+    from anndata.io import read_elem
+
+    return stated_base(read_elem(group))
 
 
 def _lazy(element: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from canal.data.elements import read_element
 from canal.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,14 +31,13 @@ class StoredTable:
 
     def __init__(self, group: Any, source: str) -> None:
         import pandas as pd
-        from anndata.io import read_elem
 
         self._group, self._source = group, source
-        self.index = pd.Index(read_elem(group[_text(group.attrs["_index"])]))
+        self.index = pd.Index(read_element(group[_text(group.attrs["_index"])]))
         self.columns = pd.Index([_text(name) for name in group.attrs["column-order"]], dtype=object)
         missing = [name for name in self.columns if name not in group]
         if missing:
-            message = f"obs names the columns {', '.join(missing)} but does not have them"
+            message = f"the table names the columns {', '.join(missing)} but does not have them"
             raise KeyError(message)
 
     @property
@@ -53,21 +53,24 @@ class StoredTable:
 
         if column not in self.columns:
             raise KeyError(column)
-        return pd.Series(self._read(self._group[column], f"obs[{column!r}]"), index=self.index, name=column)
+        return pd.Series(self._read(column), index=self.index, name=column)
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the whole table."""
+        import pandas as pd
+
+        return pd.DataFrame({name: self[name] for name in self.columns}, index=self.index, columns=self.columns)
 
     def rows(self, wanted: np.ndarray) -> "pd.DataFrame":
         """Return all columns of the rows that are wanted, bool (rows,)."""
-        table: pd.DataFrame = self._read(self._group, "obs")[wanted]
-        return table
+        return self.frame()[wanted]
 
-    def _read(self, element: Any, what: str) -> Any:
-        from anndata.io import read_elem
-
+    def _read(self, column: str) -> Any:
         try:
-            return read_elem(element)
+            return read_element(self._group[column])
         except Exception as error:  # a damaged file makes h5py, zarr and anndata raise anything
             message = (
-                f"{self._source}: {what} cannot be read ({error}). The file is damaged or was cut off: "
+                f"{self._source}: the column {column!r} cannot be read ({error}). The file is damaged or was cut off: "
                 "copy it again or write it anew."
             )
             raise DataError(message) from error

@@ -24,7 +24,8 @@ from canal.errors import StageError
 from canal.seeds import numpy_generator
 
 CENTRE_DIRECTIONS = 40  # leading directions in which distances to class centres are taken
-DRAWN = 200  # cells drawn from each class
+DRAWN = 200  # cells drawn from each class at most
+MOST_DRAWN = 6_400  # cells drawn in all, and `RANK` of each class at least: more classes give fewer each
 RANK = 15  # the neighbour among them whose angle counts
 BLOCK = 8_192  # cells scored at a time
 BANK_SHARE = 0.5  # what a bank cell counts beside a held-out one: the memory was fitted to it, so it looks too familiar
@@ -104,9 +105,10 @@ class GeneSetDetector:
         # Nothing else of the coordinates is looked at: one product of few columns serves both scores.
         self.weights = np.hstack([space.directions[:, :d], (space.directions @ space.scores).astype(np.float32)])
         rng = numpy_generator(SEED, "novelty")
-        self._drawn_type = np.repeat(space.type_index, DRAWN)
-        self._drawn = NeighbourIndex(_draw(space, rng) @ space.scores, gpu=False)
-        typical = self._raw(self._of_coordinates(_draw(space, rng)))
+        self._per_class = min(DRAWN, max(RANK, MOST_DRAWN // len(space.n)))
+        self._drawn_type = np.repeat(space.type_index, self._per_class)
+        self._drawn = NeighbourIndex(_draw(space, self._per_class, rng) @ space.scores, gpu=False)
+        typical = self._raw(self._of_coordinates(_draw(space, self._per_class, rng)))
         self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
         self._typical = self._joined(typical)
 
@@ -169,9 +171,9 @@ class GeneSetDetector:
 
         Types count by their cells. A stage that this space leaves out takes the cells of all stages.
         """
-        of_stage = np.repeat(self._space.stage == stage, DRAWN)
+        of_stage = np.repeat([stage in stages for stages in self._space.stages], self._per_class)
         rows = of_stage if of_stage.any() else np.ones_like(of_stage)
-        return weighted_quantiles(self._typical[rows], np.repeat(self._space.n, DRAWN)[rows])
+        return weighted_quantiles(self._typical[rows], np.repeat(self._space.n, self._per_class)[rows])
 
     @cached_property
     def _reference(self) -> Reference:
@@ -195,7 +197,7 @@ class GeneSetDetector:
         if self._bank is None:
             return np.zeros(0, dtype=np.int64)
         space = self._space
-        classes = {(int(s), space.types[t]) for s, t in zip(space.stage, space.type_index, strict=True)}
+        classes = {(s, space.types[t]) for of, t in zip(space.stages, space.type_index, strict=True) for s in of}
         keys = zip(self._bank.stages.tolist(), self._bank.types.tolist(), strict=True)
         return np.flatnonzero([key in classes for key in keys])
 
@@ -228,12 +230,12 @@ class GeneSetDetector:
         return [(distance, space.type_index[nearest]), (angle, self._drawn_type[found.indices[:, 0]])]
 
 
-def _draw(space: Space, rng: np.random.Generator) -> np.ndarray:
-    """Draw `DRAWN` cells from the Gaussian of each class, class after class, (T * DRAWN, D)."""
+def _draw(space: Space, per_class: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw cells from the Gaussian of each class, class after class, (T * per_class, D)."""
     d = space.means.shape[1]
     drawn = []
     for mean, covariance in zip(space.means, space.covariances, strict=True):
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        drawn.append(mean + rng.standard_normal((DRAWN, d)) @ root.T)
+        drawn.append(mean + rng.standard_normal((per_class, d)) @ root.T)
     return np.concatenate(drawn)

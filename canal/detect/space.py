@@ -15,8 +15,10 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from canal.detect.classes import KnownClass, joint_classes
+
 DIRECTIONS = 128
-ROWS = 3_000  # rows of factors that are decomposed; more classes give fewer each
+ROWS = 1_500  # rows of factors that are decomposed; more classes give fewer each
 FACTORS = 50  # most factors of one class that decide the directions; its covariance takes all
 RIDGE = 0.1  # of the type scores, for rows of mean square 1
 PRIOR_CELLS = 20.0  # cells of the pooled covariance that each class's own is mixed with
@@ -52,29 +54,6 @@ class Statistics(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownClass:
-    """A type of a stage as seen through the genes of a file, scaled to profiles of mean square 1.
-
-    Attributes
-    ----------
-    stage, name, n
-        Stage, type and number of cells.
-    columns
-        Measured genes that the stage has statistics of, positions among S, (s,).
-    mean, factors, rest
-        Mean (s,), root of the covariance (k, s) and variance beside it (s,).
-    """
-
-    stage: int
-    name: str
-    n: int
-    columns: np.ndarray
-    mean: np.ndarray
-    factors: np.ndarray
-    rest: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
 class Space:
     """Directions and where the known classes lie in them.
 
@@ -84,8 +63,10 @@ class Space:
         From profiles to coordinates, float32 (S, D).
     types
         Names of the types, sorted.
-    stage, type_index, n
-        Of each class: stage, position of its type in ``types``, number of cells; (T,).
+    stages
+        Of each class: the stages it comes from, one unless there are very many.
+    type_index, n
+        Of each class: position of its type in ``types``, number of cells; (T,).
     means, covariances
         Of each class in these directions: (T, D) and (T, D, D). The covariances are those of a cell to come.
     pooled
@@ -96,7 +77,7 @@ class Space:
 
     directions: np.ndarray
     types: tuple[str, ...]
-    stage: np.ndarray
+    stages: tuple[tuple[int, ...], ...]
     type_index: np.ndarray
     n: np.ndarray
     means: np.ndarray
@@ -127,18 +108,19 @@ def build_space(
     classes = known_classes(statistics, measured, seen)
     scale = gene_scale(classes, int(seen.sum()))
     matrix = leading_directions(classes, scale, directions)
-    n = np.array([c.n for c in classes], dtype=np.float64)
-    types = tuple(sorted({c.name for c in classes}))
-    index = np.array([types.index(c.name) for c in classes], dtype=np.int64)
-    means = np.array([c.mean @ matrix[c.columns] for c in classes], dtype=np.float64)
-    own = np.array([_covariance(c, matrix) for c in classes])
+    joint = joint_classes(classes, matrix)
+    n = np.array([c.n for c in joint], dtype=np.float64)
+    types = tuple(sorted({c.name for c in joint}))
+    index = np.array([types.index(c.name) for c in joint], dtype=np.int64)
+    means = np.array([c.mean for c in joint])
+    own = np.array([c.covariance for c in joint])
     weights = np.sqrt(n)
     pooled = np.tensordot(weights / weights.sum(), own, axes=1)
     mixed = (n[:, None, None] * own + PRIOR_CELLS * pooled) / (n + PRIOR_CELLS)[:, None, None]
     return Space(
         directions=matrix,
         types=types,
-        stage=np.array([c.stage for c in classes], dtype=np.int64),
+        stages=tuple(c.stages for c in joint),
         type_index=index,
         n=n,
         means=means,
@@ -217,9 +199,3 @@ def _through(s: Statistics, here: np.ndarray, columns: np.ndarray) -> KnownClass
         factors=scale / np.sqrt(max(s.n - 1, 1)) * factors,
         rest=scale**2 * rest,
     )
-
-
-def _covariance(c: KnownClass, matrix: np.ndarray) -> np.ndarray:
-    rows = matrix[c.columns].astype(np.float64)
-    spread = c.factors @ rows
-    return np.asarray(spread.T @ spread + (rows.T * c.rest) @ rows)

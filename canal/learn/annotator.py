@@ -69,10 +69,21 @@ class Annotator:
         return network.eval()
 
     def reader(self, genes: Sequence[str], ensembl: Sequence[str]) -> "GeneSetReader":
-        """Return the annotator as seen through the genes of one file; the memory is solved for them once."""
+        """Return the annotator as seen through the genes of one file; the memory is solved for them once.
+
+        The last one is kept: the tests of a stage look through the same genes again and again.
+        """
         from canal.learn.reader import GeneSetReader
 
-        return GeneSetReader(self, genes, ensembl)
+        key = (tuple(genes), tuple(ensembl))
+        if key not in self._readers:
+            self._readers.clear()
+            self._readers[key] = GeneSetReader(self, *key)
+        return self._readers[key]
+
+    @cached_property
+    def _readers(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], "GeneSetReader"]:
+        return {}
 
 
 def weights_of(network: "Network") -> dict[str, np.ndarray]:

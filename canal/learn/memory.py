@@ -127,9 +127,13 @@ class AnalyticMemory:
         """
         match = self.panel.match(genes, ensembl)
         rows, targets = self._rows(match.measured, {name: i for i, name in enumerate(types)})
-        gram = rows @ rows.T
+        # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
+        fewer_genes = rows.shape[1] < rows.shape[0]
+        gram = rows.T @ rows if fewer_genes else rows @ rows.T
         gram[np.diag_indices_from(gram)] += self.ridge
-        weights = rows.T @ scipy.linalg.solve(gram, targets, assume_a="pos", check_finite=False)
+        right = rows.T @ targets if fewer_genes else targets
+        solution = scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
+        weights = solution if fewer_genes else rows.T @ solution
         return SolvedMemory(match=match, weights=weights, types=tuple(types))
 
     def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.errors import DataError
-from canal.report.h5ad import can_be_added_to, copy_and_add
+from canal.report.h5ad import copier, copy_and_add
 from canal.report.naming import check_names_free, storable
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Annotation:
         adata = adata.copy() if copy else adata
         for name in frame.columns:
             adata.obs[f"{key}_{name}"] = frame[name].array
-        adata.obsm[f"X_{key}"] = self.representation
+        adata.obsm[f"X_{key}"] = np.asarray(self.representation)  # anndata writes no mapped array
         adata.uns[key] = storable(self.facts)
         return adata
 
@@ -150,8 +150,8 @@ def write_csv(annotation: Annotation, out: Path) -> None:
 def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:
     """Write the cells with their annotation as h5ad.
 
-    An h5ad file is copied byte for byte and added to, so that nothing of it is lost and memory
-    stays flat whatever its size; anything else is written by AnnData.
+    An h5ad file is copied byte for byte and added to, a zarr store element by element, so that nothing of it is lost
+    and memory stays flat whatever its size; anything else is written by AnnData.
 
     Parameters
     ----------
@@ -169,10 +169,11 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
     DataError
         If a name is taken by something that canal did not write, or the file cannot be written.
     """
-    if isinstance(source, str | Path) and can_be_added_to(Path(source)):
+    copy = copier(Path(source)) if isinstance(source, str | Path) else None
+    if copy is not None:
         add = partial(
             copy_and_add,
-            Path(source),
+            copy,
             columns=annotation.to_frame(),
             representation=annotation.representation,
             facts=annotation.facts,

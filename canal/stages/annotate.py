@@ -1,6 +1,7 @@
 """`canal annotate`: cells in blocks through the model of a stage, in constant memory."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 
 import canal
 from canal.data.check import CellStream, open_stream
+from canal.data.overlap import single_threaded
 from canal.data.pool import CellPool
 from canal.errors import DataError, StageError
 from canal.learn.annotator import Annotator, load_annotator
@@ -22,6 +24,9 @@ from canal.stages.voting import majority_vote
 
 if TYPE_CHECKING:
     import anndata as ad
+
+
+FEW_FACTORS = 1_500  # of the memory, below which one thread solves it as fast as two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ def annotate(
     annotator = model.annotator
     allowed = _allowed(annotator.types, types)
     rule = NoveltyRule(alpha=alpha, neighbors=neighbors, transductive=transductive, min_probability=min_probability)
-    with open_stream(data, gene_key=gene_key) as stream:
+    with open_stream(data, gene_key=gene_key) as stream, _threads_for(annotator):
         reader = annotator.reader(stream.genes, stream.ensembl)
         verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
@@ -118,6 +123,13 @@ def annotate(
         facts=facts | ({"alpha": None} if verdict is None else verdict.facts()) | {"warnings": list(report.warnings)},
         columns={} if verdict is None else verdict.columns(answers, best),
     )
+
+
+def _threads_for(annotator: Annotator) -> AbstractContextManager[Any]:
+    """Return a context with the threads that solving the memory and making the detector are worth."""
+    memory = annotator.memory
+    small = memory is not None and sum(len(s.factors) for s in memory.statistics) < FEW_FACTORS
+    return single_threaded() if small else nullcontext()
 
 
 def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:

@@ -6,14 +6,13 @@ cells but for a few numbers of each.
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.overlap import in_order, one_thread_each, usable_cores
+from canal.data.overlap import in_order, usable_cores
 from canal.data.panel import check_overlap
 from canal.data.spool import RowSpool
 from canal.data.stream import CellStream
@@ -128,16 +127,15 @@ def answer_stream(
         return reader.predict_kept(kept, neighbors)
 
     workers = reader.workers(usable_cores())
-    with one_thread_each() if workers > 1 else nullcontext():
-        for found in in_order(work, stream.chunks(reader.columns), workers):
-            if collector is None:
-                collector = _Collector(len(stream), found.representation.shape[1], reader, neighbors, folder)
-            if watch is not None:
-                watch(found)
-            collector.add(found if allowed is None else found.restricted_to(allowed))
-            done += len(found.probabilities)
-            speed = done / max(time.monotonic() - begin, 1e-9)
-            progress.advance(len(found.probabilities), f"{speed:,.0f} cells/s")
+    for found in in_order(work, stream.chunks(reader.columns), workers):
+        if collector is None:
+            collector = _Collector(len(stream), found.representation.shape[1], reader, neighbors, folder)
+        if watch is not None:
+            watch(found)
+        collector.add(found if allowed is None else found.restricted_to(allowed))
+        done += len(found.probabilities)
+        speed = done / max(time.monotonic() - begin, 1e-9)
+        progress.advance(len(found.probabilities), f"{speed:,.0f} cells/s")
     progress.close()
     assert collector is not None, "a stream has cells"
     return collector.finish()

@@ -9,11 +9,13 @@ from canal.learn.progress import Progress, Silent
 from canal.registry.memo import key_of
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
-from canal.report.compare_art import PageArt, StageMap
+from canal.report.compare_art import PageArt, Picture, StageMap
 from canal.report.compare_page import write_page
 from canal.report.compare_report import CompareReport
+from canal.report.reliability import reliability_figure
 from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
+from canal.stages.reliability import read_reliability
 
 MOST_MAPS = 6  # stages that have a map on the page
 BANK, WEIGHTS = "bank.safetensors", "weights.safetensors"
@@ -66,7 +68,17 @@ def page_art(registry: Registry, shown: Sequence[StageRecord], progress: Progres
         maps.append(stage_map(registry, record))
         progress.advance(1, f"stage {record.number}, {record.name}")
     progress.close()
-    return PageArt(maps=tuple(maps))
+    return PageArt(maps=tuple(maps), pictures=_confidence(registry, shown))
+
+
+def _confidence(registry: Registry, shown: Sequence[StageRecord]) -> tuple[Picture, ...]:
+    """Return the reliability of the stages that kept theirs, as one picture."""
+    kept = [(f"{record.number} {record.name}", read_reliability(registry, record)) for record in shown]
+    found = [(title, reliability) for title, reliability in kept if reliability is not None]
+    if not found:
+        return ()
+    caption = "Share of right answers by confidence, on the held-out cells of each stage at the time it was learned."
+    return (Picture(title="Confidence", svg=reliability_figure(found), caption=caption),)
 
 
 def stages_shown(numbers: Sequence[int], focus: int) -> list[int]:
