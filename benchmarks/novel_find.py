@@ -62,7 +62,7 @@ def fill(folder: Path, names: dict[str, str]) -> Path:
     """Write the names as a biologist would; return what they give."""
     table = "".join(f"{cluster},{name}\n" for cluster, name in names.items())
     (folder / "names.csv").write_text(f"cluster,name\n{table}")
-    return name_novel(folder, labels="canal_named").out
+    return name_novel(folder, labels="named_type").out
 
 
 def recalls(workspace: Workspace, test: list[Path], labels: str, left_out: str) -> list[float]:
@@ -98,7 +98,7 @@ def run(stream: Path, left_out: str, labels: str, preset: str, alpha: float) -> 
             if names:
                 named.append(fill(folder, names))
         for k, path in enumerate(named, 1):
-            workspace.add_stage(path, labels="canal_named", preset=preset, name=f"named-{k}")
+            workspace.add_stage(path, labels="named_type", preset=preset, name=f"named-{k}")
         found = recalls(workspace, test, labels, left_out)
         by_file = " ".join(f"{v:.2f}" for v in found[:-1])
         print(

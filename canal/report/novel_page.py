@@ -14,6 +14,7 @@ p.note, figcaption { color: #5b6472; font-size: .87rem; margin: .3rem 0 .8rem } 
 table { border-collapse: collapse; font-size: .87rem; width: 100% } th { text-align: left; font-weight: 600 }
 th, td { padding: .22rem .5rem .22rem 0; border-bottom: 1px solid #e4e7ec } img { max-width: 100%; height: auto }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+.n + td:not(.n), .n + th:not(.n) { padding-left: .6rem } td:first-child { white-space: nowrap }
 section { border: 1px solid #d5dae2; border-radius: .5rem; padding: .2rem 1.1rem 1rem; margin: 1.4rem 0 }
 section.edge { background: #fafafa } section h2 { margin-top: .7rem }
 div.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1.2rem }
@@ -57,8 +58,8 @@ def _summary(report: NovelReport) -> str:
         f'<p class="note">{escape(report.model)}, stage {report.stage}, canal {escape(report.canal_version)}. '
         f"{report.cells} cells: {counts}. About {report.alpha:.0%} of known cells are called novel by chance "
         f"(alpha {report.alpha:g}). {report.taken} {what} cells were grouped into {len(report.clusters)} clusters of "
-        f"{report.min_size} cells at least; {report.aside} are in none. {report.for_neighbours} of them "
-        f"were taken for their neighbours, not for their own verdict.</p>{warnings}"
+        f"{report.min_size} cells at least; {report.aside} are in none. Of those grouped, "
+        f"{report.for_neighbours} were taken for their neighbours, not for their own verdict.</p>{warnings}"
     )
 
 
@@ -102,8 +103,13 @@ def _markers(markers: Sequence[MarkerGene]) -> str:
     if not markers:
         return '<p class="note">None is significant, or there is nothing to compare with.</p>'
     head = ("gene", "log2 fold", "in cluster", "in others")
-    rows = [(escape(m.gene), f"{m.fold:.1f}", f"{m.share:.0%}", f"{m.share_others:.0%}") for m in markers]
+    rows = [(escape(m.gene), _fold(m), f"{m.share:.0%}", f"{m.share_others:.0%}") for m in markers]
     return _table(head, rows, {1, 2, 3})
+
+
+def _fold(marker: MarkerGene) -> str:
+    """Return how much more there is, which has no number where the others have none."""
+    return f"{marker.fold:.1f}" if marker.share_others else "only here"
 
 
 def _near(near: Sequence[NearType]) -> str:

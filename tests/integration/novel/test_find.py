@@ -1,6 +1,7 @@
 """Novel cells of a file in groups, with the evidence for each."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def test_the_result_says_what_it_is(lab: Path) -> None:
     assert {n["name"] for n in first["near"]} <= {"B", "NK"}
     assert len(page.found) == 2
     assert all(source.startswith("data:image/png;base64,") for source in page.found)
+    assert not re.search(r"https?:|@import|url\(|<script", (lab / "found" / "index.html").read_text())
 
 
 def test_cells_keep_all_they_had(lab: Path) -> None:
