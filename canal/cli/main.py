@@ -12,6 +12,7 @@ import typer
 from canal.cli import (
     annotate,
     bank,
+    benchmark,
     compare,
     config,
     demo,
@@ -54,7 +55,7 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, registry, bank, annotate, novel, evaluate, compare, config, demo, ui, doctor, version):
+for noun in (workspace, stage, registry, bank, annotate, novel, evaluate, compare, benchmark, config, demo, ui, doctor, version):
     noun.register(app)
 
 
