@@ -25,7 +25,7 @@ Fit = Callable[[Sequence[Cells], "Context"], Predict]
 Group = Literal["ours", "strategies", "peers"]
 
 
-class Unavailable(Exception):  # noqa: N818 - a fact about this machine, not an error
+class Unavailable(Exception):
     """The method cannot run here; the text says why and what would help. Becomes the method's row."""
 
 
@@ -123,11 +123,15 @@ def both_ways(
     name: str, title: str, reference: str, fit: Fit, *, seeded: bool = False, external: bool = False
 ) -> tuple[Method, Method]:
     """Return the two honest rows of a method that cannot be updated: newest stage only, and all cells at once."""
-    common = {"group": "peers", "reference": reference, "seeded": seeded, "external": external}
-    alone = Method(name=name, title=title, keeps="nothing", learn=newest(fit), **common)  # type: ignore[arg-type]
-    joint = Method(
-        name=f"{name}-joint", title=f"{title}, all cells", keeps="all cells", learn=jointly(fit), sees_all=True, **common
-    )  # type: ignore[arg-type] # fmt: skip
+
+    def row(name: str, title: str, keeps: str, learn: Learn, *, sees_all: bool) -> Method:
+        return Method(
+            name=name, title=title, keeps=keeps, learn=learn, sees_all=sees_all,
+            group="peers", reference=reference, seeded=seeded, external=external,
+        )  # fmt: skip
+
+    alone = row(name, title, "nothing", newest(fit), sees_all=False)
+    joint = row(f"{name}-joint", f"{title}, all cells", "all cells", jointly(fit), sees_all=True)
     return alone, joint
 
 

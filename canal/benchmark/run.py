@@ -174,4 +174,3 @@ def _death(code: int, log: Path) -> str:
     if code < 0:
         return f"its process was ended by signal {-code}{last}"[:400]
     return f"its process left with exit code {code}{last}"[:400]
-

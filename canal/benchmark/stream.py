@@ -125,10 +125,12 @@ def _from_toml(path: Path) -> Stream:
         if common is not None:
             entry.setdefault("labels", common)
         for key in ("data", "test", "label_map"):
-            if isinstance(entry.get(key), str):
-                entry[key] = path.parent / entry[key]
-        if isinstance(entry.get("data"), Path):
-            entry.setdefault("name", entry["data"].name.split(".")[0])
+            value = entry.get(key)
+            if isinstance(value, str):
+                entry[key] = path.parent / value
+        data = entry.get("data")
+        if isinstance(data, Path):
+            entry.setdefault("name", data.name.split(".")[0])
     try:
         return Stream.model_validate(table)
     except ValidationError as error:

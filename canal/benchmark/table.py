@@ -143,12 +143,12 @@ def markdown(rows: Sequence[Row], stages: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def texts(row: Row) -> list[str]:
+def texts(row: Row, digits: int = 4) -> list[str]:
     """Return a row as it is printed; a method without figures says why."""
     if not row.runs:
         return [title_of(row), f"not run: {row.reason}", f"0/{row.asked}", "", "", "", "", ""]
     runs = str(row.runs) if row.runs == row.asked else f"{row.runs}/{row.asked}: {row.reason}"
-    spread = [f"{row.mean[k]:.4f} ± {row.sd[k]:.4f}" for k in ("accuracy", "macro_f1", "forgetting")]
+    spread = [f"{row.mean[k]:.{digits}f} ± {row.sd[k]:.{digits}f}" for k in ("accuracy", "macro_f1", "forgetting")]
     return [title_of(row), row.method.keeps, runs, *spread, f"{row.mean['learn_seconds']:.1f}",
             f"{row.mean['peak_mb']:.0f}"]  # fmt: skip
 

@@ -123,7 +123,7 @@ def _table(rows: "tuple[Row, ...]") -> "Table":
         if before is not None and part != before:
             table.add_section()
         before = part
-        table.add_row(*texts(row))
+        table.add_row(*texts(row, digits=3))
     return table
 
 

@@ -55,7 +55,22 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, registry, bank, annotate, novel, evaluate, compare, benchmark, config, demo, ui, doctor, version):
+for noun in (
+    workspace,
+    stage,
+    registry,
+    bank,
+    annotate,
+    novel,
+    evaluate,
+    compare,
+    benchmark,
+    config,
+    demo,
+    ui,
+    doctor,
+    version,
+):
     noun.register(app)
 
 
