@@ -2,14 +2,14 @@
 
 The function is given the stages one after another and yields, after each, what names the cells of a file::
 
-    def learn(stages: Iterator[Cells], context: Context) -> Iterator[Predict]: ...
+    def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]: ...
 
 It cannot look ahead: the next stage is read when it asks for it, and the last predictor was tested by then. What it may
 keep of earlier stages it says in `Method.keeps`; a method that keeps all cells says so with `sees_all`, and its row is
 marked.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -57,7 +57,7 @@ class Context:
     scratch: Path
 
 
-Learn = Callable[[Iterator[Cells], Context], Iterator[Predict]]
+Learn = Callable[[Iterator[Cells], Context], Generator[Predict, None, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class Method:
 def jointly(fit: Fit) -> Learn:
     """Return the method that is trained anew on the cells of all stages so far."""
 
-    def learn(stages: Iterator[Cells], context: Context) -> Iterator[Predict]:
+    def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
         seen: list[Cells] = []
         for cells in stages:
             seen.append(cells)
@@ -112,7 +112,7 @@ def jointly(fit: Fit) -> Learn:
 def newest(fit: Fit) -> Learn:
     """Return the method that is trained anew on the cells of the newest stage alone."""
 
-    def learn(stages: Iterator[Cells], context: Context) -> Iterator[Predict]:
+    def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
         for cells in stages:
             yield fit([cells], context)
 

@@ -1,9 +1,16 @@
 """All methods. A new one is a file in ``methods/`` whose ``METHODS`` is added here."""
 
 from canal.benchmark.method import Method, choose
-from canal.benchmark.methods import ours, plain, strategies
+from canal.benchmark.methods import absent, external, ours, plain, published, strategies
 
-METHODS: tuple[Method, ...] = (*ours.METHODS, *strategies.METHODS, *plain.METHODS)
+METHODS: tuple[Method, ...] = (
+    *ours.METHODS,
+    *strategies.METHODS,
+    *plain.METHODS,
+    *published.METHODS,
+    *external.METHODS,
+    *absent.METHODS,
+)
 DEFAULT = "ours,strategies,lr,lr-joint"
 
 

@@ -49,6 +49,7 @@ def run_method(
         for name in ("accuracy", "macro_f1"):
             found[name].append([f[name] for f in figures])
     assert predict is not None
+    learner.close()
     truth = np.concatenate([labels_of(s.test) for s in stages])
     found["f1"] = {name: v["f1"] for name, v in score(truth, np.concatenate(said))["per_type"].items()}
     found["unseen"] = {name: _unseen(predict, cells, stages, method) for name, cells in tests.items()}

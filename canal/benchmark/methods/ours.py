@@ -1,6 +1,6 @@
 """Our stages: the shipped presets, and what they are without one of their parts."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def stages_of(preset: str | None = None, overrides: tuple[str, ...] = ()) -> Lea
         ``key=value`` changes to it.
     """
 
-    def learn(stages: Iterator[Cells], context: Context) -> Iterator[Predict]:
+    def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
         from canal.learn.stage import learn_stage
 
         config = _preset(context.preset, preset, overrides)

@@ -1,6 +1,6 @@
 """Avalanche's continual-learning strategies on our encoder, cells, genes and training."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from canal.benchmark.method import Context, Learn, Method, Predict
 from canal.data.cells import Cells
@@ -9,7 +9,7 @@ from canal.data.cells import Cells
 def strategy(name: str) -> Learn:
     """Return the method of a strategy, a key of `canal.learn.comparison.STRATEGIES`."""
 
-    def learn(stages: Iterator[Cells], context: Context) -> Iterator[Predict]:
+    def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
         from canal.learn.comparison import ComparedStrategy
 
         compared = ComparedStrategy(name, context.preset, n_types=context.n_types, seed=context.seed)
