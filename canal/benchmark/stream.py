@@ -15,8 +15,6 @@ from canal.data.check import read_cells
 from canal.errors import ConfigError
 from canal.learn.split import stratified_split
 from canal.seeds import numpy_generator
-from canal.stages.demo_cells import LABELS, STAGES, write_cells
-from canal.stages.replay import read_declarations
 
 DEMO = "demo"
 HELD_OUT = 0.2
@@ -145,6 +143,8 @@ def _tables(table: dict[str, object], key: str) -> list[dict[str, object]]:
 
 
 def _declared(folder: Path) -> Stream:
+    from canal.stages.replay import read_declarations
+
     requests = [d.request for d in read_declarations(folder) if d.request is not None]
     stages = [
         StreamStage(
@@ -158,6 +158,8 @@ def _declared(folder: Path) -> Stream:
 
 
 def _demo(folder: Path) -> Stream:
+    from canal.stages.demo_cells import LABELS, STAGES, write_cells
+
     cells = write_cells(folder / "demo", seed=0)
     stages = [
         StreamStage(name=name, data=data, test=test, labels=LABELS)

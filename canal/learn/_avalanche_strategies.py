@@ -15,7 +15,6 @@ with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     from avalanche.training.supervised import DER, Cumulative, Naive, StreamingLDA
 
 CLExperience = _avalanche.CLExperience
-EvaluationPlugin = _avalanche.EvaluationPlugin
 SupervisedPlugin = _avalanche.SupervisedPlugin
 make_dataset = _make_taskaware_tensor_classification_dataset
 
@@ -25,7 +24,6 @@ __all__ = [
     "ClassBalancedBuffer",
     "Cumulative",
     "EWCPlugin",
-    "EvaluationPlugin",
     "LwFPlugin",
     "Naive",
     "ReplayPlugin",

@@ -5,6 +5,7 @@ gene hiding of the preset; what differs is how they remember. They train on ever
 The buffers of those that keep cells are as large as the example bank.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ class ComparedStrategy:
         targets = torch.tensor([at[name] for name in cells.labels.tolist()])
         experience = avalanche.CLExperience(self.stage - 1, None)
         experience.dataset = avalanche.make_dataset(rows, targets, task_labels=0)
-        with seeded(self.seed, f"strategy:{self.stage}", best_device()):
+        with warnings.catch_warnings(), seeded(self.seed, f"strategy:{self.stage}", best_device()):
+            warnings.simplefilter("ignore")  # Avalanche calls what it has deprecated itself
             self._fit(experience, targets)
 
     def predict(self, cells: Cells) -> np.ndarray:

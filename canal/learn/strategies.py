@@ -13,6 +13,7 @@ from canal.learn.device import best_device
 from canal.learn.losses import classification_loss
 from canal.learn.plugins import learning_rate
 from canal.learn.rows import ABSENT, Representations, RowNetwork
+from canal.learn.strategy import silent_evaluator
 from canal.seeds import torch_generator
 
 EWC_LAMBDA = 1e4  # chosen on held-out cells of the training files: see docs/benchmark.md
@@ -137,7 +138,7 @@ def _common(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int, *m
         "train_epochs": preset.training.epochs,
         "device": best_device(),
         "plugins": [*more, TrainingRecipe(preset, seed)],
-        "evaluator": avalanche.EvaluationPlugin(loggers=[]),
+        "evaluator": silent_evaluator(),
     }
 
 
@@ -167,7 +168,7 @@ def _slda(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> A
         num_classes=model.width,
         train_mb_size=preset.training.batch_size,
         device=best_device(),
-        evaluator=avalanche.EvaluationPlugin(loggers=[]),
+        evaluator=silent_evaluator(),
     )
 
 

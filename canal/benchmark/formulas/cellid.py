@@ -8,7 +8,6 @@ Shapes: N cells, G genes, D dimensions, C types, S genes of a signature.
 
 import numpy as np
 import scipy.linalg
-from scipy.stats import hypergeom
 
 UNASSIGNED = "unassigned"
 DIMENSIONS, SIGNATURE = 50, 200
@@ -61,6 +60,8 @@ def evidence(shared: np.ndarray, genes: int, drawn: int, sizes: np.ndarray) -> n
     sizes
         Genes of each type's signature, (C,).
     """
+    from scipy.stats import hypergeom  # a second to import: only for those who need it
+
     p = hypergeom.sf(shared - 1, genes, sizes[None], drawn)
     return np.asarray(-np.log10(np.maximum(_benjamini_hochberg(p), 1e-300)))
 

@@ -7,7 +7,6 @@ Shapes: N cells, G genes, F features, C types.
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.stats import rankdata
 
 UNASSIGNED = "unassigned"
 FEATURES = 500
@@ -106,6 +105,8 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _ranks(a: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata  # a second to import: only for those who need it
+
     return np.asarray(rankdata(a, axis=1))
 
 

@@ -17,9 +17,9 @@ Answer = tuple[np.ndarray, np.ndarray]  # types and similarities of the cells
 
 
 def fit_scibet(stages: Sequence[Cells], context: Context) -> Predict:
-    """Learn the multinomial model on all cells, in the genes that any stage measures."""
+    """Learn the multinomial model on all cells, in the genes that every stage measures."""
     del context
-    panel = _all_genes(stages)
+    panel = _common_genes(stages)
     values = _log2(panel, stages)
     types, columns, model = scibet.learn(values, np.concatenate([labels_of(c) for c in stages]))
     chosen = panel.subset(columns)
@@ -131,10 +131,10 @@ def _by_markers(test: Cells, types: list[str], table: dict[str, tuple[str, ...]]
     return np.asarray(names[scina.assign(values, signature).argmax(axis=1)])
 
 
-def _all_genes(stages: Sequence[Cells]) -> GenePanel:
-    panel = GenePanel.empty()
-    for number, cells in enumerate(stages, 1):
-        panel = panel.extended(cells.genes, cells.ensembl, number)
+def _common_genes(stages: Sequence[Cells]) -> GenePanel:
+    panel = GenePanel.empty().extended(stages[0].genes, stages[0].ensembl, 1)
+    for cells in stages[1:]:
+        panel = panel.subset(np.flatnonzero(panel.match(cells.genes, cells.ensembl).measured))
     return panel
 
 
