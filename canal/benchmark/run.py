@@ -110,7 +110,9 @@ def _kept(place: Place, options: Options, digest: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     same = isinstance(values, dict) and values.get("key") == key_of(place, options, digest)
-    return values if same and values.get("status") == "done" else None
+    if not same or values.get("status") != "done":
+        return None
+    return {**values, "command": _command(place, options)}  # the folder may have moved since
 
 
 def _run(place: Place, options: Options, digest: str, scratch: Path) -> dict[str, Any]:
@@ -137,13 +139,17 @@ def _run(place: Place, options: Options, digest: str, scratch: Path) -> dict[str
         "method": place.method.name,
         "order": [i + 1 for i in place.order],
         "seed": place.seed,
-        "command": command_of(place.method, [place.order], [place.seed], options),
+        "command": _command(place, options),
         **values,
     }
     partial = file.with_suffix(".part")
     partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     partial.replace(file)
     return values
+
+
+def _command(place: Place, options: Options) -> str:
+    return command_of(place.method, [place.order], [place.seed], options)
 
 
 def _task(place: Place, options: Options) -> dict[str, Any]:
