@@ -25,7 +25,7 @@ class Row:
         Runs with figures, and runs that were asked for.
     mean, sd
         Of ``accuracy``, ``macro_f1`` (means over the stages' tests after the last stage), ``forgetting``,
-        ``learn_seconds``, ``predict_seconds`` and ``peak_mb`` (of one run).
+        ``learn_seconds``, ``predict_seconds``, ``cpu_seconds`` (of the whole run) and ``peak_mb``.
     on_stage
         Mean accuracy after the last stage on each stage's test, in the order of the declaration, (stages,).
     unseen
@@ -94,6 +94,7 @@ def figures_of(result: Result) -> dict[str, float]:
         "forgetting": 0.0 if stages == 1 else found.forgetting,
         "learn_seconds": float(np.sum(values["learn_seconds"])),
         "predict_seconds": float(np.sum(values["predict_seconds"])),
+        "cpu_seconds": float(values["cpu_seconds"]),
         "peak_mb": float(values["peak_mb"]),
     }
 
@@ -130,7 +131,7 @@ def to_dict(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
 
 def markdown(rows: Sequence[Row], stages: Sequence[str]) -> str:
     """Return the tables as Markdown."""
-    head = ["method", "keeps of earlier stages", "runs", "accuracy", "macro-F1", "forgetting", "learn s", "peak MB"]
+    head = ["method", "keeps of earlier stages", "runs", "accuracy", "macro-F1", "forgetting", "CPU s", "peak MB"]
     lines = [_line(head), "|---|---|" + "---:|" * (len(head) - 2)]
     for row in rows:
         lines.append(_line(texts(row)))
@@ -149,7 +150,7 @@ def texts(row: Row, digits: int = 4) -> list[str]:
         return [title_of(row), f"not run: {row.reason}", f"0/{row.asked}", "", "", "", "", ""]
     runs = str(row.runs) if row.runs == row.asked else f"{row.runs}/{row.asked}: {row.reason}"
     spread = [f"{row.mean[k]:.{digits}f} ± {row.sd[k]:.{digits}f}" for k in ("accuracy", "macro_f1", "forgetting")]
-    return [title_of(row), row.method.keeps, runs, *spread, f"{row.mean['learn_seconds']:.1f}",
+    return [title_of(row), row.method.keeps, runs, *spread, f"{row.mean['cpu_seconds']:.0f}",
             f"{row.mean['peak_mb']:.0f}"]  # fmt: skip
 
 

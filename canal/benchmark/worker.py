@@ -54,7 +54,13 @@ def _run(task: dict[str, Any]) -> dict[str, Any]:
             scratch=Path(scratch),
         )
         found = run_method(method, stages, {t.name: read_test(t) for t in stream.tests}, context)
-    return {"status": "done", **found, "peak_mb": round(_peak_bytes(method) / 2**20, 1)}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "status": "done",
+        **found,
+        "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in used), 1),
+        "peak_mb": round(_peak_bytes(method) / 2**20, 1),
+    }
 
 
 def _peak_bytes(method: Method) -> float:

@@ -115,7 +115,7 @@ def _table(rows: "tuple[Row, ...]") -> "Table":
     table = Table(title="After the last stage, mean over the stages' tests", title_justify="left")
     for name in ("method", "keeps"):
         table.add_column(name)
-    for name in ("runs", "accuracy", "macro-F1", "forgetting", "learn s", "peak MB"):
+    for name in ("runs", "accuracy", "macro-F1", "forgetting", "CPU s", "peak MB"):
         table.add_column(name, justify="right", no_wrap=name != "runs")
     before = None
     for row in rows:

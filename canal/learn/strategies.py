@@ -102,6 +102,14 @@ class DarkReplay(avalanche.DER):  # type: ignore[misc]
         self.batch_logits: Tensor = torch.where(stored > ABSENT, stored, current)
 
 
+class Replay(avalanche.ReplayPlugin):  # type: ignore[misc]
+    """Avalanche's replay, by the hook that its buffers do not warn of."""
+
+    def after_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Take cells of the stage into the buffer."""
+        self.storage_policy.post_adapt(strategy, strategy.experience)
+
+
 class SLDA(avalanche.StreamingLDA):  # type: ignore[misc]
     """Streaming linear discriminant analysis on the representation that the first stage has learned."""
 
@@ -149,7 +157,7 @@ def naive(model: Any, loss: WeightedLoss, preset: Preset, seed: int, *more: Any)
 
 def _replay(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
     size = preset.bank.size
-    plugin = avalanche.ReplayPlugin(mem_size=size, storage_policy=avalanche.ClassBalancedBuffer(size))
+    plugin = Replay(mem_size=size, storage_policy=avalanche.ClassBalancedBuffer(size))
     return naive(model, loss, preset, seed, plugin)
 
 

@@ -15,15 +15,15 @@ from canal.learn.rows import ABSENT, RowCells, RowNetwork
 from canal.learn.strategies import STRATEGIES
 from tests.make import make_adata
 
-SMALL = ("encoder.hidden=16", "encoder.dim=8", "training.epochs=4", "training.min_steps=60", "bank.size=40")
+SMALL = ("encoder.hidden=16", "encoder.dim=8", "training.epochs=4", "training.min_steps=36", "bank.size=40")
 PRESET = load_preset("compact", (*SMALL, "genes.per_stage=40", "training.batch_size=20", "training.learning_rate=0.01"))
 REMEMBER = ("cumulative", "replay", "der++", "slda")
 
 
 def stream():
     """Return two stages: the second has a new type, lacks two, and measures genes that the first does not."""
-    first = make_adata(90, 60, types=("B", "CD4 T", "CD8 T"))
-    second = make_adata(60, 70, types=("NK", "B"), prefix="x", seed=1)
+    first = make_adata(60, 60, types=("B", "CD4 T", "CD8 T"))
+    second = make_adata(40, 70, types=("NK", "B"), prefix="x", seed=1)
     return [check_adata(a, labels="cell_type") for a in (first, second)]
 
 
