@@ -185,7 +185,7 @@ def write(benchmark: Benchmark, rows: Sequence[Row], draw: Callable[..., None]) 
             spreads={k: np.array([r.sd[k] for r in shown]) for k in ("accuracy", "macro_f1", "forgetting")},
             on_stage=np.array([r.on_stage for r in shown]),
             stages=stages,
-            title=f"{benchmark.stream.name}: {len(benchmark.orders)} orders, {len(benchmark.seeds)} seeds",
+            title=f"{benchmark.stream.name}: orders {len(benchmark.orders)}, seeds {len(benchmark.seeds)}",
         )
     return values
 

@@ -7,10 +7,12 @@ import typer
 
 from canal.cli.answer import Answer, Session, command, short_path
 from canal.cli.progress import watcher
+from canal.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from canal.benchmark.plan import Options
     from canal.benchmark.table import Row
 
 DEFAULT = "ours,strategies,lr,lr-joint"
@@ -53,36 +55,40 @@ def benchmark(
     """
     if list_methods:
         return _list()
-    from canal.benchmark.markers import read_markers
-    from canal.benchmark.plan import Options, parse_orders
-    from canal.benchmark.registry import choose_methods
-    from canal.benchmark.run import run_benchmark
-    from canal.benchmark.stream import stages_in
-    from canal.benchmark.table import rows_of, write
-    from canal.config import load_preset
-    from canal.errors import ConfigError
-    from canal.report.benchmark_figures import benchmark_picture
-
     if not stream:
         message = "No stream is named. Name one with --stream: a TOML file of stages, a folder, or demo."
         raise ConfigError(message)
-    chosen = choose_methods(methods)
-    order = parse_orders(orders, stages_in(stream))
-    if markers is not None:
-        read_markers(markers)
+    from canal.benchmark.plan import Options
+    from canal.config import load_preset
+
     options = Options(
         stream=stream, out=out or Path(f"benchmark-{Path(stream).stem}"), preset_name=preset,
         overrides=tuple(overrides or ()), preset=load_preset(preset, tuple(overrides or ())),
         markers=markers, peers=peers,
     )  # fmt: skip
-    wanted = range(first_seed, first_seed + seeds)
-    found = run_benchmark(options, chosen, order, wanted, watcher(session))
+    return _run(session, options, methods, orders, range(first_seed, first_seed + seeds))
+
+
+def _run(session: Session, options: "Options", methods: str, orders: str, seeds: range) -> Answer:
+    from canal.benchmark.markers import read_markers
+    from canal.benchmark.plan import parse_orders
+    from canal.benchmark.registry import choose_methods
+    from canal.benchmark.run import run_benchmark
+    from canal.benchmark.stream import stages_in
+    from canal.benchmark.table import rows_of, write
+    from canal.report.benchmark_figures import benchmark_picture
+
+    chosen = choose_methods(methods)
+    order = parse_orders(orders, stages_in(options.stream))
+    if options.markers is not None:
+        read_markers(options.markers)
+    found = run_benchmark(options, chosen, order, seeds, watcher(session))
     rows = rows_of(found)
     data = write(found, rows, benchmark_picture)
     here = short_path(options.out)
     after = [
         "* sees the cells of all stages at once.",
-        *(f"{r.method.name}: {r.reason}" for r in rows if r.reason),
+        *(f"{r.method.name}: {r.reason}" for r in rows if r.reason and r.runs),
         "",
         f"{found.kept} of {len(found.results)} runs were there already.",
         f"tables and commands  {here}/table.md",
