@@ -43,24 +43,24 @@ def run(*options: str) -> dict:
 
 def test_a_table_is_filled_once_and_again_where_inputs_change(stream):
     """Finished runs are kept; what was made from other cells is not taken for the same."""
-    first = run("--methods", "lr,lr-joint", "--orders", "2")
+    first = run("--methods", "scibet,scibet-joint", "--orders", "2")
     rows = {row["name"]: row for row in first["rows"]}
-    assert (first["kept_runs"], rows["lr"]["runs"]) == (0, 2)
-    assert rows["lr-joint"]["sees_all"]
-    assert rows["lr-joint"]["mean"]["accuracy"] > rows["lr"]["mean"]["accuracy"] + 0.1
-    assert rows["lr"]["mean"]["forgetting"] > 0.3  # the newest stage alone does not know the other's type
-    assert rows["lr"]["mean"]["peak_mb"] > 50
-    assert rows["lr-joint"]["unseen"]["third lab"]["accuracy"] > 0.9  # on B, the type that was taught
-    matrix = next(r for r in first["runs"] if r["method"] == "lr" and r["order"] == [2, 1])["accuracy"]
+    assert (first["kept_runs"], rows["scibet"]["runs"]) == (0, 2)
+    assert rows["scibet-joint"]["sees_all"]
+    assert rows["scibet-joint"]["mean"]["accuracy"] > rows["scibet"]["mean"]["accuracy"] + 0.1
+    assert rows["scibet"]["mean"]["forgetting"] > 0.3  # the newest stage alone does not know the other's type
+    assert rows["scibet"]["mean"]["peak_mb"] > 50
+    assert rows["scibet-joint"]["unseen"]["third lab"]["accuracy"] > 0.9  # on B, the type that was taught
+    matrix = next(r for r in first["runs"] if r["method"] == "scibet" and r["order"] == [2, 1])["accuracy"]
     assert [len(row) for row in matrix] == [1, 2]
-    again = run("--methods", "lr", "--orders", "2")
+    again = run("--methods", "scibet", "--orders", "2")
     assert again["kept_runs"] == 2
-    assert again["rows"][0]["mean"] == rows["lr"]["mean"]
+    assert again["rows"][0]["mean"] == rows["scibet"]["mean"]
     out = Path("benchmark-toy")
     assert (out / "benchmark.png").stat().st_size > 10_000
-    assert "--methods lr --orders 1-2,2-1 --seeds 1 --out benchmark-toy" in rows["lr"]["command"]
+    assert "--methods scibet --orders 1-2,2-1 --seeds 1 --out benchmark-toy" in rows["scibet"]["command"]
     make_adata(60, types=("NK", "DC"), prefix="x", seed=3).write_h5ad("two.h5ad")
-    assert run("--methods", "lr", "--orders", "1")["kept_runs"] == 0
+    assert run("--methods", "scibet", "--orders", "1")["kept_runs"] == 0
 
 
 def test_every_method_has_its_row(stream):
@@ -86,16 +86,16 @@ def test_a_process_that_dies_is_a_row(stream, monkeypatch):
     os.chmod("dies", 0o755)  # noqa: PTH101
     with monkeypatch.context() as patched:
         patched.setattr("sys.executable", str(Path("dies").absolute()))
-        dead = run("--methods", "lr")
+        dead = run("--methods", "scibet")
     assert dead["rows"][0]["reason"] == "its process was ended by signal 9: out of memory"
-    assert run("--methods", "lr")["rows"][0]["runs"] == 1
+    assert run("--methods", "scibet")["rows"][0]["runs"] == 1
 
 
 def test_a_folder_of_something_else_is_left_alone(stream):
     """Results go into a folder of their own or a new one."""
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("dear diary")
-    result = CliRunner().invoke(app, ["benchmark", "--stream", "toy.toml", "--methods", "lr", "--out", "mine"])
+    result = CliRunner().invoke(app, ["benchmark", "--stream", "toy.toml", "--methods", "scibet", "--out", "mine"])
     assert result.exit_code == 2
     assert "holds something else" in result.stderr
     assert [p.name for p in Path("mine").iterdir()] == ["notes.txt"]
