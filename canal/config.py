@@ -158,6 +158,14 @@ def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None 
     return parse_preset(table, source)
 
 
+def change_preset(preset: Preset, overrides: tuple[str, ...]) -> Preset:
+    """Return a preset with ``key=value`` overrides applied, as `load_preset` does."""
+    table = dump_preset(preset)
+    for override in overrides:
+        _apply(table, override)
+    return parse_preset(table, f"preset {preset.name}")
+
+
 def parse_preset(table: dict[str, Any], source: str) -> Preset:
     """Check a preset's table; ``source`` names it in the error."""
     try:

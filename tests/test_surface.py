@@ -37,6 +37,10 @@ OPTIONS = {
     "registry export": ["FILE", "N"],
     "registry import": ["--name", "FILE"],
     "compare": ["--html", "--recompute", "--references", "N"],
+    "benchmark": [
+        "--first-seed", "--list", "--markers", "--methods", "--orders", "--out", "--peers", "--preset", "--seeds",
+        "--set", "--stream",
+    ],
     "bank show": ["--stage"],
     "annotate": [
         "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",

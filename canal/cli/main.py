@@ -12,6 +12,7 @@ import typer
 from canal.cli import (
     annotate,
     bank,
+    benchmark,
     compare,
     config,
     demo,
@@ -66,6 +67,7 @@ for noun in (
     novel,
     evaluate,
     compare,
+    benchmark,
     config,
     demo,
     ui,

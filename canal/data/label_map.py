@@ -35,7 +35,7 @@ def read_label_map(path: Path) -> dict[str, str]:
         message = f"There is no label map {path}. Expected a CSV file with two columns: their name, our name."
         raise DataError(message)
     mapped: dict[str, str] = {}
-    for number, row in _rows(path):
+    for number, row in rows_of_csv(path):
         if len(row) != 2 or not row[0]:
             message = (
                 f"{path}, line {number}: found {len(row)} columns ({', '.join(map(repr, row))}), "
@@ -55,16 +55,23 @@ def read_label_map(path: Path) -> dict[str, str]:
     return mapped
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
+def rows_of_csv(path: Path, headers: frozenset[str] = HEADERS) -> list[tuple[int, list[str]]]:
+    """Return line number and values of every row that is not empty, without a header; ``.tsv`` is split at tabs.
+
+    Raises
+    ------
+    DataError
+        If the file is no CSV text.
+    """
     delimiter = "\t" if path.suffix == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
             reader = csv.reader(file, delimiter=delimiter)
             rows = [(reader.line_num, [value.strip() for value in row]) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        message = f"The label map {path} is not a CSV text in UTF-8 ({error}). Save it as CSV (UTF-8)."
+        message = f"{path} is not a CSV text in UTF-8 ({error}). Save it as CSV (UTF-8)."
         raise DataError(message) from error
     rows = [(number, row) for number, row in rows if any(row)]
-    if rows and rows[0][1][0].lower().replace("-", " ") in HEADERS:
+    if rows and rows[0][1][0].lower().replace("-", " ") in headers:
         return rows[1:]
     return rows

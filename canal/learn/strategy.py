@@ -80,7 +80,7 @@ class StageStrategy(SupervisedTemplate):
             train_epochs=epochs,
             device=device,
             plugins=plugins,
-            evaluator=_silent_evaluator(),
+            evaluator=silent_evaluator(),
         )
         self.label_smoothing = label_smoothing
         self.precision = precision
@@ -128,7 +128,7 @@ class StageStrategy(SupervisedTemplate):
         self.train(StageExperience(number, batches), eval_streams=[])
 
 
-def _silent_evaluator() -> EvaluationPlugin:
+def silent_evaluator() -> EvaluationPlugin:
     """Return an evaluator that logs nothing, without Avalanche's warning that it does so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -1,0 +1,30 @@
+"""All methods. A new one is a file in ``methods/`` whose ``METHODS`` is added here."""
+
+from canal.benchmark.method import Method, choose
+from canal.benchmark.methods import absent, external, ours, plain, published, strategies
+
+METHODS: tuple[Method, ...] = (
+    *ours.METHODS,
+    *strategies.METHODS,
+    *plain.METHODS,
+    *published.METHODS,
+    *external.METHODS,
+    *absent.METHODS,
+)
+DEFAULT = "ours,strategies,lr,lr-joint"
+
+
+def choose_methods(names: str) -> tuple[Method, ...]:
+    """Return the methods of a list such as ``canal,strategies,preset:canal``.
+
+    Raises
+    ------
+    ConfigError
+        If one is not known.
+    """
+    return choose(names, METHODS, ours.preset_method)
+
+
+def find_method(name: str) -> Method:
+    """Return the method of one name."""
+    return choose_methods(name)[0]
