@@ -11,6 +11,7 @@ from canal.data.cells import Cells
 from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
+from canal.data.type_genes import type_specific
 from canal.data.variance import rank_by_variance
 from canal.detect.calibration import NoveltyCalibration
 from canal.errors import StageError
@@ -85,10 +86,12 @@ def learn_stage(
     types = grown_types(previous, cells.labels)
     check_places(preset, types)
     _check_encoder(previous, preset)
-    panel = grown_panel(previous, cells, preset, stage)
     train_rows, held_rows = stratified_split(
         cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
     )
+    # Genes that are chosen by the labels must not be chosen by those of held-out cells.
+    by_labels = preset.genes.specific is not None
+    panel = grown_panel(previous, cells.take(train_rows) if by_labels else cells, preset, stage)
     pool = bank.joined(CellPool.of(cells, stage))
     network = _start(previous, preset, len(panel), len(types), seed)
     history = fit_network(
@@ -124,10 +127,13 @@ def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ..
 
 
 def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int) -> GenePanel:
-    """Return the panel with the stage's highly variable genes added."""
+    """Return the panel with the stage's highly variable or type-specific genes added."""
     panel = previous.panel if previous is not None else GenePanel.empty()
-    n = preset.genes.per_stage
-    columns = rank_by_variance(cells)[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
+    n, specific = preset.genes.per_stage, preset.genes.specific
+    if specific is not None:
+        columns = type_specific(cells, n, specific)
+    else:
+        columns = rank_by_variance(cells)[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
     return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
 
 
