@@ -79,6 +79,10 @@ class TrainingConfig(_Frozen):
     amsgrad: bool = Field(description="Adam with the maximum of its second moments, as the paper")
     balance: Share = Field(description="a type of n cells weighs n^(1 - balance) in its stage; 0: all alike")
     start: Literal["previous", "fresh"] = Field(description="weights to start a later stage from")
+    new_rows: Literal["zero", "random"] = Field(default="zero", description="classifier rows of new types")
+    best: Literal["accuracy-loss", "accuracy"] = Field(
+        default="accuracy-loss", description="which epoch is the best: of the highest accuracy, ties by loss or none"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     distillation: float = Field(ge=0, description="lambda of the paper; scaled by |old types| / |all types|")
@@ -95,6 +99,9 @@ class BankConfig(_Frozen):
 
     size: int = Field(ge=0, description="L: cells kept in all")
     selection: Literal["herding", "coverage", "prototype", "random"]
+    quotas: Literal["balanced", "floor"] = Field(
+        default="balanced", description="places a rare type cannot fill go to others; or are left empty, as the paper"
+    )
 
 
 class AnalyticConfig(_Frozen):

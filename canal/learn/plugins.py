@@ -140,6 +140,8 @@ class ValidationPlugin(SupervisedPlugin):
         Where the training stands.
     on_epoch
         Called with the epoch's figures.
+    by_loss
+        Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
     """
 
     def __init__(
@@ -149,8 +151,11 @@ class ValidationPlugin(SupervisedPlugin):
         patience: int,
         state: TrainingState,
         on_epoch: Callable[[int, dict[str, float]], None],
+        *,
+        by_loss: bool = True,
     ) -> None:
         super().__init__()
+        self.by_loss = by_loss
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
         self.losses: list[Tensor] = []
@@ -176,8 +181,9 @@ class ValidationPlugin(SupervisedPlugin):
         }
         self.losses = []
         state.history.append(figures)
-        if (accuracy, -loss) > state.best_score:
-            state.best_score, state.best_epoch = (accuracy, -loss), state.epoch
+        score = (accuracy, -loss if self.by_loss else 0.0)
+        if score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
             state.best_weights = copy.deepcopy(strategy.model.state_dict())
         self.on_epoch(state.epoch, figures)
 

@@ -17,6 +17,7 @@ from canal.detect.calibration import NoveltyCalibration
 from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network, run_network
 from canal.learn.bank import choose_examples
+from canal.learn.device import seeded
 from canal.learn.fitting import fit_network, on_panel, type_index
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory
@@ -202,7 +203,8 @@ def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: in
         return new_network(preset, n_genes, n_types, seed)
     network = new_network(previous.preset, len(previous.panel), len(previous.types), seed)
     network.load_state_dict(previous.network.state_dict())
-    network.grow(n_genes, n_types)
+    with seeded(seed, "new rows"):
+        network.grow(n_genes, n_types, random_rows=preset.training.new_rows == "random")
     return network
 
 
@@ -215,4 +217,6 @@ def _new_bank(annotator: Annotator, pool: CellPool, held: np.ndarray, seed: int)
     weights = annotator.network.classifier.weight.detach().numpy()
     rows = {name: weights[i] for i, name in enumerate(annotator.types)}
     last = np.isin(np.arange(len(pool)), held)
-    return choose_examples(pool, rep, rows, size=config.size, selection=config.selection, seed=seed, last=last)
+    return choose_examples(
+        pool, rep, rows, size=config.size, selection=config.selection, seed=seed, last=last, quotas=config.quotas
+    )

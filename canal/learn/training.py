@@ -92,7 +92,14 @@ def train_network(
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
-        ValidationPlugin(data.validation, data.validation_types, config.patience, state, on_epoch),
+        ValidationPlugin(
+            data.validation,
+            data.validation_types,
+            config.patience,
+            state,
+            on_epoch,
+            by_loss=config.best == "accuracy-loss",
+        ),
         ProgressPlugin(progress, state),
     ]
     plugins += encoder_plugins(network, data.cells, data.types, batches)
