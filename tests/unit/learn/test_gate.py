@@ -1,6 +1,7 @@
 """scAnnoNet's index and losses against the published matrices, and what training does with them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,33 @@ def test_two_stages_learn_and_new_types_bring_their_genes() -> None:
     test = check_adata(make_adata(90, 200, types=("B", "CD4 T", "HSC"), seed=9), labels="cell_type")
     said = second.annotator.reader(test.genes, test.ensembl).best_types(test.expression)
     assert (said == test.labels).mean() > 0.9
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """The gate's own training and the draws of the batches are where they were."""
+    cells = check_adata(make_adata(80, 100, types=("B", "NK")), labels="cell_type")
+
+    def kill(epoch: int, _figures: dict[str, float]) -> None:
+        if epoch == 2:
+            raise Killed
+
+    def run(checkpoint: tuple[Path, str] | None = None, on_epoch=lambda *_: None) -> dict[str, torch.Tensor]:
+        stage = learn_stage(
+            None, CellPool.empty(), cells, load_preset("scannonet", QUICK), stage=1, seed=0, progress=Silent(),
+            checkpoint=checkpoint, on_epoch=on_epoch,
+        )  # fmt: skip
+        return stage.annotator.network.state_dict()
+
+    kept = (tmp_path / "checkpoint.safetensors", "key")
+    with pytest.raises(Killed):
+        run(kept, kill)
+    resumed, whole = run(kept), run()
+
+    assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
 
 
 def test_the_choice_of_genes_never_sees_held_out_cells() -> None:
