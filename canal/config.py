@@ -6,11 +6,12 @@ A preset is complete: every field of every table stands in its file. A run chang
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from canal.errors import ConfigError
+from canal.scannonet_config import ScAnnoNetConfig, SpecificGenesConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -22,10 +23,20 @@ class _Frozen(BaseModel):
 class GenesConfig(_Frozen):
     """How the gene panel is chosen."""
 
-    ranking: Literal["variance", "dispersion"] = Field(description="of unit profiles; or scanpy's, as the paper")
-    per_stage: int = Field(ge=10, description="highly variable genes of a stage that enter the panel")
+    ranking: Literal["variance", "dispersion", "type-specific"] = Field(
+        description="of unit profiles; scanpy's, as the paper; or, among the latter, genes that mark a type"
+    )
+    per_stage: int = Field(ge=10, description="highly variable genes of a stage that enter the panel, or may enter it")
     statistics: int = Field(ge=0, description="genes of a stage that enter the analytic memory")
     min_overlap: Share = Field(description="share of the panel a file must measure")
+    specific: SpecificGenesConfig | None = Field(default=None, description="for the ranking type-specific alone")
+
+    @model_validator(mode="after")
+    def _has_specific(self) -> Self:
+        if (self.ranking == "type-specific") != (self.specific is not None):
+            message = "the ranking type-specific and the table genes.specific go together; preset scannonet has both"
+            raise ValueError(message)
+        return self
 
 
 class CompactConfig(_Frozen):
@@ -52,7 +63,7 @@ class PerformerConfig(_Frozen):
     trainable: Literal["all", "paper"]
 
 
-EncoderConfig = Annotated[CompactConfig | PerformerConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[CompactConfig | PerformerConfig | ScAnnoNetConfig, Field(discriminator="kind")]
 
 
 class TrainingConfig(_Frozen):
@@ -63,17 +74,24 @@ class TrainingConfig(_Frozen):
     patience: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     learning_rate: float = Field(gt=0)
-    schedule: Literal["constant", "one-cycle", "restarts"] = Field(description="restarts is the paper's")
+    schedule: Literal["constant", "one-cycle", "restarts", "decay"] = Field(description="restarts is the paper's")
     weight_decay: float = Field(ge=0)
     amsgrad: bool = Field(description="Adam with the maximum of its second moments, as the paper")
     balance: Share = Field(description="a type of n cells weighs n^(1 - balance) in its stage; 0: all alike")
     start: Literal["previous", "fresh"] = Field(description="weights to start a later stage from")
+    new_rows: Literal["zero", "random"] = Field(default="zero", description="classifier rows of new types")
+    best: Literal["accuracy-loss", "accuracy"] = Field(
+        default="accuracy-loss", description="which epoch is the best: of the highest accuracy, ties by loss or none"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     distillation: float = Field(ge=0, description="lambda of the paper; scaled by |old types| / |all types|")
     gene_dropout: tuple[Share, Share] = Field(description="least and most share of a cell's genes that are hidden")
     gene_set_masking: Share = Field(description="share of training cells shown through another file's genes")
     precision: Literal["float32", "bfloat16", "auto"]
+    sampling: Literal["each", "oversample", "weighted"] = Field(
+        default="each", description="how often a cell comes up in an epoch, see canal.learn.sampling"
+    )
 
 
 class BankConfig(_Frozen):
@@ -81,6 +99,9 @@ class BankConfig(_Frozen):
 
     size: int = Field(ge=0, description="L: cells kept in all")
     selection: Literal["herding", "coverage", "prototype", "random"]
+    quotas: Literal["balanced", "floor"] = Field(
+        default="balanced", description="places a rare type cannot fill go to others; or are left empty, as the paper"
+    )
 
 
 class AnalyticConfig(_Frozen):
@@ -162,7 +183,7 @@ def change_preset(preset: Preset, overrides: tuple[str, ...]) -> Preset:
     """Return a preset with ``key=value`` overrides applied, as `load_preset` does."""
     table = dump_preset(preset)
     for override in overrides:
-        _apply(table, override)
+        apply_override(table, override)
     return parse_preset(table, f"preset {preset.name}")
 
 
@@ -176,7 +197,7 @@ def parse_preset(table: dict[str, Any], source: str) -> Preset:
 
 def dump_preset(preset: Preset) -> dict[str, Any]:
     """Return the preset as plain values, as it is written to TOML and JSON."""
-    return preset.model_dump(mode="json")
+    return preset.model_dump(mode="json", exclude_none=True)
 
 
 def _find(name: str, folder: Path | None) -> tuple[str, str]:
@@ -217,7 +238,7 @@ def explain_misfit(error: ValidationError, source: str, help_: str = "`canal con
     """Return the message for a table that does not fit; ``help_`` says where the keys are found."""
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if part not in {"compact", "performer"})
+        key = ".".join(str(part) for part in problem["loc"] if part not in {"compact", "performer", "scannonet"})
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}")
         elif problem["type"] == "missing":

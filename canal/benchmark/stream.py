@@ -143,7 +143,7 @@ def _tables(table: dict[str, object], key: str) -> list[dict[str, object]]:
 
 
 def _declared(folder: Path) -> Stream:
-    from canal.stages.replay import read_declarations
+    from canal.stages.declarations import read_declarations
 
     requests = [d.request for d in read_declarations(folder) if d.request is not None]
     stages = [

@@ -56,8 +56,10 @@ class PerformerEncoder(Encoder):
         self.conv = nn.Linear(config.dim, 1)
         self.fc1 = nn.Linear(n_genes + 1, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.representation)
-        nn.init.normal_(self.token_emb.weight, std=0.02)
-        nn.init.normal_(self.gene_emb.weight, std=0.02)
+        # Of unit spread, as published: smaller embeddings drown in what the layers add to every token alike, the
+        # convolution then sees the same number for every gene of every cell, and where it is negative nothing learns.
+        nn.init.normal_(self.token_emb.weight)
+        nn.init.normal_(self.gene_emb.weight)
         if config.trainable == "paper":
             self.freeze_as_paper()
 
@@ -82,7 +84,7 @@ class PerformerEncoder(Encoder):
         more = n_genes - self.n_genes
         if more <= 0:
             return
-        fresh = torch.randn(more, self.config.dim, device=self.gene_emb.weight.device) * 0.02
+        fresh = torch.randn(more, self.config.dim, device=self.gene_emb.weight.device)
         old = self.gene_emb.weight.detach()
         self.gene_emb = nn.Embedding(n_genes, self.config.dim).to(fresh.device)
         with torch.no_grad():

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
-from canal.learn.quotas import balanced_quotas
+from canal.learn.quotas import QUOTAS, balanced_quotas
 from canal.learn.selection import POLICIES
 from canal.learn.tensor_file import read_tensor_file, write_tensor_file
 from canal.seeds import numpy_generator
@@ -30,6 +30,7 @@ def choose_examples(
     selection: str,
     seed: int,
     last: np.ndarray | None = None,
+    quotas: str = "balanced",
 ) -> CellPool:
     """Choose the new bank from the old bank and the cells of the stage.
 
@@ -54,11 +55,13 @@ def choose_examples(
     last
         Cells that are taken only where their type and stage has no others left, bool (cells,): the cells that later
         stages are tested on.
+    quotas
+        How places are shared among types: see `canal.learn.quotas`.
     """
     late = np.zeros(len(candidates), dtype=bool) if last is None else last
     chosen: list[np.ndarray] = []
-    quotas = balanced_quotas(dict(Counter(candidates.labels.tolist())), size)
-    for name, quota in quotas.items():
+    places = QUOTAS[quotas](dict(Counter(candidates.labels.tolist())), size)
+    for name, quota in places.items():
         of_type = np.flatnonzero(candidates.labels == name)
         chosen += _within_type(
             candidates, representation, of_type, rows_of_types[name], quota, selection, seed, late

@@ -11,6 +11,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from canal.learn.sampling import Sampling
+
 FEWEST_GENES = 20  # expressed genes that a cell keeps when it is shown through another file's genes
 
 
@@ -98,7 +100,7 @@ class Hiding:
 
 
 class Batches:
-    """Every cell once an epoch, in an order drawn anew for each epoch.
+    """Every cell once an epoch, in an order drawn anew for each epoch; or cells as ``sampling`` draws them.
 
     Yields tuples of values (B, G), measured (B, G), types (B,), weights (B,) and rows (B,) as CPU tensors. A last
     batch of one cell joins the one before it.
@@ -115,6 +117,8 @@ class Batches:
         What training hides.
     draw
         Generator of the order and of what is hidden.
+    sampling
+        How often a cell comes up.
     """
 
     def __init__(
@@ -125,16 +129,18 @@ class Batches:
         size: int,
         hiding: Hiding,
         draw: torch.Generator,
+        sampling: str = "each",
     ) -> None:
         self.cells, self.size = cells, size
+        self.sampling = Sampling(sampling, types)
         self.types, self.weights = torch.from_numpy(types), torch.from_numpy(weights)
         self.hiding, self.draw = hiding, draw
 
     def __len__(self) -> int:
-        return max(1, -(-(len(self.cells) - 1) // self.size))
+        return max(1, -(-(self.sampling.epoch_size - 1) // self.size))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-        order = torch.randperm(len(self.cells), generator=self.draw)
+        order = self.sampling.order(self.draw)
         for number in range(len(self)):
             last = number == len(self) - 1
             rows = order[number * self.size : None if last else (number + 1) * self.size]

@@ -30,11 +30,11 @@ class Network(nn.Module):
         rep_BD = self.encoder(values_BG, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
-    def grow(self, n_genes: int, n_types: int) -> None:
+    def grow(self, n_genes: int, n_types: int, *, random_rows: bool = False) -> None:
         """Make room for more genes and types; old weights and old classifier rows are kept.
 
         New rows start at zero, below any trained evidence: a fresh row of random direction would claim cells of old
-        types before it has seen one of its own.
+        types before it has seen one of its own. ``random_rows`` leaves them as a new layer has them, as the paper.
         """
         self.encoder.grow(n_genes)
         old = self.classifier
@@ -42,8 +42,9 @@ class Network(nn.Module):
             return
         new = nn.Linear(old.in_features, n_types).to(old.weight.device)
         with torch.no_grad():
-            new.weight.zero_()
-            new.bias.fill_(float(old.bias.mean()))
+            if not random_rows:
+                new.weight.zero_()
+                new.bias.fill_(float(old.bias.mean()))
             new.weight[: old.out_features] = old.weight
             new.bias[: old.out_features] = old.bias
         self.classifier = new

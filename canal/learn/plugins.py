@@ -93,23 +93,26 @@ class SchedulePlugin(SupervisedPlugin):
         """Set the rate."""
         epoch, done = self.state.epoch, self.step / (self.epochs * self.batches)
         for group in strategy.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, epoch, done)
+            group["lr"] = learning_rate(self.config, epoch, done, self.step)
         self.step += 1
 
 
 WARM_UP = 0.15
 
 
-def learning_rate(config: TrainingConfig, epoch: int, done: float) -> float:
+def learning_rate(config: TrainingConfig, epoch: int, done: float, step: int = 0) -> float:
     """Return the rate at an epoch, counted from 0, when a share of all steps is done.
 
     ``one-cycle`` rises from 1/25 over the first 15 % of the steps and falls to almost nothing, both along a cosine
     (Smith and Topin 2019). ``restarts`` is the paper's, an epoch at a time: linear warm-up over 5 epochs, cosine down
-    to 1e-6, cycles of 15, 25, 45, ... epochs, each starting at 0.9 of the one before.
+    to 1e-6, cycles of 15, 25, 45, ... epochs, each starting at 0.9 of the one before. ``decay`` is scAnnoNet's: 0.99
+    times the rate after every 20 batches, ``step`` being the batches done.
     """
     top = config.learning_rate
     if config.schedule == "constant":
         return top
+    if config.schedule == "decay":
+        return top * float(0.99 ** (step // 20))
     if config.schedule == "one-cycle":
         if done < WARM_UP:
             return top * (0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * done / WARM_UP)))
@@ -137,6 +140,8 @@ class ValidationPlugin(SupervisedPlugin):
         Where the training stands.
     on_epoch
         Called with the epoch's figures.
+    by_loss
+        Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
     """
 
     def __init__(
@@ -146,8 +151,11 @@ class ValidationPlugin(SupervisedPlugin):
         patience: int,
         state: TrainingState,
         on_epoch: Callable[[int, dict[str, float]], None],
+        *,
+        by_loss: bool = True,
     ) -> None:
         super().__init__()
+        self.by_loss = by_loss
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
         self.losses: list[Tensor] = []
@@ -173,8 +181,9 @@ class ValidationPlugin(SupervisedPlugin):
         }
         self.losses = []
         state.history.append(figures)
-        if (accuracy, -loss) > state.best_score:
-            state.best_score, state.best_epoch = (accuracy, -loss), state.epoch
+        score = (accuracy, -loss if self.by_loss else 0.0)
+        if score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
             state.best_weights = copy.deepcopy(strategy.model.state_dict())
         self.on_epoch(state.epoch, figures)
 

@@ -46,3 +46,23 @@ def balanced_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
             left -= taken
         open_types = [t for t in open_types if quotas[t] < available[t]]
     return quotas
+
+
+def floor_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
+    """Give every type ``size // types`` places, and leave empty what a type cannot fill (CANAL, example bank).
+
+    Parameters
+    ----------
+    available, size
+        As for `balanced_quotas`.
+
+    Raises
+    ------
+    StageError
+        As `balanced_quotas`.
+    """
+    balanced_quotas(dict.fromkeys(available, 1), size)
+    return {name: min(size // len(available), n) for name, n in sorted(available.items())}
+
+
+QUOTAS = {"balanced": balanced_quotas, "floor": floor_quotas}

@@ -11,6 +11,7 @@ from canal.data.cells import Cells
 from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
+from canal.data.type_genes import type_specific
 from canal.data.variance import rank_by_variance
 from canal.detect.calibration import NoveltyCalibration
 from canal.detect.reliability import Reliability
@@ -18,6 +19,7 @@ from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network, run_network, weights_of
 from canal.learn.bank import choose_examples
 from canal.learn.confidence import calibrate
+from canal.learn.device import seeded
 from canal.learn.fitting import fit_network, on_panel
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory
@@ -99,10 +101,12 @@ def learn_stage(
     check_places(preset, types)
     _check_encoder(previous, preset)
     ranked = rank_by_variance(cells)
-    panel = grown_panel(previous, cells, preset, stage, ranked)
     train_rows, held_rows = stratified_split(
         cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
     )
+    # Genes that are chosen by the labels must not be chosen by those of held-out cells.
+    by_labels = preset.genes.specific is not None
+    panel = grown_panel(previous, cells.take(train_rows) if by_labels else cells, preset, stage, ranked)
     pool = bank.joined(CellPool.of(cells, stage))
     network, taken = _start(previous, preset, panel, len(types), seed, weights)
     history = fit_network(
@@ -140,10 +144,13 @@ def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ..
 
 
 def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int, ranked: np.ndarray) -> GenePanel:
-    """Return the panel with the stage's highly variable genes added; ``ranked`` is of `rank_by_variance`."""
+    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` as `rank_by_variance`."""
     panel = previous.panel if previous is not None else GenePanel.empty()
-    n = preset.genes.per_stage
-    columns = ranked[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
+    n, specific = preset.genes.per_stage, preset.genes.specific
+    if specific is not None:
+        columns = type_specific(cells, n, specific)
+    else:
+        columns = ranked[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
     return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
 
 
@@ -211,7 +218,8 @@ def _start(
     else:
         network = new_network(previous.preset, known, len(previous.types), seed)
         network.load_state_dict(previous.network.state_dict())
-        network.grow(len(panel), n_types)
+        with seeded(seed, "new rows"):
+            network.grow(len(panel), n_types, random_rows=preset.training.new_rows == "random")
     return network, None if weights is None else take_weights(network, weights, panel, known, seed)
 
 
@@ -224,4 +232,6 @@ def _new_bank(annotator: Annotator, pool: CellPool, held: np.ndarray, seed: int)
     weights = annotator.network.classifier.weight.detach().numpy()
     rows = {name: weights[i] for i, name in enumerate(annotator.types)}
     last = np.isin(np.arange(len(pool)), held)
-    return choose_examples(pool, rep, rows, size=config.size, selection=config.selection, seed=seed, last=last)
+    return choose_examples(
+        pool, rep, rows, size=config.size, selection=config.selection, seed=seed, last=last, quotas=config.quotas
+    )

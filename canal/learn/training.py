@@ -12,6 +12,7 @@ from canal.config import TrainingConfig
 from canal.learn.batches import Batches, Hiding, PanelCells
 from canal.learn.checkpoint import CheckpointPlugin
 from canal.learn.device import best_device, seeded
+from canal.learn.gate import encoder_plugins
 from canal.learn.network import Network
 from canal.learn.plugins import (
     DistillationPlugin,
@@ -87,13 +88,21 @@ def train_network(
     state = TrainingState()
     draw = torch_generator(seed, "batches")
     hiding = Hiding(gene_dropout=config.gene_dropout, gene_set_masking=config.gene_set_masking)
-    batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw)
+    batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw, config.sampling)
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
-        ValidationPlugin(data.validation, data.validation_types, config.patience, state, on_epoch),
+        ValidationPlugin(
+            data.validation,
+            data.validation_types,
+            config.patience,
+            state,
+            on_epoch,
+            by_loss=config.best == "accuracy-loss",
+        ),
         ProgressPlugin(progress, state),
     ]
+    plugins += encoder_plugins(network, data.cells, data.types, batches)
     if distillation is not None and distillation.weight > 0:
         plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
     if checkpoint is not None:
