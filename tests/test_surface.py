@@ -38,8 +38,8 @@ OPTIONS = {
     "registry import": ["--name", "FILE"],
     "compare": ["--html", "--recompute", "--references", "N"],
     "benchmark": [
-        "--first-seed", "--list", "--markers", "--methods", "--orders", "--out", "--peers", "--preset", "--seeds",
-        "--set", "--stream",
+        "--first-seed", "--kept", "--list", "--markers", "--methods", "--orders", "--out", "--peers", "--preset",
+        "--seeds", "--set", "--stream",
     ],
     "bank show": ["--stage"],
     "annotate": [

@@ -51,7 +51,13 @@ class Benchmark:
 
 
 def run_benchmark(
-    options: Options, methods: Sequence[Method], orders: Sequence[Order], seeds: Sequence[int], progress: Progress
+    options: Options,
+    methods: Sequence[Method],
+    orders: Sequence[Order],
+    seeds: Sequence[int],
+    progress: Progress,
+    *,
+    only_kept: bool = False,
 ) -> Benchmark:
     """Fill the table.
 
@@ -63,6 +69,8 @@ def run_benchmark(
         Rows, orders of the stages, and seeds.
     progress
         Told about every cell.
+    only_kept
+        Run nothing: show what is there already.
 
     Raises
     ------
@@ -79,6 +87,8 @@ def run_benchmark(
         for place in todo:
             found = _kept(place, options, digest)
             kept += found is not None
+            if found is None and only_kept:
+                found = {"status": "missing", "reason": "not run yet", "method": place.method.name}
             if found is None:
                 progress.advance(0, f"{place.method.name}, order {order_text(place.order)}, seed {place.seed}")
                 found = _run(place, options, digest, Path(scratch))

@@ -47,6 +47,9 @@ def benchmark(
     peers: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Environments of peers, each with bin/python.")
     ] = None,
+    only_kept: Annotated[
+        bool, typer.Option("--kept", help="Run nothing: the table of the runs that are there.")
+    ] = False,
     list_methods: Annotated[bool, typer.Option("--list", help="List the methods and run nothing.")] = False,
 ) -> Answer:
     """Run methods side by side on one stream of stages, and print one table.
@@ -66,10 +69,10 @@ def benchmark(
         overrides=tuple(overrides or ()), preset=load_preset(preset, tuple(overrides or ())),
         markers=markers, peers=peers,
     )  # fmt: skip
-    return _run(session, options, methods, orders, range(first_seed, first_seed + seeds))
+    return _run(session, options, methods, orders, range(first_seed, first_seed + seeds), only_kept)
 
 
-def _run(session: Session, options: "Options", methods: str, orders: str, seeds: range) -> Answer:
+def _run(session: Session, options: "Options", methods: str, orders: str, seeds: range, only_kept: bool) -> Answer:
     from canal.benchmark.markers import read_markers
     from canal.benchmark.plan import parse_orders
     from canal.benchmark.registry import choose_methods
@@ -82,7 +85,7 @@ def _run(session: Session, options: "Options", methods: str, orders: str, seeds:
     order = parse_orders(orders, stages_in(options.stream))
     if options.markers is not None:
         read_markers(options.markers)
-    found = run_benchmark(options, chosen, order, seeds, watcher(session))
+    found = run_benchmark(options, chosen, order, seeds, watcher(session), only_kept=only_kept)
     rows = rows_of(found)
     data = write(found, rows, benchmark_picture)
     here = short_path(options.out)

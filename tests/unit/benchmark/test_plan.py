@@ -68,7 +68,7 @@ def test_the_command_of_a_row_is_understood(monkeypatch):
     """Every option that a row depends on is in its command, and the command line knows them all."""
     asked = {}
 
-    def run_benchmark(found, methods, orders, seeds, progress):
+    def run_benchmark(found, methods, orders, seeds, progress, only_kept):
         asked.update(options=found, methods=methods, orders=orders, seeds=tuple(seeds))
         raise ConfigError("enough")
 
