@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Run, canal, fresh, machine, run
+from benchmarks.measure import CANAL, Run, canal, fresh, machine, run
 
 PEER_TRAIN = """
 import sys, scanpy as sc, celltypist
@@ -82,8 +82,6 @@ def main() -> None:
     canal("stage", "add", "--data", train, "--labels", given.labels, folder=folder / "workspace")
     run([peer, "-c", PEER_TRAIN, train, given.labels, folder / "model.pkl"])
     ours, theirs, warm, within = [], [], [], []
-    from benchmarks.measure import CANAL
-
     for _ in range(given.turns):
         query = folder / "query.h5ad"
         ours.append(canal("annotate", "--data", query, "--out", folder / "ours.h5ad", folder=folder / "workspace"))
@@ -92,6 +90,7 @@ def main() -> None:
         theirs.append(run([peer, "-c", PEER_ANNOTATE, query, folder / "model.pkl", folder / "theirs.h5ad"]))
         imports = float(re.search(r"imports (\S+)", theirs[-1].output)[1])  # type: ignore[index]
         within.append(theirs[-1].seconds - imports)
+        print(f"turn: canal {ours[-1].seconds:.2f} s, CellTypist {theirs[-1].seconds:.2f} s", flush=True)
     a = show("canal annotate", cells, ours, warm)
     b = show("CellTypist 1.7.1", cells, theirs, within)
     print(f"ratio of cells/s: whole processes {a[0] / b[0]:.1f}, without imports {a[1] / b[1]:.1f}")

@@ -115,9 +115,8 @@ def open_stream(
 ) -> CellStream:
     """Open cells for reading in blocks and in constant memory; use it in a ``with`` statement.
 
-    All cells pass, also those without a label, and a type may have a single cell. A matrix that is
-    stored by columns (CSC) is held in memory whole, for its rows cannot be read otherwise: store
-    large files by rows (CSR).
+    All cells pass, also those without a label, and a type may have a single cell. A matrix that is stored by columns
+    (CSC) is turned into rows first; see `canal.data.stored.StoredColumns`.
 
     Parameters
     ----------

@@ -52,6 +52,8 @@ class GeneMatch:
         assert genes == len(self.file_genes), (genes, len(self.file_genes))
         columns, shape = self.columns[self.measured], (cells, len(self.measured))
         if len(columns) == genes and (np.diff(columns) > 0).all():  # every gene stays, in its order: nothing to copy
+            if genes == shape[1]:
+                return expression
             indices = np.flatnonzero(self.measured).astype(expression.indices.dtype)[expression.indices]
             return sp.csr_matrix((expression.data, indices, expression.indptr), shape=shape)
         chosen = expression[:, columns]

@@ -45,7 +45,7 @@ def fit_network(
     data = TrainingData(
         cells=trained,
         types=np.concatenate([targets[kept], type_index(drawn.labels, types)]),
-        weights=_weights(previous, pool.take(kept), drawn, preset),
+        weights=_weights(previous, pool.stage[kept], pool.labels[kept], drawn, preset),
         validation=cells.take(held),
         validation_types=targets[held],
     )
@@ -63,12 +63,14 @@ def _pseudo_cells(previous: Annotator | None, panel: GenePanel, preset: Preset, 
     return draw_cells(previous.memory, preset.analytic.pseudo_cells, panel, draw)
 
 
-def _weights(previous: Annotator | None, pool: CellPool, drawn: CellPool, preset: Preset) -> np.ndarray:
+def _weights(
+    previous: Annotator | None, stage: np.ndarray, labels: np.ndarray, drawn: CellPool, preset: Preset
+) -> np.ndarray:
     counts = previous.memory.counts() if previous is not None and previous.memory is not None else {}
     return training_weights(
-        np.concatenate([pool.stage, drawn.stage]),
-        np.concatenate([pool.labels, drawn.labels]),
-        np.concatenate([np.zeros(len(pool), dtype=bool), np.ones(len(drawn), dtype=bool)]),
+        np.concatenate([stage, drawn.stage]),
+        np.concatenate([labels, drawn.labels]),
+        np.concatenate([np.zeros(len(stage), dtype=bool), np.ones(len(drawn), dtype=bool)]),
         counts,
         balance=preset.training.balance,
         drawn_share=preset.analytic.pseudo_share,

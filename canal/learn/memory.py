@@ -78,7 +78,7 @@ class AnalyticMemory:
         panel = self.panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
         match = panel.match([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns])
         positions = np.flatnonzero(match.measured)
-        values = unit_rows(cells.expression[:, columns][:, match.columns[positions]])
+        values = unit_rows(cells.expression[:, columns[match.columns[positions]]])
         fresh = []
         for name in sorted(set(cells.labels.tolist())):
             rows = values[np.flatnonzero(cells.labels == name)]
