@@ -22,7 +22,7 @@ from canal.data.pool import CellPool
 from canal.detect.calibration import NoveltyCalibration
 from canal.encoders.factory import build_encoder
 from canal.learn.batches import PanelCells
-from canal.learn.device import best_device, seeded
+from canal.learn.device import best_device, product_numbers, seeded
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory, SolvedMemory
 from canal.learn.memory_file import load_memory, save_memory
@@ -152,7 +152,9 @@ def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.nda
 def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:
     """Return a freshly initialised network; its weights follow from the seed."""
     with seeded(seed, "weights"):
-        return Network(build_encoder(preset.encoder, n_genes), n_types)
+        network = Network(build_encoder(preset.encoder, n_genes), n_types)
+    network.encoder.numbers = product_numbers(preset.training.precision)
+    return network
 
 
 def save_annotator(annotator: Annotator, folder: Path) -> dict[str, Path]:
