@@ -22,8 +22,8 @@ OPTIONS = {
     "doctor": [],
     "version": [],
     "stage add": [
-        "--again", "--data", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
-        "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
+        "--again", "--data", "--devices", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
+        "--nodes", "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
     ],
     "stage list": [],
     "stage show": ["N"],

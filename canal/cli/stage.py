@@ -57,6 +57,10 @@ def add(
     test: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled cells to test on, from now on at every stage.")
     ] = None,
+    devices: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Train in N processes on each node, one a GPU or core.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Nodes, under torchrun or SLURM.")] = 1,
 ) -> Answer:
     """Learn the labelled cells of one file; the earlier files are not needed.
 
@@ -76,6 +80,8 @@ def add(
         label_map=label_map,
         gene_key=gene_key,
         test=test,
+        devices=devices,
+        nodes=nodes,
         progress=watcher(session),
     )
     return Answer(result.to_dict(), _added(result))

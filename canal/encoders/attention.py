@@ -76,4 +76,5 @@ def softmax(q_HTd: Tensor, k_HTd: Tensor, v_HTd: Tensor) -> Tensor:
 def _half_square(x_HTd: Tensor) -> Tensor:
     """Return ``|c x|^2 / 2``, float32 (heads, tokens)."""
     scale = 0.5 * float(x_HTd.shape[-1]) ** -0.5
-    return torch.linalg.vector_norm(x_HTd, dim=-1, dtype=torch.float32).square() * scale
+    half: Tensor = torch.linalg.vector_norm(x_HTd, dim=-1, dtype=torch.float32).square() * scale
+    return half

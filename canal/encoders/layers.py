@@ -81,8 +81,8 @@ class Layer:
         q, k, v = self.qkv(x_TE)
         if self.projection is None:
             return softmax(q, k, v)
-        parts = zip(*(x.split(HEADS_AT_ONCE) for x in (q, k, v)), strict=True)
-        return torch.cat([favor(*part, self.projection) for part in parts])
+        heads = [slice(at, at + HEADS_AT_ONCE) for at in range(0, self.heads, HEADS_AT_ONCE)]
+        return torch.cat([favor(q[part], k[part], v[part], self.projection) for part in heads])
 
     def after(self, x_TE: Tensor, attended_HTd: Tensor) -> Tensor:
         """Return the layer's tokens from what attention gave."""

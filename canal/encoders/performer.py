@@ -54,6 +54,7 @@ class PerformerEncoder(Encoder):
         self.n_genes = n_genes
         self.dim = config.representation
         self.block = 64
+        self.frozen_layers = max(config.depth - 2, 0) if config.trainable == "paper" else 0
         self.mask_token = config.bins + 1
         self.token_emb = nn.Embedding(config.bins + 2, config.dim)
         self.gene_emb = nn.Embedding(n_genes, config.dim)
@@ -74,11 +75,6 @@ class PerformerEncoder(Encoder):
         """
         bins_BG = torch.floor(values_BG / LN_2 + 1e-6).clamp_(0, self.config.bins).long()
         return torch.where(measured_BG, bins_BG, self.mask_token)
-
-    @property
-    def frozen_layers(self) -> int:
-        """Layers from the first that are never trained: nothing before the paper's last layer but one is."""
-        return max(self.config.depth - 2, 0) if self.config.trainable == "paper" else 0
 
     def halfway(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the tokens after the frozen layers, (cells, T, E); what `finish` goes on from."""
@@ -102,7 +98,8 @@ class PerformerEncoder(Encoder):
 
     def _run(self, x_BTE: Tensor, first: int, end: int, tokens_BT: Tensor | None = None) -> Tensor:
         """Return the tokens after layers ``first`` to ``end``; ``tokens_BT`` where they come fresh from the tables."""
-        modules: Any = self.performer.net.layers[first:end]
+        network: Any = self.performer.net
+        modules = network.layers[first:end]
         if x_BTE.device.type != "cpu":
             return _plain(modules, x_BTE)
         layers = [Layer.of(module, self.numbers) for module in modules]

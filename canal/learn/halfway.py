@@ -27,12 +27,13 @@ def can_keep(network: Network, config: TrainingConfig) -> bool:
 
 @dataclass(frozen=True)
 class Halfway:
-    """Outputs of the frozen layers for some cells, (cells, ...), in a file that is mapped into memory.
+    """Outputs of the frozen layers for some cells, (cells, ...), in a file that is mapped into memory, and the cells.
 
     The file has no name: it is gone when nobody reads it any more, also after a kill.
     """
 
     outputs: Tensor
+    cells: PanelCells
 
     @classmethod
     def of(cls, network: Network, cells: PanelCells, device: torch.device, folder: Path | None = None) -> "Halfway":
@@ -45,11 +46,22 @@ class Halfway:
                 if outputs is None:
                     outputs = _mapped((len(cells), *part.shape[1:]), part.dtype, folder)
                 outputs[int(rows[0]) : int(rows[-1]) + 1] = part
-        return cls(torch.zeros(0) if outputs is None else outputs)
+        return cls(torch.zeros(0) if outputs is None else outputs, cells)
 
     def rows(self, rows: Tensor | np.ndarray) -> Tensor:
         """Return the outputs of some cells, float32."""
         return self.outputs[torch.as_tensor(rows)].float()
+
+    @torch.no_grad()
+    def representations(self, network: Network) -> np.ndarray:
+        """Return the representation of every cell in evaluation mode, float32 (cells, D)."""
+        network.eval()
+        device = next(network.parameters()).device
+        found = [np.zeros((0, network.encoder.dim), np.float32)]
+        for rows in self.cells.blocks(network.encoder.block):
+            measured = self.cells.dense(rows)[1].to(device)
+            found.append(network.encoder.finish(self.rows(rows).to(device), measured).float().cpu().numpy())
+        return np.concatenate(found)
 
 
 def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:

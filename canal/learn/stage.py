@@ -16,6 +16,7 @@ from canal.detect.calibration import NoveltyCalibration
 from canal.errors import StageError
 from canal.learn.annotator import Annotator, new_network, run_network
 from canal.learn.bank import choose_examples
+from canal.learn.device import seeded
 from canal.learn.fitting import fit_network, on_panel, type_index
 from canal.learn.fusion import Fusion
 from canal.learn.memory import AnalyticMemory
@@ -24,6 +25,7 @@ from canal.learn.novelty import with_held_out
 from canal.learn.progress import Progress
 from canal.learn.quotas import balanced_quotas
 from canal.learn.split import stratified_split
+from canal.learn.training import train_network
 from canal.seeds import numpy_generator
 
 
@@ -63,6 +65,7 @@ def learn_stage(
     progress: Progress,
     checkpoint: tuple[Path, str] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+    train: Callable[..., list[dict[str, float]]] = train_network,
 ) -> LearnedStage:
     """Learn from the labelled cells of one stage.
 
@@ -80,6 +83,8 @@ def learn_stage(
         Number of the stage and its recorded seed.
     progress, checkpoint, on_epoch
         As for `train_network`.
+    train
+        `train_network`, or the same for several processes.
     """
     assert cells.labels is not None
     types = grown_types(previous, cells.labels)
@@ -93,7 +98,7 @@ def learn_stage(
     network = _start(previous, preset, len(panel), len(types), seed)
     history = fit_network(
         network, previous, pool, held_rows + len(bank), panel, types, preset,
-        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
+        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch, train=train,
     )  # fmt: skip
     columns = statistics_columns(previous, panel, cells, preset.genes.statistics)
     fitted = Annotator(
@@ -196,7 +201,8 @@ def _start(previous: Annotator | None, preset: Preset, n_genes: int, n_types: in
         return new_network(preset, n_genes, n_types, seed)
     network = new_network(previous.preset, len(previous.panel), len(previous.types), seed)
     network.load_state_dict(previous.network.state_dict())
-    network.grow(n_genes, n_types)
+    with seeded(seed, "growth"):  # embeddings of new genes are drawn
+        network.grow(n_genes, n_types)
     return network
 
 

@@ -12,6 +12,7 @@ from canal.config import TrainingConfig
 from canal.learn.batches import Batches, Hiding, PanelCells
 from canal.learn.checkpoint import CheckpointPlugin
 from canal.learn.device import best_device, seeded
+from canal.learn.halfway import Halfway
 from canal.learn.network import Network
 from canal.learn.plugins import (
     DistillationPlugin,
@@ -20,7 +21,9 @@ from canal.learn.plugins import (
     TrainingState,
     ValidationPlugin,
 )
+from canal.learn.processes import Processes
 from canal.learn.progress import Progress
+from canal.learn.sharing import SharingPlugin
 from canal.learn.strategy import StageStrategy
 from canal.seeds import torch_generator
 
@@ -35,13 +38,18 @@ class Distillation:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a network is trained and scored on: cells, the index of each cell's type, how much it counts."""
+    """What a network is trained and scored on: cells, the index of each cell's type, how much it counts.
+
+    ``halfway`` holds what frozen layers make of them, where it can be kept.
+    """
 
     cells: PanelCells
     types: np.ndarray
     weights: np.ndarray
     validation: PanelCells
     validation_types: np.ndarray
+    halfway: Halfway | None = None
+    validation_halfway: Halfway | None = None
 
 
 def train_network(
@@ -55,6 +63,7 @@ def train_network(
     progress: Progress,
     checkpoint: tuple[Path, str] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+    processes: Processes | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place and leave it with the weights of its best epoch.
 
@@ -78,12 +87,14 @@ def train_network(
         File and key of a checkpoint to go on from and to write.
     on_epoch
         Told about every epoch.
+    processes
+        The group that shares the training; all its processes call this with the same arguments.
 
     Returns
     -------
     One dict of figures an epoch.
     """
-    device = best_device()
+    device = best_device() if processes is None else processes.fabric.device
     state = TrainingState()
     draw = torch_generator(seed, "batches")
     hiding = Hiding(gene_dropout=config.gene_dropout, gene_set_masking=config.gene_set_masking)
@@ -91,13 +102,17 @@ def train_network(
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
-        ValidationPlugin(data.validation, data.validation_types, config.patience, state, on_epoch),
+        ValidationPlugin(
+            data.validation, data.validation_types, config.patience, state, on_epoch, data.validation_halfway
+        ),
         ProgressPlugin(progress, state),
     ]
     if distillation is not None and distillation.weight > 0:
         plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
+    if processes is not None:
+        plugins.append(SharingPlugin(processes))
     if checkpoint is not None:
-        plugins.append(CheckpointPlugin(*checkpoint, state, draw))
+        plugins.append(CheckpointPlugin(*checkpoint, state, draw, write=processes is None or processes.rank == 0))
     progress.start(len(batches) * epochs, f"stage {stage}")
     with seeded(seed, "training", device):
         strategy = StageStrategy(
@@ -108,6 +123,8 @@ def train_network(
             plugins=plugins,
             device=device,
             precision=_precision(config, device),
+            halfway=data.halfway,
+            processes=processes,
         )
         strategy.fit(stage, batches)
     progress.close()

@@ -22,6 +22,7 @@ from canal.learn.progress import Progress, Silent
 from canal.learn.stage import LearnedStage, check_places, learn_stage
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
+from canal.stages.cluster import trainer_of
 from canal.stages.connection import has_registry, open_registry
 from canal.stages.declared import options_of, source_of
 from canal.stages.examination import Examination, examine, given_cells, refuse_trained
@@ -49,6 +50,7 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
     ConfigError, DataError, StageError, RegistryError
         If the preset, the file, the request or the registry does not allow it; nothing is written then.
     """
+    train = trainer_of(request)
     begin = time.monotonic()
     preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
     cells = _read(request, require_two=not has_registry(layout))
@@ -74,7 +76,7 @@ def add_stage(layout: Layout, request: StageRequest, progress: Progress | None =
         learned = learn_stage(
             previous, bank, cells, preset,
             stage=number, seed=request.seed, progress=progress or Silent(),
-            checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch,
+            checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch, train=train,
         )  # fmt: skip
         exam = examine(number, request, cells, learned, given, previous, champion, earlier, progress or Silent())
         record = _record(

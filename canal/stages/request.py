@@ -37,6 +37,8 @@ class StageRequest:
         CSV of their name and our name; column of ``var`` with the gene names.
     test
         File of labelled cells that this and every later stage is tested on; a held-out share of ``data`` by default.
+    devices, nodes
+        Processes of a node, one a GPU or a core, and nodes that train together.
     """
 
     data: "str | Path | ad.AnnData"
@@ -52,6 +54,8 @@ class StageRequest:
     label_map: Path | None = None
     gene_key: str | None = None
     test: "str | Path | None" = None
+    devices: int = 1
+    nodes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
