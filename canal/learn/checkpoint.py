@@ -16,7 +16,7 @@ from canal.learn._avalanche import SupervisedPlugin
 from canal.learn.plugins import TrainingState
 
 
-class CheckpointPlugin(SupervisedPlugin):
+class CheckpointPlugin(SupervisedPlugin, supports_distributed=True):
     """Write the checkpoint after every epoch; read it before the first.
 
     Parameters
