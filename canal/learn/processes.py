@@ -109,10 +109,10 @@ def joined_processes(devices: int, nodes: int) -> Iterator[Processes]:
     StageError
         If a process is lost.
     """
+    environment, threads = dict(os.environ), torch.get_num_threads()
     fabric_type, strategy = _fabric()
     outside = started_outside(devices, nodes)
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= devices
-    environment, threads = dict(os.environ), torch.get_num_threads()
     helpers: list[subprocess.Popen[bytes]] = []
     try:
         if outside is None and "CANAL_HELPER" not in os.environ:

@@ -29,7 +29,7 @@ TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}  # of weights; sums in another order, o
 
 def learn(preset_name: str, sets: tuple[str, ...], devices: int, before: LearnedStage) -> LearnedStage:
     """Learn a second stage on so many processes."""
-    cells = toy(("B", "HSC"), n=61, prefix="b")
+    cells = toy(("B", "HSC"), n=29, prefix="b")
     return learn_stage(
         before.annotator, before.bank, cells, load_preset(preset_name, sets),
         stage=2, seed=0, progress=Silent(), train=trainer(devices, 1),
@@ -40,7 +40,7 @@ def learn(preset_name: str, sets: tuple[str, ...], devices: int, before: Learned
 def test_two_processes_train_what_one_trains(preset: str, sets: tuple[str, ...]) -> None:
     """Weights and figures agree, with dropout, hiding, weights, distillation and batches that do not split evenly."""
     first = learn_stage(
-        None, CellPool.empty(), toy(), load_preset(preset, sets), stage=1, seed=0, progress=Silent()
+        None, CellPool.empty(), toy(n=24), load_preset(preset, sets), stage=1, seed=0, progress=Silent()
     )  # fmt: skip
     environment = dict(os.environ)
 

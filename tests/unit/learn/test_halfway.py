@@ -15,9 +15,9 @@ from tests.unit.learn.test_training import toy, weights_of
 
 SMALL = (
     "encoder.dim=20", "encoder.depth=3", "encoder.heads=2", "encoder.dim_head=16", "encoder.hidden=12",
-    "encoder.representation=8", "encoder.trainable=paper", "training.epochs=3", "training.batch_size=16",
+    "encoder.representation=8", "encoder.trainable=paper", "training.epochs=2", "training.batch_size=8",
     "training.learning_rate=1e-2", "training.schedule=constant", "training.precision=float32", "genes.per_stage=30",
-    "bank.size=20",
+    "bank.size=8", "genes.ranking=variance",
 )  # fmt: skip
 
 
@@ -28,8 +28,8 @@ def paper(*sets: str) -> Preset:
 
 def two_stages(preset: Preset) -> LearnedStage:
     """Learn two stages."""
-    first = learn_stage(None, CellPool.empty(), toy(), preset, stage=1, seed=0, progress=Silent())
-    more = toy(("B", "HSC"), prefix="b")
+    first = learn_stage(None, CellPool.empty(), toy(n=20), preset, stage=1, seed=0, progress=Silent())
+    more = toy(("B", "HSC"), n=20, prefix="b")
     return learn_stage(first.annotator, first.bank, more, preset, stage=2, seed=0, progress=Silent())
 
 
