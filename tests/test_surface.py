@@ -39,8 +39,8 @@ OPTIONS = {
     "compare": ["--html", "--recompute", "--references", "N"],
     "bank show": ["--stage"],
     "annotate": [
-        "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--neighbors", "--out",
-        "--over-clustering", "--stage", "--types",
+        "--alpha", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting", "--model", "--neighbors",
+        "--out", "--over-clustering", "--stage", "--types",
     ],
     "evaluate": ["--alpha", "--data", "--gene-key", "--label-map", "--labels", "--novel", "--stage"],
     "novel find": [

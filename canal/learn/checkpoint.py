@@ -16,7 +16,7 @@ from canal.learn._avalanche import SupervisedPlugin
 from canal.learn.plugins import TrainingState
 
 
-class CheckpointPlugin(SupervisedPlugin, supports_distributed=True):
+class CheckpointPlugin(SupervisedPlugin):
     """Write the checkpoint after every epoch; read it before the first.
 
     Parameters

@@ -43,7 +43,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class DistillationPlugin(SupervisedPlugin, supports_distributed=True):
+class DistillationPlugin(SupervisedPlugin):
     """Hold the representation near the previous model's (CANAL, representation distillation).
 
     Parameters
@@ -65,7 +65,7 @@ class DistillationPlugin(SupervisedPlugin, supports_distributed=True):
         strategy.loss = strategy.loss + self.weight * distance
 
 
-class SchedulePlugin(SupervisedPlugin, supports_distributed=True):
+class SchedulePlugin(SupervisedPlugin):
     """Set the learning rate of each epoch, and the training mode that validation left.
 
     Parameters
@@ -125,7 +125,7 @@ def learning_rate(config: TrainingConfig, epoch: int, done: float) -> float:
     return low + 0.5 * (top - low) * (1 + math.cos(math.pi * (epoch - warm) / (length - warm)))
 
 
-class ValidationPlugin(SupervisedPlugin, supports_distributed=True):
+class ValidationPlugin(SupervisedPlugin):
     """Score the validation cells after every epoch, keep the best epoch, stop when it no longer improves.
 
     Parameters
@@ -201,7 +201,7 @@ class ValidationPlugin(SupervisedPlugin, supports_distributed=True):
         return right / len(self.cells), loss / len(self.cells)
 
 
-class ProgressPlugin(SupervisedPlugin, supports_distributed=True):
+class ProgressPlugin(SupervisedPlugin):
     """Tell a watcher about every batch and epoch.
 
     Parameters

@@ -23,7 +23,7 @@ def slice_of(size: int, processes: Processes) -> tuple[tuple[int, int, int], boo
     return ((start, stop, size), True) if stop > start else ((0, 1, size), False)
 
 
-class SharingPlugin(SupervisedPlugin, supports_distributed=True):
+class SharingPlugin(SupervisedPlugin):
     """Add up gradients and loss over the processes.
 
     Parameters

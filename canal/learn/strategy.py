@@ -87,6 +87,8 @@ class StageStrategy(SupervisedTemplate):
         halfway: Halfway | None = None,
         processes: Processes | None = None,
     ) -> None:
+        for plugin in plugins:
+            plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
         super().__init__(
             model=network,
             optimizer=optimizer,

@@ -55,6 +55,7 @@ def annotate(
     gene_key: str | None = None,
     alpha: float | None = None,
     neighbors: int = 0,
+    rows: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> Annotation:
     """Say of every cell which type it is.
@@ -77,6 +78,8 @@ def annotate(
         Share of known cells that may be called novel; 0.05 by default, where the model can tell.
     neighbors
         Nearest reference cells to name for each cell.
+    rows
+        First row and last but one of the file to annotate; all by default.
     progress
         Told about every block of cells.
 
@@ -88,6 +91,8 @@ def annotate(
     annotator = model.annotator
     allowed = _allowed(annotator.types, types)
     with open_stream(data, gene_key=gene_key) as stream:
+        if rows is not None:
+            stream.only(*rows)
         reader = annotator.reader(stream.genes, stream.ensembl)
         novelty = novelty_columns(reader, model.bank, alpha, neighbors)
         prediction = predict_stream(reader, stream, progress or Silent(), novelty)
