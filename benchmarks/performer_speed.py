@@ -1,8 +1,8 @@
 """The paper's encoder: canal's own path beside performer-pytorch's, forward and one epoch of training.
 
 Run with ``python benchmarks/performer_speed.py FOLDER``, the folder of the labelled streams (immune/...). Weights are
-the same on both sides, drawn from one seed and trained for two epochs as the paper trains (the last layer but one, the norm
-and the head), so that the labels mean something. Printed are:
+the same on both sides, drawn from one seed and trained for two epochs as the paper trains (the last layer but one, the
+norm and the head), so that the labels mean something. Printed are:
 
 - the limit of the machine: matrix products of the model's shapes in float32 and bfloat16
 - forward at 1001 tokens, cells a second: performer-pytorch in batches of 1 and 8, the own path in float32 and bfloat16
