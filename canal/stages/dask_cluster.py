@@ -33,7 +33,7 @@ def connected(address: str) -> Iterator[Any]:
     if address.startswith(LOCAL):
         with (
             LocalCluster(
-                n_workers=_number(address), threads_per_worker=1, processes=True, dashboard_address=None
+                n_workers=_number(address), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
             ) as cluster,
             Client(cluster) as client,
         ):
