@@ -22,8 +22,8 @@ OPTIONS = {
     "doctor": [],
     "version": [],
     "stage add": [
-        "--again", "--data", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
-        "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test", "--weights",
+        "--again", "--data", "--devices", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
+        "--nodes", "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test", "--weights",
     ],
     "stage list": [],
     "stage show": ["N"],
@@ -43,7 +43,7 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--alpha", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",
+        "--alpha", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",
         "--neighbors", "--out", "--over-clustering", "--stage", "--transductive", "--types",
     ],
     "evaluate": [

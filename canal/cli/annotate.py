@@ -24,8 +24,10 @@ def register(app: typer.Typer) -> None:
 
 def annotate(
     session: Session,
-    data: Annotated[Path, typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
-    out: Annotated[Path, typer.Option(help="File to write: .h5ad (the cells with the answer) or .csv.")],
+    data: Annotated[list[Path], typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder; repeatable.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: .h5ad (the cells with the answer) or .csv; a folder for several.")
+    ],
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
     model: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Model of `canal registry export`; needs no workspace.")
@@ -54,15 +56,16 @@ def annotate(
         bool,
         typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
     ] = False,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
+    ] = None,
 ) -> Answer:
     """Say of every cell what type it is; the file of the cells stays as it is.
 
     Written: obs[canal_cell_type], obs[canal_confidence], obs[canal_status] (known, uncertain or novel),
     obs[canal_novelty], obs[canal_p_value], obs[canal_best_known], obsm[X_canal] and uns[canal].
     """
-    from canal.report.annotation import check_target
-
-    annotation = _with(session, stage, model)(
+    annotations = _with(session, stage, model, dask)(
         data,
         types=None if types is None else [t.strip() for t in types.split(",") if t.strip()],
         majority_voting=majority_voting,
@@ -73,9 +76,12 @@ def annotate(
         transductive=transductive,
         neighbors=neighbors,
         min_probability=min_probability,
-        out=check_target(out),
+        out=out,
         progress=watcher(session),
     )
+    if len(annotations) > 1:
+        return _several(data, out, annotations)
+    annotation = annotations[0]
     per_type = _per_type(annotation)
     answer = {
         "out": str(out),
@@ -90,6 +96,16 @@ def annotate(
     return Answer(answer, [_table(per_type), *lines])
 
 
+def _several(data: list[Path], out: Path, annotations: "list[Annotation]") -> Answer:
+    cells = sum(len(annotation) for annotation in annotations)
+    files = [
+        {"data": str(file), "cells": len(annotation), "status": _status(annotation), **annotation.facts}
+        for file, annotation in zip(data, annotations, strict=True)
+    ]
+    lines = [f"{cells} cells of {len(files)} files; in {short_path(out)}"]
+    return Answer({"out": str(out), "cells": cells, "files": files}, lines)
+
+
 def _status(annotation: "Annotation") -> dict[str, int]:
     values = annotation.columns.get("status")
     if values is None:
@@ -97,15 +113,26 @@ def _status(annotation: "Annotation") -> dict[str, int]:
     return {name: int((values == name).sum()) for name in ("known", "uncertain", "novel")}
 
 
-def _with(session: Session, stage: int | None, model: Path | None) -> Callable[..., "Annotation"]:
+def _with(
+    session: Session, stage: int | None, model: Path | None, dask: str | None
+) -> Callable[..., "list[Annotation]"]:
+    from canal.stages.many import annotate_here, annotate_on_dask
+
+    if dask is not None:
+        if model is not None:
+            message = (
+                f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
+            )
+            raise ConfigError(message)
+        return partial(annotate_on_dask, session.workspace(), address=dask, stage=stage)
     if model is None:
-        return partial(session.workspace().annotate, stage=stage)
+        return partial(annotate_here, partial(session.workspace().annotate, stage=stage))
     if stage is not None:
         message = f"Both stage {stage} and {model} are named. Name one of them."
         raise ConfigError(message)
     from canal.stages.exchange import annotate_with_export
 
-    return partial(annotate_with_export, model)
+    return partial(annotate_here, partial(annotate_with_export, model))
 
 
 def _per_type(annotation: "Annotation") -> dict[str, dict[str, Any]]:

@@ -61,6 +61,10 @@ def add(
     weights: Annotated[
         str | None, typer.Option(metavar="NAME", help="Pre-trained weights to start from, see `canal weights list`.")
     ] = None,
+    devices: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Train in N processes on each node, one a GPU or core.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(metavar="M", min=1, help="Nodes, under torchrun or SLURM.")] = 1,
 ) -> Answer:
     """Learn the labelled cells of one file; the earlier files are not needed.
 
@@ -81,6 +85,8 @@ def add(
         gene_key=gene_key,
         test=test,
         weights=weights,
+        devices=devices,
+        nodes=nodes,
         progress=watcher(session),
     )
     return Answer(result.to_dict(), _added(result))

@@ -64,10 +64,11 @@ class Matrix:
             raise DataError(message) from error
         return _tidied(rows, shared=rows is self._stored or np.shares_memory(rows.data, _data(self._stored)))
 
-    def blocks(self, size: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """Yield the position of the first row and the rows of every block, in order."""
-        for start in range(0, self.shape[0], size):
-            yield start, self.rows(start, min(start + size, self.shape[0]))
+    def blocks(self, size: int, first: int = 0, end: int | None = None) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Yield the position of the first row and the rows of every block, in order; of rows ``first`` to ``end``."""
+        end = self.shape[0] if end is None else end
+        for start in range(first, end, size):
+            yield start, self.rows(start, min(start + size, end))
 
     @cached_property
     def sampled(self) -> sp.csr_matrix:

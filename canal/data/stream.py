@@ -76,6 +76,14 @@ class CellStream:
         self.names = names[self._passes]
         self.labels = None if taken is None else taken.labels[self._passes]
         self._digest, self._empty = "", 0
+        self._rows: tuple[int, int] | None = None
+
+    def only(self, first: int, end: int) -> None:
+        """Let pass rows ``first`` to ``end`` alone; scale and genes are still found from the whole file."""
+        assert self._taken is None, "a part of a file is read without labels"
+        self._rows = first, end
+        self._passes[:first], self._passes[end:] = False, False
+        self.names = self.names[first:end]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -155,7 +163,7 @@ class CellStream:
         digest, done, empty = CellsDigest(), 0, 0
         scale, source = self._verdict.scale, self._source.source
         assert scale is not None
-        for start, stored in self._matrix.blocks(self._chunk):
+        for start, stored in self._matrix.blocks(self._chunk, *(self._rows or ())):
             passes = self._passes[start : start + stored.shape[0]]
             block = self._cut(stored, passes)
             stop = done + block.shape[0]
@@ -168,7 +176,7 @@ class CellStream:
             empty += int((np.diff(block.indptr) == 0).sum())
             if block.shape[0]:
                 yield normalise(block, scale, self._verdict.where, source, columns)
-        if empty == len(self):
+        if empty == len(self) and self._rows is None:
             message = f"{source}: none of the {empty} cells has any counts. Check the matrix in {self._verdict.where}."
             raise DataError(message)
         self._digest, self._empty = digest.finish(scale, self.genes, self.ensembl), empty

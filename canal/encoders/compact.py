@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from canal.config import CompactConfig
 from canal.encoders.compact_arrays import SCALE
 from canal.encoders.contract import Encoder, grown_linear
+from canal.encoders.dropout import BatchDropout
 
 
 class CompactEncoder(Encoder):
@@ -36,7 +37,7 @@ class CompactEncoder(Encoder):
         self.norm1 = nn.LayerNorm(config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.dim)
         self.norm2 = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = BatchDropout(config.dropout)
 
     def _encode(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         del measured_BG  # an unmeasured gene has value 0 and adds nothing

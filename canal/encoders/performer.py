@@ -4,6 +4,7 @@
 - a learned embedding of the gene's identity, by gene and not by position in somebody's list
 - one token more at the end, as in the published layout
 - performer-pytorch's layers; ``attention = "exact"`` puts softmax attention in the same layers
+- on a CPU the same weights take their own path (canal.encoders.layers), unless their features overflow
 - head: one shared convolution (1 x dim) -> a number a gene -> hidden -> representation
 
 Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representation.
@@ -11,6 +12,8 @@ Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representat
 
 import math
 import warnings
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +22,11 @@ from torch.nn import functional as F
 
 from canal.config import PerformerConfig
 from canal.encoders.contract import Encoder, grown_linear
+from canal.encoders.first_layer import FirstLayer
+from canal.encoders.layers import Layer, map_cells
 
 LN_2 = math.log(2.0)
+FEWEST_SHARING = 3  # cells from which on the first layer of what they share is worth computing
 
 
 class ExactAttention(nn.Module):
@@ -47,7 +53,8 @@ class PerformerEncoder(Encoder):
         self.config = config
         self.n_genes = n_genes
         self.dim = config.representation
-        self.block = 16
+        self.block = 64
+        self.frozen_layers = max(config.depth - 2, 0) if config.trainable == "paper" else 0
         self.mask_token = config.bins + 1
         self.token_emb = nn.Embedding(config.bins + 2, config.dim)
         self.gene_emb = nn.Embedding(n_genes, config.dim)
@@ -71,11 +78,47 @@ class PerformerEncoder(Encoder):
         bins_BG = torch.floor(values_BG / LN_2 + 1e-6).clamp_(0, self.config.bins).long()
         return torch.where(measured_BG, bins_BG, self.mask_token)
 
+    def halfway(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+        """Return the tokens after the frozen layers, (cells, T, E); what `finish` goes on from."""
+        return self._from_tables(values_BG, measured_BG, self.frozen_layers)
+
+    def finish(self, halfway_BTE: Tensor, measured_BG: Tensor) -> Tensor:
+        """Return the representation from the tokens after the frozen layers."""
+        return self._head(self._run(halfway_BTE, self.frozen_layers, self.config.depth), measured_BG)
+
     def _encode(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
-        x_BGE = self.token_emb(self.tokens(values_BG, measured_BG)) + self.gene_emb.weight
-        last_BE = self.token_emb.weight[0].expand(len(values_BG), 1, -1)
-        x_BTE = self.norm(self.performer(torch.cat([x_BGE, last_BE], dim=1)))
-        h_BT = F.relu(self.conv(x_BTE).squeeze(-1))
+        return self._head(self._from_tables(values_BG, measured_BG, self.config.depth), measured_BG)
+
+    def _from_tables(self, values_BG: Tensor, measured_BG: Tensor, end: int) -> Tensor:
+        tokens_BT = F.pad(self.tokens(values_BG, measured_BG), (0, 1))  # the token more at the end is 0
+        return self._run(self._embedded(tokens_BT), 0, end, tokens_BT)
+
+    def _embedded(self, tokens_T: Tensor) -> Tensor:
+        """Return token and gene embedding, of the shape of the tokens (..., T) and E."""
+        x: Tensor = self.token_emb(tokens_T) + F.pad(self.gene_emb.weight, (0, 0, 0, 1))
+        return x
+
+    def _run(self, x_BTE: Tensor, first: int, end: int, tokens_BT: Tensor | None = None) -> Tensor:
+        """Return the tokens after layers ``first`` to ``end``; ``tokens_BT`` where they come fresh from the tables."""
+        network: Any = self.performer.net
+        modules = network.layers[first:end]
+        if x_BTE.device.type != "cpu":
+            return _plain(modules, x_BTE)
+        layers = [Layer.of(module, self.numbers) for module in modules]
+        done = map_cells(partial(_one_cell, layers), self._cells(x_BTE, tokens_BT, layers))
+        cells = [x if bool(torch.isfinite(x).all()) else _plain(modules, x_BTE[[i]])[0] for i, x in enumerate(done)]
+        return torch.stack(cells)
+
+    def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list["_Cell"]:
+        shared = tokens_BT is not None and layers and layers[0].projection is not None and len(x_BTE) > FEWEST_SHARING
+        if tokens_BT is None or not shared or torch.is_grad_enabled():
+            return [_Cell(x, None, None) for x in x_BTE]
+        common_T = tokens_BT.mode(dim=0).values
+        first = FirstLayer(layers[0], self._embedded(common_T))
+        return [_Cell(x, first, torch.nonzero(t != common_T)[:, 0]) for x, t in zip(x_BTE, tokens_BT, strict=True)]
+
+    def _head(self, x_BTE: Tensor, measured_BG: Tensor) -> Tensor:
+        h_BT = F.relu(self.conv(self.norm(x_BTE)).squeeze(-1))
         h_BT = torch.cat([h_BT[:, :-1] * measured_BG, h_BT[:, -1:]], dim=1)
         return F.relu(self.fc2(F.relu(self.fc1(h_BT))))
 
@@ -103,6 +146,32 @@ class PerformerEncoder(Encoder):
         for module in trained:
             for parameter in module.parameters():
                 parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cell's tokens (T, E); the first layer of its block and where the cell differs, or ``None``."""
+
+    x_TE: Tensor
+    first: FirstLayer | None
+    differs_K: Tensor | None
+
+
+def _one_cell(layers: list[Layer], cell: _Cell) -> Tensor:
+    x_TE, rest = cell.x_TE, layers
+    if cell.first is not None and cell.differs_K is not None:
+        x_TE, rest = cell.first(x_TE, cell.differs_K), layers[1:]
+    for layer in rest:
+        x_TE = layer(x_TE)
+    return x_TE
+
+
+def _plain(modules: Any, x_BTE: Tensor) -> Tensor:
+    """Return the tokens after some layers as performer-pytorch computes them."""
+    for attention, perceptron in modules:
+        x_BTE = x_BTE + attention(x_BTE)
+        x_BTE = x_BTE + perceptron(x_BTE)
+    return x_BTE
 
 
 def performer_layers(config: PerformerConfig) -> nn.Module:

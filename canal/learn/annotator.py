@@ -118,11 +118,13 @@ def run_network(network: "Network", cells: "PanelCells") -> tuple[np.ndarray, np
 def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Network":
     """Return a freshly initialised network; its weights follow from the seed."""
     from canal.encoders.factory import build_encoder
-    from canal.learn.device import seeded
+    from canal.learn.device import product_numbers, seeded
     from canal.learn.network import Network
 
     with seeded(seed, "weights"):
-        return Network(build_encoder(preset.encoder, n_genes), n_types)
+        network = Network(build_encoder(preset.encoder, n_genes), n_types)
+    network.encoder.numbers = product_numbers(preset.training.precision)
+    return network
 
 
 def save_annotator(annotator: Annotator, folder: Path) -> dict[str, Path]:

@@ -28,10 +28,15 @@ class CheckpointPlugin(SupervisedPlugin):
         Where the training stands; filled from the checkpoint.
     draw
         Generator of the batches.
+    write
+        Whether this process writes it, or only reads.
     """
 
-    def __init__(self, path: Path, key: str, state: TrainingState, draw: torch.Generator) -> None:
+    def __init__(
+        self, path: Path, key: str, state: TrainingState, draw: torch.Generator, *, write: bool = True
+    ) -> None:
         super().__init__()
+        self.write = write
         self.path, self.key, self.state, self.draw = path, key, state, draw
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
@@ -52,6 +57,8 @@ class CheckpointPlugin(SupervisedPlugin):
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Write the checkpoint: whole or not at all."""
+        if not self.write:
+            return
         state = self.state
         tensors = {f"model.{k}": v for k, v in strategy.model.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}

@@ -10,6 +10,17 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def product_numbers(precision: str) -> torch.dtype:
+    """Return the numbers of large matrix products on a CPU: bfloat16 where asked for, or where the CPU has it.
+
+    Without instructions for it (AVX512-BF16 or AMX) bfloat16 is slower than float32.
+    """
+    if precision == "bfloat16":
+        return torch.bfloat16
+    able = torch.cpu.get_capabilities() if precision == "auto" and hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
 class seeded:
     """Give dropout and initialisation their own numbers, and leave the global generator as it was.
 

@@ -1,6 +1,7 @@
 """Fitting the network of a stage: which cells it trains on, which score it, what each counts and what holds it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from canal.data.panel import GenePanel
 from canal.data.pool import CellPool
 from canal.learn.annotator import Annotator, run_network
 from canal.learn.batches import PanelCells, joined
+from canal.learn.device import best_device
+from canal.learn.halfway import Halfway, can_keep
 from canal.learn.losses import distillation_weight
 from canal.learn.network import Network
 from canal.learn.progress import Progress
@@ -35,6 +38,7 @@ def fit_network(
     progress: Progress,
     checkpoint: tuple[Path, str] | None,
     on_epoch: Callable[[int, dict[str, float]], None],
+    train: Callable[..., list[dict[str, float]]] = train_network,
 ) -> list[dict[str, float]]:
     """Train a network in place on pool and pseudo-cells; the stage's held-out rows and a share of the bank validate."""
     held = _held_out(pool, stage_held_rows, stage, preset, seed)
@@ -42,16 +46,24 @@ def fit_network(
     drawn = _pseudo_cells(previous, panel, preset, seed)
     cells, targets = on_panel(pool, panel), type_index(pool.labels, types)
     trained = joined(cells.take(kept), on_panel(drawn, panel)) if len(drawn) else cells.take(kept)
+    keep = partial(
+        Halfway.of, network.to(best_device()), device=best_device(), folder=checkpoint and checkpoint[0].parent
+    )
+    halfway, held_halfway = (
+        map(keep, (trained, cells.take(held))) if can_keep(network, preset.training) else (None, None)
+    )
     data = TrainingData(
         cells=trained,
+        halfway=halfway,
+        validation_halfway=held_halfway,
         types=np.concatenate([targets[kept], type_index(drawn.labels, types)]),
         weights=_weights(previous, pool.stage[kept], pool.labels[kept], drawn, preset),
         validation=cells.take(held),
         validation_types=targets[held],
     )
-    return train_network(
+    return train(
         network, data, preset.training,
-        seed=seed, stage=stage, distillation=_distillation(previous, network, data.cells, types, preset),
+        seed=seed, stage=stage, distillation=_distillation(previous, network, data, types, preset),
         progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
 
@@ -88,14 +100,15 @@ def _held_out(pool: CellPool, stage_rows: np.ndarray, stage: int, preset: Preset
 
 
 def _distillation(
-    previous: Annotator | None, network: Network, cells: PanelCells, types: tuple[str, ...], preset: Preset
+    previous: Annotator | None, network: Network, data: TrainingData, types: tuple[str, ...], preset: Preset
 ) -> Distillation | None:
     """Represent the training cells once with the previous model, grown to the new panel."""
     if previous is None or preset.training.distillation == 0 or preset.training.start == "fresh":
         return None
     weight = distillation_weight(preset.training.distillation, len(previous.types), len(types))
     # The network as it starts is the previous model on the new panel.
-    return Distillation(previous=torch.from_numpy(run_network(network, cells)[1]), weight=weight)
+    rep = run_network(network, data.cells)[1] if data.halfway is None else data.halfway.representations(network)
+    return Distillation(previous=torch.from_numpy(rep), weight=weight)
 
 
 def on_panel(pool: CellPool, panel: GenePanel) -> PanelCells:

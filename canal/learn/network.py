@@ -30,6 +30,11 @@ class Network(nn.Module):
         rep_BD = self.encoder(values_BG, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
+    def finish(self, halfway: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
+        """Return representation and logits from what the encoder's frozen layers made of the cells."""
+        rep_BD = self.encoder.finish(halfway, measured_BG)
+        return rep_BD, self.classifier(rep_BD)
+
     def grow(self, n_genes: int, n_types: int, *, random_rows: bool = False) -> None:
         """Make room for more genes and types; old weights and old classifier rows are kept.
 

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,9 @@ from torch.nn import functional as F
 from canal.config import TrainingConfig
 from canal.learn._avalanche import SupervisedPlugin
 from canal.learn.batches import PanelCells
+from canal.learn.halfway import Halfway
 from canal.learn.losses import distillation_loss
 from canal.learn.progress import Progress
-
-VALIDATION_BLOCK = 1024
 
 
 @dataclass
@@ -61,7 +61,8 @@ class DistillationPlugin(SupervisedPlugin):
     def before_backward(self, strategy: Any, **_: Any) -> None:
         """Add the distillation loss of the batch."""
         target = self.previous[strategy.mb_rows]
-        strategy.loss = strategy.loss + self.weight * distillation_loss(strategy.mb_representation, target)
+        distance = distillation_loss(strategy.mb_representation, target) * strategy.cell_share
+        strategy.loss = strategy.loss + self.weight * distance
 
 
 class SchedulePlugin(SupervisedPlugin):
@@ -142,6 +143,8 @@ class ValidationPlugin(SupervisedPlugin):
         Called with the epoch's figures.
     by_loss
         Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
+    halfway
+        What the frozen layers make of the cells, where it is kept.
     """
 
     def __init__(
@@ -153,9 +156,11 @@ class ValidationPlugin(SupervisedPlugin):
         on_epoch: Callable[[int, dict[str, float]], None],
         *,
         by_loss: bool = True,
+        halfway: Halfway | None = None,
     ) -> None:
         super().__init__()
         self.by_loss = by_loss
+        self.halfway = halfway
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
         self.losses: list[Tensor] = []
@@ -191,13 +196,17 @@ class ValidationPlugin(SupervisedPlugin):
     def _score(self, strategy: Any) -> tuple[float, float]:
         strategy.model.eval()
         right, loss = 0, 0.0
-        for rows in self.cells.blocks(VALIDATION_BLOCK if strategy.device.type == "cpu" else 64):
+        block = strategy.model.encoder.block
+        blocks = self.cells.blocks(block if strategy.device.type == "cpu" else min(block, 64))
+        processes = strategy.processes
+        for rows in blocks if processes is None else islice(blocks, processes.rank, None, processes.count):
             values, measured = (t.to(strategy.device) for t in self.cells.dense(rows))
-            with strategy._autocast():
-                logits = strategy.model(values, measured)[1].float()
+            logits = strategy.outputs(values, measured, torch.from_numpy(rows), self.halfway)[1].float()
             types = self.types[rows].to(strategy.device)
             right += int((logits.argmax(dim=1) == types).sum())
             loss += float(F.cross_entropy(logits, types, reduction="sum"))
+        if processes is not None:
+            right, loss = processes.total(torch.tensor([right, loss], dtype=torch.float64)).tolist()
         return right / len(self.cells), loss / len(self.cells)
 
 

@@ -30,6 +30,7 @@ from canal.learn.progress import Progress
 from canal.learn.quotas import balanced_quotas
 from canal.learn.split import stratified_split
 from canal.learn.start import Taken, take_weights
+from canal.learn.training import train_network
 from canal.seeds import numpy_generator
 
 
@@ -76,6 +77,7 @@ def learn_stage(
     weights: PretrainedWeights | None = None,
     checkpoint: tuple[Path, str] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+    train: Callable[..., list[dict[str, float]]] = train_network,
 ) -> LearnedStage:
     """Learn from the labelled cells of one stage.
 
@@ -95,6 +97,8 @@ def learn_stage(
         Pre-trained weights: a new network starts from them, a grown one takes its new genes' vectors.
     progress, checkpoint, on_epoch
         As for `train_network`.
+    train
+        `train_network`, or the same for several processes.
     """
     assert cells.labels is not None
     types = grown_types(previous, cells.labels)
@@ -111,7 +115,7 @@ def learn_stage(
     network, taken = _start(previous, preset, panel, len(types), seed, weights)
     history = fit_network(
         network, previous, pool, held_rows + len(bank), panel, types, preset,
-        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
+        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch, train=train,
     )  # fmt: skip
     columns = statistics_columns(previous, panel, cells, ranked[: preset.genes.statistics])
     fitted = Annotator(

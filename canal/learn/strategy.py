@@ -19,8 +19,11 @@ from canal.learn._avalanche import (
     SupervisedTemplate,
 )
 from canal.learn.batches import Batches
+from canal.learn.halfway import Halfway
 from canal.learn.losses import classification_loss
 from canal.learn.network import Network
+from canal.learn.processes import Processes
+from canal.learn.sharing import slice_of
 
 
 class StageExperience(CLExperience):
@@ -46,6 +49,10 @@ class StageStrategy(SupervisedTemplate):
     ----------
     mb_representation
         Representation of the current batch, (B, D); plugins read it.
+    mb_slice
+        First row, last but one and number of rows of the whole batch, where processes share it.
+    cell_share, weight_share
+        Share that this process has in the batch's cells and in their weight; 1 where it is alone.
 
     Parameters
     ----------
@@ -61,6 +68,10 @@ class StageStrategy(SupervisedTemplate):
         Where to train.
     precision
         ``torch.bfloat16`` runs the forward pass in autocast.
+    halfway
+        What the frozen layers make of the training cells, where it can be kept.
+    processes
+        The group that shares the training, if there is one; each computes a slice of every batch.
     """
 
     def __init__(
@@ -73,7 +84,11 @@ class StageStrategy(SupervisedTemplate):
         plugins: list[SupervisedPlugin],
         device: torch.device,
         precision: torch.dtype = torch.float32,
+        halfway: Halfway | None = None,
+        processes: Processes | None = None,
     ) -> None:
+        for plugin in plugins:
+            plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
         super().__init__(
             model=network,
             optimizer=optimizer,
@@ -84,6 +99,10 @@ class StageStrategy(SupervisedTemplate):
         )
         self.label_smoothing = label_smoothing
         self.precision = precision
+        self.halfway = halfway
+        self.processes = processes
+        self.mbatch: Any
+        self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0
         self.mb_representation: Tensor | None = None
 
     @property
@@ -108,15 +127,35 @@ class StageStrategy(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Return the logits (B, C) and keep the representation for the plugins."""
-        with self._autocast():
-            rep, logits = self.model(self.mbatch[0], self.mbatch[1])
+        rep, logits = self.outputs(self.mbatch[0], self.mbatch[1], self.mb_rows, self.halfway)
         self.mb_representation = rep.float()
         result: Tensor = logits.float()
         return result
 
+    def outputs(self, values: Tensor, measured: Tensor, rows: Tensor, halfway: Halfway | None) -> tuple[Tensor, Tensor]:
+        """Return representation and logits of cells, from halfway where that is kept."""
+        with self._autocast():
+            if halfway is None:
+                rep, logits = self.model(values, measured)
+            else:
+                rep, logits = self.model.finish(halfway.rows(rows.cpu()).to(self.device), measured)
+        return rep, logits
+
     def criterion(self) -> Tensor:
         """Return the classification loss of the batch."""
-        return classification_loss(self.mb_output, self.mb_y, self.mbatch[3], self.label_smoothing)
+        loss = classification_loss(self.mb_output, self.mb_y, self.mbatch[3], self.label_smoothing)
+        return loss * self.weight_share
+
+    def _unpack_minibatch(self) -> None:
+        super()._unpack_minibatch()
+        if self.processes is None:
+            return
+        whole: list[Tensor] = self.mbatch
+        self.mb_slice, counts = slice_of(len(whole[0]), self.processes)
+        start, stop, total = self.mb_slice
+        self.mbatch = [part[start:stop] for part in whole]
+        self.cell_share = (stop - start) / total * counts
+        self.weight_share = float(whole[3][start:stop].sum() / whole[3].sum()) * counts
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == torch.float32:

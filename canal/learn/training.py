@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from canal.config import TrainingConfig
+from canal.errors import ConfigError
 from canal.learn.batches import Batches, Hiding, PanelCells
 from canal.learn.checkpoint import CheckpointPlugin
 from canal.learn.device import best_device, seeded
 from canal.learn.gate import encoder_plugins
+from canal.learn.halfway import Halfway
 from canal.learn.network import Network
 from canal.learn.plugins import (
     DistillationPlugin,
@@ -21,7 +23,9 @@ from canal.learn.plugins import (
     TrainingState,
     ValidationPlugin,
 )
+from canal.learn.processes import Processes
 from canal.learn.progress import Progress
+from canal.learn.sharing import SharingPlugin
 from canal.learn.strategy import StageStrategy
 from canal.seeds import torch_generator
 
@@ -36,13 +40,18 @@ class Distillation:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a network is trained and scored on: cells, the index of each cell's type, how much it counts."""
+    """What a network is trained and scored on: cells, the index of each cell's type, how much it counts.
+
+    ``halfway`` holds what frozen layers make of them, where it can be kept.
+    """
 
     cells: PanelCells
     types: np.ndarray
     weights: np.ndarray
     validation: PanelCells
     validation_types: np.ndarray
+    halfway: Halfway | None = None
+    validation_halfway: Halfway | None = None
 
 
 def train_network(
@@ -56,6 +65,7 @@ def train_network(
     progress: Progress,
     checkpoint: tuple[Path, str] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+    processes: Processes | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place and leave it with the weights of its best epoch.
 
@@ -79,12 +89,19 @@ def train_network(
         File and key of a checkpoint to go on from and to write.
     on_epoch
         Told about every epoch.
+    processes
+        The group that shares the training; all its processes call this with the same arguments.
 
     Returns
     -------
     One dict of figures an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If several processes are to share an encoder whose losses need whole batches.
     """
-    device = best_device()
+    device = best_device() if processes is None else processes.fabric.device
     state = TrainingState()
     draw = torch_generator(seed, "batches")
     hiding = Hiding(gene_dropout=config.gene_dropout, gene_set_masking=config.gene_set_masking)
@@ -99,14 +116,21 @@ def train_network(
             state,
             on_epoch,
             by_loss=config.best == "accuracy-loss",
+            halfway=data.validation_halfway,
         ),
         ProgressPlugin(progress, state),
     ]
-    plugins += encoder_plugins(network, data.cells, data.types, batches)
+    own = encoder_plugins(network, data.cells, data.types, batches)
+    if own and processes is not None:
+        message = "This encoder has losses over whole batches, which processes cannot share. Leave out --devices."
+        raise ConfigError(message)
+    plugins += own
     if distillation is not None and distillation.weight > 0:
         plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
+    if processes is not None:
+        plugins.append(SharingPlugin(processes))
     if checkpoint is not None:
-        plugins.append(CheckpointPlugin(*checkpoint, state, draw))
+        plugins.append(CheckpointPlugin(*checkpoint, state, draw, write=processes is None or processes.rank == 0))
     progress.start(len(batches) * epochs, f"stage {stage}")
     with seeded(seed, "training", device):
         strategy = StageStrategy(
@@ -117,6 +141,8 @@ def train_network(
             plugins=plugins,
             device=device,
             precision=_precision(config, device),
+            halfway=data.halfway,
+            processes=processes,
         )
         strategy.fit(stage, batches)
     progress.close()

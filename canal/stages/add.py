@@ -22,6 +22,7 @@ from canal.learn.progress import Progress, Silent
 from canal.learn.stage import LearnedStage, check_places, learn_stage
 from canal.registry.record import StageRecord
 from canal.registry.registry import Registry
+from canal.stages.cluster import trainer_of
 from canal.stages.connection import has_registry, open_registry
 from canal.stages.declared import options_of, source_of
 from canal.stages.examination import Examination, examine, given_cells, refuse_trained
@@ -56,6 +57,7 @@ def add_stage(
     ConfigError, DataError, StageError, RegistryError
         If the preset, the file, the request or the registry does not allow it; nothing is written then.
     """
+    train = trainer_of(request)
     begin = time.monotonic()
     start = find_start(layout, request)
     preset = start.preset
@@ -83,7 +85,7 @@ def add_stage(
         learned = learn_stage(
             previous, bank, cells, preset,
             stage=number, seed=request.seed, weights=start.weights, progress=progress or Silent(),
-            checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch,
+            checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch, train=train,
         )  # fmt: skip
         exam = examine(number, request, cells, learned, given, previous, champion, earlier, progress or Silent())
         record = _record(

@@ -62,6 +62,7 @@ def annotate(
     neighbors: int = 0,
     transductive: bool = False,
     min_probability: float | None = None,
+    rows: tuple[int, int] | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Annotation:
@@ -91,6 +92,8 @@ def annotate(
         Call cells novel whose highest probability is below it, in place of the memory's detector.
     folder
         Where what is large may lie meanwhile; the system's folder for temporary files by default.
+    rows
+        First row and last but one of the file to annotate; all by default.
     progress
         Told about every block of cells.
 
@@ -103,6 +106,8 @@ def annotate(
     allowed = _allowed(annotator.types, types)
     rule = NoveltyRule(alpha=alpha, neighbors=neighbors, transductive=transductive, min_probability=min_probability)
     with open_stream(data, gene_key=gene_key) as stream, _threads_for(annotator):
+        if rows is not None:
+            stream.only(*rows)
         reader = annotator.reader(stream.genes, stream.ensembl)
         verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
         clusters = _clusters(stream, over_clustering) if over_clustering else None

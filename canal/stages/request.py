@@ -39,6 +39,8 @@ class StageRequest:
         File of labelled cells that this and every later stage is tested on; a held-out share of ``data`` by default.
     weights
         Name or folder of pre-trained weights to start from.
+    devices, nodes
+        Processes of a node, one a GPU or a core, and nodes that train together.
     """
 
     data: "str | Path | ad.AnnData"
@@ -55,6 +57,8 @@ class StageRequest:
     gene_key: str | None = None
     test: "str | Path | None" = None
     weights: str | None = None
+    devices: int = 1
+    nodes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
     run_json(
         "stage add --data a.h5ad --labels kind --name first --preset canal",
         "--set training.epochs=2 --set bank.size=10 --seed 7 --resume --again",
-        "--drop-rare --strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad --weights w",
+        "--drop-rare --strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad",
+        "--weights w --devices 2 --nodes 3",
     )
     asked = workspace.asked
     asked.pop("progress")
@@ -32,6 +33,8 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
         "gene_key": "feature_name",
         "test": Path("t.h5ad"),
         "weights": "w",
+        "devices": 2,
+        "nodes": 3,
     }
 
 

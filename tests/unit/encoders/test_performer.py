@@ -119,3 +119,89 @@ def test_growth_keeps_old_embeddings_and_head() -> None:
     assert torch.equal(encoder.fc1.weight[:, :20], head[:, :20])
     assert torch.equal(encoder.fc1.weight[:, -1], head[:, -1])
     assert encoder.fc1.weight[:, 20:25].abs().sum() == 0
+
+
+LARGE = {"dim": 40, "depth": 3, "heads": 4, "dim_head": 32}
+
+
+@pytest.mark.parametrize("attention", ["performer", "exact"])
+@pytest.mark.parametrize("cells", [2, 9], ids=["alone", "sharing the first layer"])
+def test_the_own_path_is_performer_pytorch(cells: int, attention: str) -> None:
+    """Tokens after all layers against performer-pytorch's own modules: float32 to rounding, bfloat16 to its own."""
+    encoder = make_encoder(60, **LARGE, attention=attention)
+    values, measured = batch(cells, 60)
+    values = values * (torch.arange(60) % 4 == 0)  # most tokens in common
+    measured[:] = torch.arange(60) % 7 != 0
+
+    with torch.no_grad():
+        tokens = torch.nn.functional.pad(encoder.tokens(values, measured), (0, 1))
+        expected = encoder.performer(encoder._embedded(tokens))
+        exact = encoder._from_tables(values, measured, 3)
+        encoder.numbers = torch.bfloat16
+        rough = encoder._from_tables(values, measured, 3)
+
+    assert exact.shape == (cells, 61, 40)
+    torch.testing.assert_close(exact, expected, rtol=1e-4, atol=1e-5)
+    error = (rough - expected).norm() / expected.norm()
+    assert 0 < error < 0.02
+
+
+def test_gradients_are_performer_pytorchs() -> None:
+    """The loss's gradient of every weight against autograd through performer-pytorch's modules."""
+    own, reference = make_encoder(30, **LARGE), make_encoder(30, **LARGE)
+    values, measured = batch(3, 30)
+    tokens = torch.nn.functional.pad(reference.tokens(values, measured), (0, 1))
+
+    own(values, measured).square().sum().backward()
+    reference._head(reference.performer(reference._embedded(tokens)), measured).square().sum().backward()
+
+    for (name, got), expected in zip(own.named_parameters(), reference.parameters(), strict=True):
+        scale = float(expected.grad.abs().max())
+        torch.testing.assert_close(got.grad, expected.grad, rtol=2e-3, atol=1e-4 * scale + 1e-9, msg=name)
+
+
+def test_features_that_overflow_are_computed_the_long_way() -> None:
+    """Queries and keys so long that exp overflows give what performer-pytorch gives, not NaN."""
+    encoder = make_encoder(30, **LARGE)
+    values, measured = batch(5, 30)
+    with torch.no_grad():
+        for layer in encoder.performer.net.layers:
+            layer[0].fn.to_q.weight.mul_(300)
+            layer[0].fn.to_k.weight.mul_(300)
+        tokens = torch.nn.functional.pad(encoder.tokens(values, measured), (0, 1))
+        expected = encoder.performer(encoder._embedded(tokens))
+        got = encoder._from_tables(values, measured, 3)
+
+    assert torch.isfinite(expected).all()
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_two_halves_are_the_whole() -> None:
+    """Frozen layers and the rest, one after the other, are the encoder."""
+    encoder = make_encoder(20, depth=4, trainable="paper")
+    values, measured = batch()
+
+    with torch.no_grad():
+        whole = encoder(values, measured)
+        halves = encoder.finish(encoder.halfway(values, measured), measured)
+
+    assert encoder.frozen_layers == 2
+    torch.testing.assert_close(halves, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_threads_change_no_bit() -> None:
+    """One thread or two: the same representation, and torch may use as many threads as before."""
+    encoder = make_encoder()
+    values, measured = batch(7)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                found.append(encoder(values, measured))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+    assert torch.equal(*found)
