@@ -15,10 +15,11 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from canal.detect.calibration import HeldOut, NoveltyCalibration, Reference, natural_weights, stage_weights
+from canal.detect.calibration import HeldOut, NoveltyCalibration
 from canal.detect.neighbours import NeighbourIndex, Neighbours
+from canal.detect.reference import Reference, natural_weights, stage_weights
 from canal.detect.scores import TypeScale, centre_distance, joined, weighted_quantiles, whitening_of
-from canal.detect.space import Space, Statistics, build_space
+from canal.detect.space import Space, Statistics, build_space, drawn_cells
 from canal.detect.views import BankView, NoveltyScores
 from canal.errors import StageError
 from canal.seeds import numpy_generator
@@ -107,8 +108,8 @@ class GeneSetDetector:
         rng = numpy_generator(SEED, "novelty")
         self._per_class = min(DRAWN, max(RANK, MOST_DRAWN // len(space.n)))
         self._drawn_type = np.repeat(space.type_index, self._per_class)
-        self._drawn = NeighbourIndex(_draw(space, self._per_class, rng) @ space.scores, gpu=False)
-        typical = self._raw(self._of_coordinates(_draw(space, self._per_class, rng)))
+        self._drawn = NeighbourIndex(drawn_cells(space, self._per_class, rng) @ space.scores, gpu=False)
+        typical = self._raw(self._of_coordinates(drawn_cells(space, self._per_class, rng)))
         self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
         self._typical = self._joined(typical)
 
@@ -180,8 +181,10 @@ class GeneSetDetector:
         """Held-out cells of all stages, and the bank's, by how alike the genes of their stage are to the file's."""
         weights = stage_weights(self._similarity)
         tables = [s for s in self._detector.calibration.stages if s.stage in weights]
-        novelty = [np.zeros(0), *(s.seen_now(*self.drawn_scale(s.stage)) for s in tables)]
-        weight = [np.zeros(0), *(np.full(len(s.novelty), weights[s.stage]) for s in tables)]
+        scales = [self.drawn_scale(s.stage) for s in tables]
+        novelty = [np.zeros(0), *(s.seen_now(*now) for s, now in zip(tables, scales, strict=True))]
+        trusted = [weights[s.stage] * s.trust(*now) for s, now in zip(tables, scales, strict=True)]
+        weight = [np.zeros(0), *(np.full(len(s.novelty), w) for s, w in zip(tables, trusted, strict=True))]
         if self._bank is not None and len(self._comparable):
             stages, types = self._bank.stages[self._comparable], self._bank.types[self._comparable]
             counts = {(s.stage, s.name): s.n for s in self._detector.statistics}
@@ -228,14 +231,3 @@ class GeneSetDetector:
         # Half the squared distance of unit vectors is one less the cosine.
         angle = found.distances[:, -1].astype(np.float64) ** 2 / 2
         return [(distance, space.type_index[nearest]), (angle, self._drawn_type[found.indices[:, 0]])]
-
-
-def _draw(space: Space, per_class: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw cells from the Gaussian of each class, class after class, (T * per_class, D)."""
-    d = space.means.shape[1]
-    drawn = []
-    for mean, covariance in zip(space.means, space.covariances, strict=True):
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        drawn.append(mean + rng.standard_normal((per_class, d)) @ root.T)
-    return np.concatenate(drawn)

@@ -130,6 +130,16 @@ def build_space(
     )
 
 
+def drawn_cells(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw n cells from the Gaussian of each class, class after class, (T * n, D)."""
+    drawn = []
+    for mean, covariance in zip(space.means, space.covariances, strict=True):
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        drawn.append(mean + rng.standard_normal((n, len(mean))) @ root.T)
+    return np.concatenate(drawn)
+
+
 def known_classes(
     statistics: Sequence[Statistics], measured: Mapping[int, np.ndarray], seen: np.ndarray
 ) -> list[KnownClass]:

@@ -5,15 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from canal.detect.calibration import (
-    HeldOut,
-    NoveltyCalibration,
-    Reference,
-    check_alpha,
-    natural_weights,
-    stage_weights,
-    verdicts,
-)
+from canal.detect.calibration import HeldOut, NoveltyCalibration, check_alpha, verdicts
+from canal.detect.reference import Reference, natural_weights, stage_weights
 from canal.errors import RegistryError, StageError
 
 
@@ -134,3 +127,15 @@ def test_first_format_is_read_and_left_as_it_was():
     held = NoveltyCalibration.from_dict(old).stages[0]
 
     assert held.seen_now(1.0, 9.0).tolist() == [0.5, 2.0]
+
+
+def test_a_table_loses_its_say_as_its_scale_moves():
+    """All of it where nothing moved, none where it moved by its own spread; one without a scale keeps it."""
+    found = HeldOut(stage=1, genes=9, novelty=np.zeros(3), low=0.0, high=2.0)
+    old = HeldOut(stage=1, genes=9, novelty=np.zeros(3), low=0.0, high=0.0)
+
+    assert found.trust(0.0, 2.0) == 1.0
+    assert found.trust(0.0, 2.2) == pytest.approx(0.9**6)
+    assert found.trust(-1.0, 2.2) == pytest.approx(0.5**6)
+    assert found.trust(0.0, 5.0) == 0.0
+    assert old.trust(3.0, 4.0) == 1.0
