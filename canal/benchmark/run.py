@@ -88,7 +88,7 @@ def run_benchmark(
             found = _kept(place, options, digest)
             kept += found is not None
             if found is None and only_kept:
-                found = {"status": "missing", "reason": "not run yet", "method": place.method.name}
+                found = {"status": "missing", "reason": "asked for what is there", "method": place.method.name}
             if found is None:
                 progress.advance(0, f"{place.method.name}, order {order_text(place.order)}, seed {place.seed}")
                 found = _run(place, options, digest, Path(scratch))

@@ -61,7 +61,7 @@ def test_a_table_is_filled_once_and_again_where_inputs_change(stream):
     assert "--methods scibet --orders 1-2,2-1 --seeds 1 --out benchmark-toy" in rows["scibet"]["command"]
     make_adata(60, types=("NK", "DC"), prefix="x", seed=3).write_h5ad("two.h5ad")
     stale = run("--methods", "scibet", "--orders", "1", "--kept")
-    assert (stale["kept_runs"], stale["rows"][0]["reason"]) == (0, "not run yet")
+    assert (stale["kept_runs"], stale["rows"][0]["reason"]) == (0, "asked for what is there")
     assert run("--methods", "scibet", "--orders", "1")["kept_runs"] == 0
 
 
