@@ -6,7 +6,8 @@ was not there when the model was calibrated.
 
 import numpy as np
 
-from canal.detect.calibration import NoveltyCalibration, Reference
+from canal.detect.calibration import NoveltyCalibration
+from canal.detect.reference import Reference
 
 ALPHAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 FEW = 20  # held-out cells below which a stage has no curve of its own

@@ -174,7 +174,7 @@ def test_novel_by_probability_where_the_preset_or_the_command_says_so(folder: Pa
     assert "p_value" in workspace.annotate(data, stage=1).columns
 
     for words, says in (
-        (["--min-probability", "0.5", "--alpha", "0.05"], "Leave out --alpha"),
+        (["--min-probability", "0.5", "--alpha", "0.05"], "Leave it out, or --alpha"),
         (["--min-probability", "1.5"], "at most 1"),
     ):
         answer = run(folder, "annotate", "--data", data, "--out", folder / "x.csv", *words, code=2)

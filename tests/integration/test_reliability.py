@@ -63,7 +63,7 @@ def test_an_altered_file_is_refused(workspace: Workspace) -> None:
     kept = path.read_text()
     path.write_text(kept.replace("0.", "1.", 1))
     try:
-        with pytest.raises(RegistryError, match=r"reliability.json was altered"):
+        with pytest.raises(RegistryError, match=r"reliability.json of stage 1 was altered"):
             workspace.reliability(1)
     finally:
         path.write_text(kept)

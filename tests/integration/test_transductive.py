@@ -13,7 +13,7 @@ from canal.cli.main import app
 from canal.data.check import open_stream
 from canal.errors import StageError
 from canal.learn.progress import Silent
-from canal.stages.annotate import predict_stream
+from canal.stages.answers import answer_stream
 from canal.stages.transductive import transductive_columns
 from canal.stages.workspace import Workspace
 from tests.make import make_adata
@@ -88,9 +88,9 @@ def test_blocks_do_not_matter(workspace: Workspace) -> None:
     with open_stream(query, chunk=7) as stream:
         reader = model.annotator.reader(stream.genes, stream.ensembl)
         collected = transductive_columns(reader, len(stream), model.record.seed, alpha=None)
-        predict_stream(reader, stream, Silent(), collected)
+        answers = answer_stream(reader, stream, Silent(), watch=collected.add)
 
-    found = collected.columns(whole.columns["best_known"])
+    found = collected.columns(answers, whole.columns["best_known"])
     np.testing.assert_allclose(found["novelty"], whole.columns["novelty"], atol=1e-5)
     assert collected.threshold == pytest.approx(whole.facts["threshold"], abs=1e-5)
 
