@@ -104,7 +104,7 @@ def test_a_lost_process_leaves_the_registry_as_it_was(tmp_path: Path, monkeypatc
 def test_under_torchrun_one_process_answers_and_writes(tmp_path: Path) -> None:
     """Two processes started by torchrun commit one stage and print one answer."""
     data = write(tmp_path)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                "-m", "canal.cli.main", "-C", str(tmp_path / "ws"), "stage", "add", "--data", str(data),
                "--labels", "cell_type", "--devices", "2", "--json"]  # fmt: skip
     for key in QUICK:
