@@ -8,18 +8,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from canal.data.check import open_stream
-from canal.data.stream import CHUNK
 from canal.errors import CanalError, ConfigError
 from canal.report.annotation import TARGETS, Annotation, check_target
 from canal.stages.annotate import Model, annotate
 from canal.stages.workspace import open_workspace
 
+BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
 PARTS_OF_A_WORKER = 3  # a lost part is a third of a worker's work
 WHOLE = ("majority_voting", "over_clustering")  # options that look at all cells of a file together
 
@@ -68,19 +69,23 @@ def shards_of(files: Sequence[Path], workers: int, options: Mapping[str, Any]) -
     for file in files:
         with open_stream(file, gene_key=options.get("gene_key")) as stream:
             sizes.append(len(stream))
-    blocks = -(-sum(sizes) // (CHUNK * workers * PARTS_OF_A_WORKER))
-    step = CHUNK * max(blocks, 1)
     whole = any(options.get(name) for name in WHOLE)
-    shards = []
-    for file, size in zip(files, sizes, strict=True):
-        if whole or size <= step:
-            shards.append(Shard(file=file, rows=None, cells=size))
-        else:
-            shards += [
-                Shard(file=file, rows=(start, min(start + step, size)), cells=min(step, size - start))
-                for start in range(0, size, step)
-            ]
-    return shards
+    wanted = workers * PARTS_OF_A_WORKER / max(sum(sizes), 1)
+    return [
+        Shard(file=file, rows=rows, cells=size if rows is None else rows[1] - rows[0])
+        for file, size in zip(files, sizes, strict=True)
+        for rows in _parts(size, 1 if whole else round(wanted * size))
+    ]
+
+
+def _parts(size: int, wanted: int) -> list[tuple[int, int] | None]:
+    """Cut rows into parts of nearly the same size that begin where an encoder's block begins."""
+    blocks = -(-size // BLOCK)
+    parts = min(wanted, blocks)
+    if parts <= 1:
+        return [None]
+    cuts = [min(blocks * part // parts * BLOCK, size) for part in range(parts + 1)]
+    return list(pairwise(cuts))
 
 
 def joined_answers(parts: Sequence[Annotation]) -> Annotation:

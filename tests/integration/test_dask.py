@@ -83,12 +83,13 @@ def test_parts_are_the_whole(lab: Workspace) -> None:
 
 def test_shards_begin_where_blocks_begin(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell is in one part; voting, which needs all cells of a file, leaves files whole."""
-    monkeypatch.setattr(shards, "CHUNK", BLOCK)
+    monkeypatch.setattr(shards, "BLOCK", BLOCK)
     files = [lab.root.parent / "new.h5ad", lab.root.parent / "more.h5ad"]
 
     cut = shards_of(files, 1, {})
 
     assert [(s.file.stem, s.rows) for s in cut] == [("new", (0, 80)), ("new", (80, 150)), ("more", None)]
+    assert shards._parts(20 * BLOCK - 7, 6)[-1] == (16 * BLOCK, 20 * BLOCK - 7)
     assert sum(s.cells for s in cut) == 200
     assert [s.rows for s in shards_of(files, 1, {"majority_voting": True})] == [None, None]
 
