@@ -25,6 +25,17 @@ def single_threaded() -> AbstractContextManager[Any]:
     return cast(AbstractContextManager[Any], threadpool_limits(1))
 
 
+def same_threads_after() -> AbstractContextManager[Any]:
+    """Return a context after which matrix libraries have as many threads as before.
+
+    Numba, in scanpy's neighbours and UMAP, sets the threads of OpenMP for the whole process, and with them the
+    rounding of everything that is trained later.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return cast(AbstractContextManager[Any], threadpool_limits())
+
+
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
     """Yield ``work(item)`` of every item, in the order of the items.
 

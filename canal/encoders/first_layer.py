@@ -64,7 +64,7 @@ class FirstLayer:
 
     def __call__(self, x_TE: Tensor, differs_K: Tensor) -> Tensor:
         """Return the first layer's tokens of a cell whose tokens ``differs_K`` are not the common ones."""
-        if len(differs_K) > MOST * len(x_TE):
+        if not 0 < len(differs_K) <= MOST * len(x_TE):
             return self.layer(x_TE)
         common = self.common
         own = _Part.of(self.layer, x_TE[differs_K])
@@ -79,7 +79,6 @@ class FirstLayer:
         sums -= torch.bmm(common.keys[:, differs_K].transpose(1, 2), common.values[:, differs_K]).float()
         total = self.total + (own.plain.float() - common.plain[:, differs_K].float()).sum(1)
         top = self.top.index_fill(1, differs_K, 0.0).amax(1)
-        if len(differs_K):
-            top = torch.maximum(top, own.keys.amax((1, 2)).float())
+        top = torch.maximum(top, own.keys.amax((1, 2)).float())
         ones = torch.full((len(total), 1), float(self.top.shape[1]))
         return sums / top[:, None, None] + EPS * torch.cat([total, ones], dim=1)[:, None]

@@ -6,7 +6,9 @@ wait for nobody, and no product is split. Residuals, normalisation and sums stay
 Shapes: T tokens, E token size, H heads, d size of a head, M features.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -94,6 +96,17 @@ class Layer:
     def __call__(self, x_TE: Tensor) -> Tensor:
         """Return the layer's tokens, float32 (tokens, E)."""
         return self.after(x_TE, self.attend(x_TE))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in the calling thread alone, so that what is rounded does not depend on the number of threads."""
+    allowed = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(allowed)
 
 
 def map_cells(function: Any, cells: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representat
 
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 from canal.config import PerformerConfig
 from canal.encoders.contract import Encoder, grown_linear
 from canal.encoders.first_layer import FirstLayer
-from canal.encoders.layers import Layer, map_cells
+from canal.encoders.layers import Layer, map_cells, one_thread
 
 LN_2 = math.log(2.0)
 FEWEST_SHARING = 3  # cells from which on the first layer of what they share is worth computing
@@ -114,10 +115,15 @@ class PerformerEncoder(Encoder):
         if tokens_BT is None or not shared or torch.is_grad_enabled():
             return [_Cell(x, None, None) for x in x_BTE]
         common_T = tokens_BT.mode(dim=0).values
-        first = FirstLayer(layers[0], self._embedded(common_T))
+        with one_thread():
+            first = FirstLayer(layers[0], self._embedded(common_T))
         return [_Cell(x, first, torch.nonzero(t != common_T)[:, 0]) for x, t in zip(x_BTE, tokens_BT, strict=True)]
 
     def _head(self, x_BTE: Tensor, measured_BG: Tensor) -> Tensor:
+        with nullcontext() if torch.is_grad_enabled() else one_thread():
+            return self._representation(x_BTE, measured_BG)
+
+    def _representation(self, x_BTE: Tensor, measured_BG: Tensor) -> Tensor:
         h_BT = F.relu(self.conv(self.norm(x_BTE)).squeeze(-1))
         h_BT = torch.cat([h_BT[:, :-1] * measured_BG, h_BT[:, -1:]], dim=1)
         return F.relu(self.fc2(F.relu(self.fc1(h_BT))))

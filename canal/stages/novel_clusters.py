@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.overlap import same_threads_after
+
 ASIDE = "-"  # the cluster of cells that belong to none
 FEW = 20  # novel cells that are too few to be split
 HIGHLY_VARIABLE = 2_000
@@ -106,7 +108,7 @@ def places_of(points: np.ndarray, seed: int) -> np.ndarray:
     import scanpy as sc
 
     adata = ad.AnnData(obsm={"X_pca": points}, shape=(len(points), 0))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")  # scanpy's and umap's notices
         sc.pp.neighbors(adata, n_neighbors=NEAREST, use_rep="X_pca", random_state=seed32(seed))
         sc.tl.umap(adata, random_state=seed32(seed))
@@ -176,7 +178,7 @@ def _leiden(expression: sp.csr_matrix, resolution: float, seed: int) -> np.ndarr
 
     points = components(expression, seed)
     adata = ad.AnnData(obsm={"X_pca": points}, shape=(len(points), 0))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")  # scanpy's notices on its own future defaults
         sc.pp.neighbors(adata, n_neighbors=NEAREST, use_rep="X_pca", random_state=seed32(seed))
         sc.tl.leiden(

@@ -107,4 +107,5 @@ def transductive_columns(
             "least. Leave out --transductive: then each cell is judged by itself."
         )
         raise StageError(message)
-    return TransductiveColumns(reader, Mixes.draw(cells, numpy_generator(seed, "transductive")), neighbors)
+    judging = reader if neighbors is None else neighbors.reader  # it finds the neighbours too
+    return TransductiveColumns(judging, Mixes.draw(cells, numpy_generator(seed, "transductive")), neighbors)

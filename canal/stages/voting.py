@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from canal.data.overlap import same_threads_after
+
 
 def majority_vote(
     cell_type: np.ndarray, representation: np.ndarray, clusters: np.ndarray | None, *, seed: int
@@ -40,7 +42,7 @@ def over_cluster(representation: np.ndarray, seed: int) -> np.ndarray:
 
     resolution = next((r for top, r in ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20)) if n < top), 25)
     adata = ad.AnnData(obsm={"X_canal": representation}, shape=(n, 0))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")
         sc.pp.neighbors(adata, n_neighbors=10, use_rep="X_canal", random_state=seed)
         sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)

@@ -189,6 +189,16 @@ def test_two_halves_are_the_whole() -> None:
     torch.testing.assert_close(halves, whole, rtol=1e-5, atol=1e-6)
 
 
+def test_cells_that_are_alike_are_encoded_alike() -> None:
+    """A block of one and the same cell, where no token differs from the common one, gives what the cell alone gives."""
+    encoder = make_encoder()
+    values, measured = batch(1)
+    with torch.no_grad():
+        alone, together = encoder(values, measured), encoder(values.repeat(6, 1), measured.repeat(6, 1))
+
+    torch.testing.assert_close(together, alone.repeat(6, 1), rtol=1e-5, atol=1e-6)
+
+
 def test_threads_change_no_bit() -> None:
     """One thread or two: the same representation, and torch may use as many threads as before."""
     encoder = make_encoder()

@@ -50,6 +50,7 @@ def test_encodings_are_those_of_the_published_architecture(sizes: dict[str, int]
     n = model.max_seq_len - 1
     weights = weights_of(model, gene_names(n))
     network = new_network(preset_for(weights), n, 3, seed=5)
+    network.encoder.numbers = torch.float32
     taken = take_weights(network, weights, panel_of(gene_names(n)), known=0, seed=5)
     tokens = torch.randint(0, 7, (3, n), generator=torch.Generator().manual_seed(1))
     values, measured = tokens.clamp(max=5) * LN_2 + 1e-3, tokens != 6

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from canal.stages.novel_clusters import ASIDE, cluster_cells, components, joined, mixing, places_of, renamed
 from canal.stages.novel_evidence import KNOWN, find_markers, separation
@@ -145,3 +146,14 @@ def test_any_number_of_cells_can_be_drawn(n):
 
     assert places_of(points, 0).shape == (n, 2)
     assert np.isfinite(places_of(points, 0)).all()
+
+
+def test_drawing_a_map_leaves_the_threads_as_they_were() -> None:
+    """UMAP sets the threads of the process; what is trained afterwards must be rounded as before."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        places_of(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), 0)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
