@@ -18,7 +18,7 @@ from canal.learn.bank import load_bank
 from canal.learn.progress import Progress, Silent
 from canal.registry.record import StageRecord
 from canal.report.annotation import Annotation
-from canal.stages.answers import answer_stream
+from canal.stages.answers import answer_stream, reader_of
 from canal.stages.verdict import NoveltyRule, verdict_for
 from canal.stages.voting import majority_vote
 
@@ -108,7 +108,7 @@ def annotate(
     with open_stream(data, gene_key=gene_key) as stream, _threads_for(annotator):
         if rows is not None:
             stream.only(*rows)
-        reader = annotator.reader(stream.genes, stream.ensembl)
+        reader = reader_of(annotator, stream)
         verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         answers = answer_stream(

@@ -18,6 +18,7 @@ from canal.data.spool import RowSpool
 from canal.data.stream import CellStream
 from canal.detect.neighbours import Neighbours
 from canal.detect.views import NoveltyScores
+from canal.learn.annotator import Annotator
 from canal.learn.progress import Progress
 from canal.learn.reader import GeneSetReader, Prediction
 
@@ -84,6 +85,19 @@ class _Collector:
         )
 
 
+def reader_of(annotator: Annotator, stream: CellStream) -> GeneSetReader:
+    """Return the model for the genes of an open file.
+
+    Raises
+    ------
+    DataError
+        If the file measures too few genes of the model.
+    """
+    reader = annotator.reader(stream.genes, stream.ensembl)
+    check_overlap(reader.match, annotator.preset.genes.min_overlap, stream.report.path)
+    return reader
+
+
 def answer_stream(
     reader: GeneSetReader,
     stream: CellStream,
@@ -116,9 +130,8 @@ def answer_stream(
     Raises
     ------
     DataError
-        If the file measures too few genes of the model, or cannot be read.
+        If the file cannot be read.
     """
-    check_overlap(reader.match, reader.annotator.preset.genes.min_overlap, stream.report.path)
     progress.start(len(stream), "annotating")
     begin, done = time.monotonic(), 0
     collector: _Collector | None = None

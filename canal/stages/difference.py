@@ -13,7 +13,7 @@ from canal.learn.annotator import Annotator, load_annotator
 from canal.learn.progress import Progress, Silent
 from canal.registry.commit import flatten
 from canal.registry.record import StageRecord
-from canal.stages.answers import answer_stream
+from canal.stages.answers import answer_stream, reader_of
 from canal.stages.connection import open_registry
 from canal.stages.layout import Layout
 
@@ -162,7 +162,7 @@ def _cells(
 
 
 def _answers(model: Annotator, stream: CellStream, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    answers = answer_stream(model.reader(stream.genes, stream.ensembl), stream, progress)
+    answers = answer_stream(reader_of(model, stream), stream, progress)
     return answers.names(model.types), answers.confidence
 
 

@@ -11,7 +11,7 @@ from canal.detect.metrics import novelty_figures
 from canal.errors import DataError
 from canal.learn.progress import Progress, Silent
 from canal.stages.annotate import Model
-from canal.stages.answers import Answers, answer_stream
+from canal.stages.answers import Answers, answer_stream, reader_of
 from canal.stages.metrics import Evaluation, score
 from canal.stages.novelty import ALPHA
 from canal.stages.verdict import NoveltyRule, Verdict, verdict_for
@@ -69,7 +69,7 @@ def evaluate(
         min_probability=min_probability,
     )
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
-        reader = model.annotator.reader(stream.genes, stream.ensembl)
+        reader = reader_of(model.annotator, stream)
         verdict = None
         if novel:
             verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)

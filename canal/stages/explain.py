@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from canal.data.check import open_stream
-from canal.data.panel import check_overlap
 from canal.data.stream import CellStream
 from canal.errors import DataError, StageError
 from canal.learn.explain import Explainer, explainer_of
 from canal.learn.progress import Progress, Silent
 from canal.learn.reader import GeneSetReader
 from canal.stages.annotate import Model
+from canal.stages.answers import reader_of
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -116,8 +116,7 @@ def explain(
     """
     progress = progress or Silent()
     with open_stream(data, gene_key=gene_key, labels=labels, chunk=512) as stream:
-        reader = model.annotator.reader(stream.genes, stream.ensembl)
-        check_overlap(reader.match, model.annotator.preset.genes.min_overlap, stream.report.path)
+        reader = reader_of(model.annotator, stream)
         names = _groups(model, stream, types)
         found = explainer_of(reader, names)
         counts = _read(stream, reader, found, names, most_cells, progress)

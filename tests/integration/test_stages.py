@@ -207,6 +207,17 @@ def test_bad_input_is_one_message_and_nothing_is_written(lab: Path, tmp_path: Pa
     assert everything(lab / "ws") == before
 
 
+@pytest.mark.parametrize("what", ["annotate", "evaluate", "explain"])
+def test_a_file_without_a_gene_of_the_model_is_refused(lab: Path, what: str) -> None:
+    """Whatever is asked of it, the message names its genes and the model's."""
+    workspace = canal.open_workspace(lab / "ws")
+    strange = make_adata(20, 30, types=("B", "NK"), genes=[f"OTHER{i}" for i in range(30)])
+    options: dict[str, Any] = {"evaluate": {"labels": "cell_type", "novel": ["NK"]}}.get(what, {})
+
+    with pytest.raises(DataError, match="no gene in common"):
+        getattr(workspace, what)(strange, **options)
+
+
 def test_one_type_only_is_refused_and_makes_no_workspace(tmp_path: Path) -> None:
     """A first stage needs two types."""
     workspace = Workspace(canal.open_workspace(tmp_path, create=True).layout)
