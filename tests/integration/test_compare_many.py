@@ -1,7 +1,5 @@
 """Twenty stages are compared at once."""
 
-import time
-
 import pytest
 
 import canal
@@ -12,7 +10,7 @@ from canal.stages.held_out import HeldOut, ReadingOptions
 from canal.stages.stage_tests import FILE, Outcome, StageTests
 from tests.unit.registry.make import make_files, make_record
 
-STAGES, TYPES, SECONDS = 20, 16, 5.0
+STAGES, TYPES = 20, 16
 
 
 def kept_of(number: int) -> StageTests:
@@ -28,7 +26,7 @@ def kept_of(number: int) -> StageTests:
     return StageTests(own=own, outcomes=outcomes, history=history)
 
 
-def test_twenty_stages_are_compared_in_time(tmp_path):
+def test_twenty_stages_are_compared_without_a_model(tmp_path):
     """Table and page come from what was kept; no model is opened."""
     layout = canal.open_workspace(tmp_path / "ws", create=True).layout
     registry = Registry.open(layout.registry, layout.settings.name, create=True)
@@ -38,12 +36,9 @@ def test_twenty_stages_are_compared_in_time(tmp_path):
         kept_of(number).write(draft.folder / FILE)
         draft.commit(make_record(number), files | {FILE: draft.folder / FILE})
 
-    begin = time.process_time()
     report = compare_stages(layout)
     write_page(tmp_path / "r.html", report)
-    seconds = time.process_time() - begin
 
-    assert seconds < SECONDS
     assert len(report.stages) == STAGES
     assert report.stages[-1].average == pytest.approx(0.9)
     assert report.stages[-1].forgetting == pytest.approx(0)
