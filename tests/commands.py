@@ -1,8 +1,11 @@
 """The commands as the command line knows them, for tests of surface and documents."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import typer.main
+from typer.testing import CliRunner
 
 from canal.cli.main import app
 
@@ -21,6 +24,14 @@ def options_of(command: Any) -> list[str]:
         else:
             names.append(max(parameter.opts, key=len))
     return names
+
+
+def run(files: Path, *words: Any, code: int = 0) -> dict[str, Any]:
+    """Run a command in the workspace ``w`` beside the files and return its JSON."""
+    done = CliRunner().invoke(app, ["-C", str(files / "w"), *map(str, words), "--json"])
+    assert done.exit_code == code, done.output
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def _below(prefix: str, command: Any) -> list[tuple[str, Any]]:

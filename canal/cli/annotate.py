@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canal.cli.answer import Answer, Session, command, short_path
+from canal.cli.novelty_options import Alpha, MinProbability, Transductive
 from canal.cli.progress import watcher
 from canal.errors import ConfigError
 
@@ -45,17 +46,10 @@ def annotate(
     ] = None,
     key_added: Annotated[str, typer.Option(help="Begins every name that is added.")] = "canal",
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
-    ] = None,
+    alpha: Alpha = None,
     neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
-    min_probability: Annotated[
-        float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
-    ] = None,
-    transductive: Annotated[
-        bool,
-        typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
-    ] = False,
+    min_probability: MinProbability = None,
+    transductive: Transductive = False,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,

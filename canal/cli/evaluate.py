@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canal.cli.answer import Answer, Session, command
+from canal.cli.novelty_options import Alpha, MinProbability, Transductive
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,16 +28,9 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="TYPE", help="Type of the file that the model was never taught; repeatable."),
     ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")
-    ] = None,
-    min_probability: Annotated[
-        float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
-    ] = None,
-    transductive: Annotated[
-        bool,
-        typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file."),
-    ] = False,
+    alpha: Alpha = None,
+    min_probability: MinProbability = None,
+    transductive: Transductive = False,
 ) -> Answer:
     """Compare the model's answer with given labels; nothing is written."""
     found = session.workspace().evaluate(

@@ -1,7 +1,6 @@
 """Fitting the network of a stage: which cells it trains on, which score it, what each counts and what holds it."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +45,20 @@ def fit_network(
     drawn = _pseudo_cells(previous, panel, preset, seed)
     cells, targets = on_panel(pool, panel), type_index(pool.labels, types)
     trained = joined(cells.take(kept), on_panel(drawn, panel)) if len(drawn) else cells.take(kept)
-    keep = partial(
-        Halfway.of, network.to(best_device()), device=best_device(), folder=checkpoint and checkpoint[0].parent
-    )
-    halfway, held_halfway = (
-        map(keep, (trained, cells.take(held))) if can_keep(network, preset.training) else (None, None)
-    )
+    validation = cells.take(held)
+    halfway = held_halfway = None
+    if can_keep(network, preset.training):
+        device = best_device()
+        network.to(device)
+        folder = checkpoint and checkpoint[0].parent
+        halfway, held_halfway = (Halfway.of(network, c, device, folder) for c in (trained, validation))
     data = TrainingData(
         cells=trained,
         halfway=halfway,
         validation_halfway=held_halfway,
         types=np.concatenate([targets[kept], type_index(drawn.labels, types)]),
         weights=_weights(previous, pool.stage[kept], pool.labels[kept], drawn, preset),
-        validation=cells.take(held),
+        validation=validation,
         validation_types=targets[held],
     )
     return train(

@@ -8,6 +8,7 @@ Shapes: n cells, K columns that count, C types, D representation.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -116,8 +117,8 @@ class GeneSetReader:
 
     def judging(self, novelty: NoveltyReader) -> "GeneSetReader":
         """Return a reader that judges novelty too."""
-        fresh = object.__new__(GeneSetReader)
-        fresh.__dict__ |= self.__dict__ | {"_novelty": novelty}
+        fresh = copy(self)
+        fresh._novelty = novelty
         fresh._fill_matrix()
         return fresh
 

@@ -1,8 +1,7 @@
 """What the model said of some cells, and how it is written beside the cells themselves."""
 
-import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from canal.errors import DataError
 from canal.report.h5ad import copier, copy_and_add
 from canal.report.naming import check_names_free, storable
+from canal.report.target import write_whole
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -144,7 +144,7 @@ def write_annotation(source: "Path | str | ad.AnnData", annotation: Annotation, 
 
 def write_csv(annotation: Annotation, out: Path) -> None:
     """Write the columns ``cell``, ``cell_type``, ``confidence`` and any further ones."""
-    _write_whole(Path(out), annotation.to_frame().to_csv)
+    write_whole(Path(out), annotation.to_frame().to_csv)
 
 
 def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:
@@ -179,12 +179,12 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
             facts=annotation.facts,
             key=key,
         )
-        _write_whole(Path(out), add)
+        write_whole(Path(out), add)
         return
     annotated = _annotated(source, annotation, key)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
-        _write_whole(Path(out), annotated.write_h5ad)
+        write_whole(Path(out), annotated.write_h5ad)
 
 
 def _annotated(source: "Path | str | ad.AnnData", annotation: Annotation, key: str) -> "ad.AnnData":
@@ -193,16 +193,3 @@ def _annotated(source: "Path | str | ad.AnnData", annotation: Annotation, key: s
     if isinstance(source, str | Path):
         return annotation.to_adata(read_adata(source), key=key, copy=False)
     return annotation.to_adata(source, key=key)
-
-
-def _write_whole(out: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, then move: a file that is there is whole."""
-    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        write(temporary)
-        temporary.replace(out)
-    except OSError as error:
-        message = f"{out} cannot be written: {error}. Check the free space and your rights there."
-        raise DataError(message) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Files that are written for people: checked before any work is done for them."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from canal.errors import DataError
@@ -33,3 +35,22 @@ def check_file(out: Path, suffix: str, option: str) -> Path:
     else:
         return out
     raise DataError(message)
+
+
+def write_whole(out: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target, then move: a file that is there is whole.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    try:
+        write(temporary)
+        temporary.replace(out)
+    except OSError as error:
+        message = f"{out} cannot be written: {error}. Check the free space and your rights there."
+        raise DataError(message) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import numpy as np
 
 from canal.config import Preset, dump_preset
 from canal.data.cells import Cells
-from canal.data.check import check_adata, read_cells
 from canal.data.label_names import LabelWarning, called_known, similar_names
 from canal.data.panel import check_overlap
 from canal.data.pool import CellPool
@@ -31,6 +30,7 @@ from canal.stages.lineage import next_number
 from canal.stages.metrics import score
 from canal.stages.reliability import write_reliability
 from canal.stages.request import StageRequest, StageResult
+from canal.stages.request_cells import cells_of
 from canal.stages.stage_tests import FILE as TESTS
 from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
 from canal.stages.testing import earlier_stages
@@ -61,7 +61,7 @@ def add_stage(
     begin = time.monotonic()
     start = find_start(layout, request)
     preset = start.preset
-    cells = _read(request, require_two=not has_registry(layout))
+    cells = cells_of(request, require_two=not has_registry(layout))
     assert cells.labels is not None
     check_places(preset, tuple(set(cells.labels.tolist())))
     given = given_cells(request, cells)
@@ -104,19 +104,6 @@ def open_stage(registry: Registry, record: StageRecord | None) -> tuple[Annotato
     folder = registry.artifacts(record)
     bank = folder / "bank.safetensors"
     return load_annotator(folder), load_bank(bank) if bank.is_file() else CellPool.empty()
-
-
-def _read(request: StageRequest, *, require_two: bool) -> Cells:
-    options: dict[str, Any] = {
-        "labels": request.labels,
-        "label_map": request.label_map,
-        "gene_key": request.gene_key,
-        "drop_rare": request.drop_rare,
-        "require_two": require_two,
-    }
-    if isinstance(request.data, str | Path):
-        return read_cells(request.data, **options)
-    return check_adata(request.data, **options)
 
 
 def _refuse_again(request: StageRequest, cells: Cells, records: list[StageRecord]) -> None:

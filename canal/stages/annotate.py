@@ -112,8 +112,8 @@ def annotate(
         verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         answers = answer_stream(
-            reader if verdict is None else verdict.reader, stream, progress or Silent(),
-            allowed=allowed, neighbors=neighbors, folder=folder, watch=None if verdict is None else verdict.add,
+            verdict.reader, stream, progress or Silent(),
+            allowed=allowed, neighbors=neighbors, folder=folder, watch=verdict.add,
         )  # fmt: skip
         names, report = stream.names, stream.report
     cell_type = best = answers.names(annotator.types)
@@ -125,8 +125,8 @@ def annotate(
         cell_type=cell_type,
         confidence=answers.confidence,
         representation=answers.representation,
-        facts=facts | ({"alpha": None} if verdict is None else verdict.facts()) | {"warnings": list(report.warnings)},
-        columns={} if verdict is None else verdict.columns(answers, best),
+        facts=facts | verdict.facts() | {"warnings": list(report.warnings)},
+        columns=verdict.columns(answers, best),
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from canal.data.cells import Cells, FileReport
-from canal.data.check import read_cells
 from canal.data.pool import CellPool
 from canal.errors import DataError, StageError
 from canal.learn.annotator import Annotator
@@ -25,6 +24,7 @@ from canal.stages.confusion import count, figures
 from canal.stages.declared import recorded_preset, recorded_request
 from canal.stages.held_out import read_held_out
 from canal.stages.references import fit_joint
+from canal.stages.request_cells import cells_of
 
 Predict = Callable[[Cells], np.ndarray]
 
@@ -109,13 +109,7 @@ def _training_cells(record: StageRecord) -> Cells | None:
     """Return all labelled cells of a stage's file, ``None`` where they are not there any more."""
     try:
         request = recorded_request(record)
-        cells = read_cells(
-            str(request.data),
-            labels=request.labels,
-            label_map=request.label_map,
-            gene_key=request.gene_key,
-            drop_rare=request.drop_rare,
-        )
+        cells = cells_of(request)
     except (DataError, StageError):
         return None
     return cells if cells.report.digest == record.data[0].get("digest") else None

@@ -14,7 +14,7 @@ from canal.stages.annotate import Model
 from canal.stages.answers import Answers, answer_stream, reader_of
 from canal.stages.metrics import Evaluation, score
 from canal.stages.novelty import ALPHA
-from canal.stages.verdict import NoveltyRule, Verdict, verdict_for
+from canal.stages.verdict import NoveltyRule, Unjudged, Verdict, verdict_for
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -70,13 +70,10 @@ def evaluate(
     )
     with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
         reader = reader_of(model.annotator, stream)
-        verdict = None
+        verdict: Verdict = Unjudged(reader)
         if novel:
             verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
-        answers = answer_stream(
-            reader if verdict is None else verdict.reader, stream, progress or Silent(),
-            watch=None if verdict is None else verdict.add,
-        )  # fmt: skip
+        answers = answer_stream(verdict.reader, stream, progress or Silent(), watch=verdict.add)
         truth = stream.labels
         path = stream.report.path
     assert truth is not None
@@ -85,7 +82,7 @@ def evaluate(
     if not labelled.any():
         message = f"{path} has no labelled cell in {labels!r}. Name the column of the cell types with --labels."
         raise DataError(message)
-    if verdict is not None:
+    if novel:
         _check_novel(novel, truth[labelled], model, path)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.annotator.types))
@@ -93,7 +90,7 @@ def evaluate(
         stage=model.record.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
-        novelty=None if verdict is None else _novelty(verdict, answers, truth, predicted, labelled, novel),
+        novelty=_novelty(verdict, answers, truth, predicted, labelled, novel) if novel else None,
         **figures,
     )
 

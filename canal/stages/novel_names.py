@@ -1,6 +1,5 @@
 """`canal novel name`: clusters with their names become cells to teach."""
 
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from canal.data.labels import NO_LABEL
 from canal.errors import DataError, StageError
+from canal.report.target import write_whole
 from canal.stages.novel_folder import CELLS, NAMED, NAMES, read_summary, read_table
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def name_novel(
             message = f"{cells} cannot be read ({error}). Run canal novel find again."
             raise DataError(message) from error
         named = _named(adata, given, labels, cells)
-        _write(named, folder / NAMED)
+        write_whole(folder / NAMED, named.write_h5ad)
     values, counts = np.unique(named.obs[labels].astype(str), return_counts=True)
     return Naming(
         out=folder / NAMED,
@@ -146,15 +146,3 @@ def _named(adata: "ad.AnnData", given: dict[str, str], labels: str, cells: Path)
         named.obs[f"{labels}_given"] = named.obs[labels]
     named.obs[labels] = pd.Categorical([given[c] for c in named.obs[CLUSTER].astype(str)])
     return named
-
-
-def _write(named: "ad.AnnData", out: Path) -> None:
-    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        named.write_h5ad(temporary)
-        temporary.replace(out)
-    except OSError as error:
-        message = f"{out} cannot be written: {error}. Check the free space and your rights there."
-        raise DataError(message) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import tomli_w
 
-from canal.data.check import read_cells
 from canal.errors import ConfigError, DataError, StageError
 from canal.learn.progress import Progress, Silent
 from canal.registry.package import package_digest
@@ -19,6 +18,7 @@ from canal.stages.declarations import Declared, read_declarations
 from canal.stages.exchange import import_stage
 from canal.stages.layout import Layout
 from canal.stages.removal import remove_stage
+from canal.stages.request_cells import cells_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,13 +147,7 @@ def _problem(declared: Declared) -> str:
     if request is None:
         return ""
     try:
-        cells = read_cells(
-            str(request.data),
-            labels=request.labels,
-            label_map=request.label_map,
-            gene_key=request.gene_key,
-            drop_rare=request.drop_rare,
-        )
+        cells = cells_of(request)
     except DataError as error:
         return str(error)
     if cells.report.digest != declared.digest:

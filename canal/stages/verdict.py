@@ -55,8 +55,26 @@ class Verdict(Protocol):
         """Return what the annotation says of its verdicts."""
 
 
-def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cells: int, seed: int) -> Verdict | None:
-    """Return what judges novelty in a file, or ``None`` where the model cannot tell and nobody asked.
+@dataclass(frozen=True)
+class Unjudged:
+    """No verdict: nobody asked, or the model cannot tell."""
+
+    reader: GeneSetReader
+
+    def add(self, found: Prediction) -> None:
+        """Nothing is kept of the cells."""
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """Return no column."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return that there is no rate of false alarms."""
+        return {"alpha": None}
+
+
+def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cells: int, seed: int) -> Verdict:
+    """Return what judges novelty in a file; `Unjudged` where the model cannot tell and nobody asked.
 
     Parameters
     ----------
@@ -80,7 +98,7 @@ def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cel
     if rule.transductive:
         near = novelty_columns(reader, bank, None, rule.neighbors) if rule.neighbors else None
         return transductive_columns(reader, cells, seed, alpha=rule.alpha, neighbors=near)
-    return novelty_columns(reader, bank, rule.alpha, rule.neighbors)
+    return novelty_columns(reader, bank, rule.alpha, rule.neighbors) or Unjudged(reader)
 
 
 def _threshold(rule: NoveltyRule, preset: Preset) -> float | None:

@@ -1,6 +1,5 @@
 """`canal explain`: from stages of either kind to genes, pictures and gene sets."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import hypergeom
-from typer.testing import CliRunner
 
 import canal
-from canal.cli.main import app
 from canal.data.variance import unit_rows
 from canal.stages.enrichment import enriched
+from tests.commands import run
 from tests.make import make_adata
 
 TAUGHT = ("B", "CD4 T", "CD8 T")  # toy type k has genes 8k to 8k + 7 as markers
@@ -36,13 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     make_adata(90, 60, types=TAUGHT, prefix="q", seed=2).write_h5ad(root / "cells.h5ad")
     return root
-
-
-def run(folder: Path, *words: Any, code: int = 0) -> dict[str, Any]:
-    done = CliRunner().invoke(app, ["-C", str(folder / "w"), *map(str, words), "--json"])
-    assert done.exit_code == code, done.output
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def test_the_parts_of_the_memory_sum_to_its_score_and_name_the_markers(folder: Path) -> None:

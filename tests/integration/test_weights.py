@@ -1,6 +1,5 @@
 """`canal weights` and a stage that starts from them, through the command line."""
 
-import json
 import pickle
 import re
 from collections.abc import Callable
@@ -11,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 import canal
-from canal.cli.main import app
+from tests.commands import run
 from tests.make import make_adata
 from tests.published import gene_names, published_model, published_state
 
@@ -43,14 +41,6 @@ def files(tmp_path: Path) -> Path:
     (tmp_path / "genes.txt").write_text("\n".join(gene_names(GENES)))
     np.save(tmp_path / "gene2vec.npy", state["pos_emb.emb.weight"][:-1].numpy())
     return tmp_path
-
-
-def run(files: Path, *words: Any, code: int = 0) -> dict[str, Any]:
-    """Run a command in the workspace ``w`` beside the files and return its JSON."""
-    done = CliRunner().invoke(app, ["-C", str(files / "w"), *map(str, words), "--json"])
-    assert done.exit_code == code, done.output
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def test_round_trip_is_bit_equal(files: Path) -> None:

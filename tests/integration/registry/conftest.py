@@ -24,6 +24,8 @@ from tests.integration.registry.server import USER, Server, postgres_programs
 from tests.unit.registry.make import fill, make_record
 
 MODEL = "lab"
+Machine = Callable[[str], Registry]
+server_only = pytest.mark.parametrize("backend", ["server"], indirect=True)
 _SERVER_NEEDS = ("psycopg2", "flask_wtf")
 
 
@@ -173,3 +175,17 @@ def add(registry: Registry, number: int = 1, *, promote: bool = True, **changes:
         draft = registry.draft(f"key{number}")
         files = fill(draft, number)
         return draft.commit(make_record(number, **changes), files, promote=promote)
+
+
+@pytest.fixture
+def machine(backend: Backend, tmp_path: Path) -> Iterator[Machine]:
+    """Open the registry from another machine's workspace."""
+    opened: list[Registry] = []
+
+    def open_on(name: str) -> Registry:
+        opened.append(backend.open(tmp_path / name))
+        return opened[-1]
+
+    yield open_on
+    for registry in opened:
+        registry.close()

@@ -1,30 +1,12 @@
 """Which stage is in use, while several machines change it at once: no slow one takes back what a quicker one did."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from canal.registry.registry import Registry
-from tests.integration.registry.conftest import Backend, OpenRegistry, add
-
-Machine = Callable[[str], Registry]
-server_only = pytest.mark.parametrize("backend", ["server"], indirect=True)
-
-
-@pytest.fixture
-def machine(backend: Backend, tmp_path: Path) -> Iterator[Machine]:
-    """Open the registry from another machine's workspace."""
-    opened: list[Registry] = []
-
-    def open_on(name: str) -> Registry:
-        opened.append(backend.open(tmp_path / name))
-        return opened[-1]
-
-    yield open_on
-    for registry in opened:
-        registry.close()
+from tests.integration.registry.conftest import Machine, OpenRegistry, add, server_only
 
 
 def alias(registry: Registry) -> int:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.registry import commit
 from canal.registry.registry import Registry
-from tests.integration.registry.conftest import Backend, add
+from tests.integration.registry.conftest import Backend, Machine, add, server_only
 from tests.integration.registry.server import Server
 from tests.make import make_adata
 from tests.unit.registry.make import fill
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-Machine = Callable[[str], Registry]
 
 _ADD = """
 import json, random, sys, time
@@ -49,23 +47,6 @@ while len(added) < int(many):
         refused += 1
 print(json.dumps([added, refused]))
 """
-
-
-@pytest.fixture
-def machine(backend: Backend, tmp_path: Path) -> Iterator[Machine]:
-    """Open the registry from another machine's workspace."""
-    opened: list[Registry] = []
-
-    def open_on(name: str) -> Registry:
-        opened.append(backend.open(tmp_path / name))
-        return opened[-1]
-
-    yield open_on
-    for registry in opened:
-        registry.close()
-
-
-server_only = pytest.mark.parametrize("backend", ["server"], indirect=True)
 
 
 @server_only
