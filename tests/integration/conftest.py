@@ -7,9 +7,8 @@ import pytest
 
 import canal
 from canal.stages.layout import Layout
-from tests.make import make_adata
+from tests.labs import add, write
 
-QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")
 FILES = {"first": ("B", "NK"), "second": ("B", "CD4 T"), "third": ("NK", "HSC")}
 
 
@@ -19,8 +18,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lab")
     workspace = canal.open_workspace(folder / "ws", create=True)
     for seed, (name, types) in enumerate(FILES.items()):
-        make_adata(80, types=types, prefix=name, seed=seed).write_h5ad(folder / f"{name}.h5ad")
-        workspace.add_stage(folder / f"{name}.h5ad", labels="cell_type", overrides=QUICK)
+        add(workspace, write(folder, name, types, seed=seed))
     return folder
 
 
@@ -29,3 +27,13 @@ def layout(made: Path, tmp_path: Path) -> Layout:
     """Return the layout of a copy of the workspace."""
     shutil.copytree(made / "ws", tmp_path / "ws")
     return Layout(tmp_path / "ws")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a workspace of two stages; no test adds to it."""
+    folder = tmp_path_factory.mktemp("lab")
+    workspace = canal.open_workspace(folder / "ws", create=True)
+    add(workspace, write(folder, "first"))
+    add(workspace, write(folder, "second", ("B", "CD4 T"), seed=1), name="more")
+    return folder

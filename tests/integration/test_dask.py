@@ -22,9 +22,9 @@ from canal.stages import dask_cluster, many, shards
 from canal.stages.dask_cluster import connected, mapped
 from canal.stages.shards import Answerer, Shard, joined_answers, shards_of
 from canal.stages.workspace import Workspace
+from tests.labs import QUICK
 from tests.make import make_adata
 
-QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")
 BLOCK = 40
 
 

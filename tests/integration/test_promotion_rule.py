@@ -9,20 +9,13 @@ from canal.errors import DataError, StageError
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
 from canal.stages.stage_tests import StageTests, read_tests
+from tests.labs import QUICK, add, write
 from tests.make import make_adata
 
-QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")
 FORGETFUL = (
     "analytic.enabled=false", "bank.size=4", "training.distillation=0.0", "training.learning_rate=0.01",
     "training.min_steps=150",
 )  # fmt: skip
-
-
-def write(folder: Path, name: str, types: tuple[str, ...] = ("B", "NK"), n: int = 80, **options) -> Path:
-    """Write toy cells to a file."""
-    path = folder / f"{name}.h5ad"
-    make_adata(n, types=types, prefix=name, **options).write_h5ad(path)
-    return path
 
 
 def swapped(folder: Path) -> Path:
@@ -31,11 +24,6 @@ def swapped(folder: Path) -> Path:
     adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).replace({"B": "NK", "NK": "B"})
     adata.write_h5ad(folder / "swapped.h5ad")
     return folder / "swapped.h5ad"
-
-
-def add(workspace, data, *more, **options):
-    """Add a stage quickly."""
-    return workspace.add_stage(data, labels="cell_type", overrides=(*QUICK, *more), **options)
 
 
 def kept_of(workspace, number: int) -> StageTests:

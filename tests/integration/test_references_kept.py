@@ -13,7 +13,7 @@ from canal.report.compare_report import Reference
 from canal.stages import compare_references
 from canal.stages.compare import compare_stages
 from canal.stages.layout import Layout
-from tests.integration.conftest import QUICK
+from tests.labs import QUICK
 from tests.make import make_adata
 
 

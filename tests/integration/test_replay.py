@@ -14,7 +14,8 @@ from canal.stages.exchange import export_stage, import_stage
 from canal.stages.layout import Layout
 from canal.stages.removal import remove_stage
 from canal.stages.replay import replay
-from tests.integration.conftest import FILES, QUICK
+from tests.integration.conftest import FILES
+from tests.labs import QUICK
 from tests.make import make_adata
 
 

@@ -1,13 +1,6 @@
 """Stages from files to a committed registry, as a lab runs them."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -15,45 +8,11 @@ import pytest
 
 import canal
 from canal.data.check import read_cells
-from canal.errors import CanalError, ConfigError, DataError, RegistryError, StageError
+from canal.errors import DataError, StageError
 from canal.registry.registry import Registry
 from canal.stages.references import joint_logistic_regression
-from canal.stages.workspace import Workspace
+from tests.labs import add, everything, write
 from tests.make import make_adata
-
-QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")
-
-
-def write(folder: Path, name: str, types: tuple[str, ...] = ("B", "NK"), n: int = 80, **options: Any) -> Path:
-    """Write toy cells to a file."""
-    path = folder / f"{name}.h5ad"
-    make_adata(n, types=types, prefix=name, **options).write_h5ad(path)
-    return path
-
-
-def add(workspace: Workspace, data: Any, **options: Any):
-    """Add a stage quickly."""
-    return workspace.add_stage(data, labels="cell_type", overrides=QUICK, **options)
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder but caches and locks."""
-    skip = ("cache", "lock")
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and not any(part in skip for part in p.relative_to(folder).parts)
-    }
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a workspace of two stages; tests of this module do not add to it."""
-    folder = tmp_path_factory.mktemp("lab")
-    workspace = canal.open_workspace(folder / "ws", create=True)
-    add(workspace, write(folder, "first"))
-    add(workspace, write(folder, "second", ("B", "CD4 T"), seed=1), name="more")
-    return folder
 
 
 def test_a_stage_tells_what_it_learned(lab: Path) -> None:
@@ -165,92 +124,6 @@ def test_a_label_that_looks_known_is_reported(lab: Path, tmp_path: Path) -> None
     assert ("Killer", "NK", "cells") in reasons
 
 
-BAD = {
-    "the same file again": (lambda lab, _: (lab / "first.h5ad", {}), StageError, "added before"),
-    "no such file": (lambda lab, _: (lab / "nowhere.h5ad", {}), DataError, "nowhere.h5ad"),
-    "unknown preset": (lambda lab, _: (lab / "first.h5ad", {"preset": "big"}), ConfigError, "no preset 'big'"),
-    "unknown key": (
-        lambda lab, _: (lab / "first.h5ad", {"overrides": ["training.epoch=3"]}),
-        ConfigError,
-        "unknown key 'training.epoch'",
-    ),
-    "bad value": (
-        lambda lab, _: (lab / "first.h5ad", {"overrides": ["bank.size=-1"]}),
-        ConfigError,
-        "bank.size = -1",
-    ),
-    "bank too small": (
-        lambda _, tmp: (write(tmp, "new", ("B", "HSC")), {"overrides": ["bank.size=2"]}),
-        StageError,
-        "2 places for 4 cell types",
-    ),
-    "no gene in common": (
-        lambda _, tmp: (write(tmp, "new", genes=[f"OTHER{i}" for i in range(60)]), {}),
-        DataError,
-        "no gene in common",
-    ),
-    "no such column": (lambda lab, _: (lab / "first.h5ad", {"labels": "type"}), DataError, "'type'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD, ids=BAD)
-def test_bad_input_is_one_message_and_nothing_is_written(lab: Path, tmp_path: Path, case: str) -> None:
-    """Every request that cannot be met leaves the workspace as it was."""
-    make, error, match = BAD[case]
-    data, options = make(lab, tmp_path)
-    workspace = canal.open_workspace(lab / "ws")
-    before = everything(lab / "ws")
-
-    with pytest.raises(error, match=match):
-        workspace.add_stage(data, **({"labels": "cell_type", "overrides": QUICK} | options))
-
-    assert everything(lab / "ws") == before
-
-
-@pytest.mark.parametrize("what", ["annotate", "evaluate", "explain"])
-def test_a_file_without_a_gene_of_the_model_is_refused(lab: Path, what: str) -> None:
-    """Whatever is asked of it, the message names its genes and the model's."""
-    workspace = canal.open_workspace(lab / "ws")
-    strange = make_adata(20, 30, types=("B", "NK"), genes=[f"OTHER{i}" for i in range(30)])
-    options: dict[str, Any] = {"evaluate": {"labels": "cell_type", "novel": ["NK"]}}.get(what, {})
-
-    with pytest.raises(DataError, match="no gene in common"):
-        getattr(workspace, what)(strange, **options)
-
-
-def test_one_type_only_is_refused_and_makes_no_workspace(tmp_path: Path) -> None:
-    """A first stage needs two types."""
-    workspace = Workspace(canal.open_workspace(tmp_path, create=True).layout)
-
-    with pytest.raises(DataError, match="one type"):
-        add(workspace, write(tmp_path, "one", ("B",)))
-
-    assert not Registry.exists(workspace.layout.registry)
-
-
-@pytest.mark.parametrize("damage", ["altered", "missing", "no database"])
-def test_a_damaged_registry_is_named(lab: Path, tmp_path: Path, damage: str) -> None:
-    """An altered or missing artifact or a lost database is a clear error, not an answer."""
-    import shutil
-
-    shutil.copytree(lab / "ws", tmp_path / "ws")
-    weights = next((tmp_path / "ws" / "registry" / "artifacts").rglob("weights.safetensors"))
-    if damage == "altered":
-        content = bytearray(weights.read_bytes())
-        content[-1] ^= 1
-        for path in (tmp_path / "ws" / "registry" / "artifacts").rglob("weights.safetensors"):
-            path.write_bytes(content)
-    elif damage == "missing":
-        for path in (tmp_path / "ws" / "registry" / "artifacts").rglob("weights.safetensors"):
-            path.unlink()
-    else:
-        (tmp_path / "ws" / "registry" / "mlflow.db").unlink()
-    shutil.rmtree(tmp_path / "ws" / "registry" / "cache", ignore_errors=True)
-
-    with pytest.raises(RegistryError):
-        canal.open_workspace(tmp_path / "ws").annotate(make_adata(20, seed=3))
-
-
 def test_the_same_stages_twice_have_the_same_weights(lab: Path, tmp_path: Path) -> None:
     """Files, seeds and configuration decide every byte of the weights."""
     workspace = canal.open_workspace(tmp_path / "ws", create=True)
@@ -261,33 +134,6 @@ def test_the_same_stages_twice_have_the_same_weights(lab: Path, tmp_path: Path) 
 
     for name in ("weights.safetensors", "bank.safetensors", "memory.safetensors"):
         assert ours.artifacts[name] == theirs.artifacts[name]
-
-
-@pytest.mark.slow
-def test_a_killed_stage_leaves_nothing_and_is_resumed(lab: Path, tmp_path: Path) -> None:
-    """SIGKILL in training: the stages are as before, `--resume` goes on and ends as if nothing had happened."""
-    folder = tmp_path / "ws"
-    data = write(tmp_path, "long", n=200)
-    sets = ["--set", "training.epochs=40", "--set", "training.patience=100", "--set", "bank.size=24"]
-    command = [sys.executable, "-m", "canal.cli.main", "-C", str(folder), "stage", "add", "--data", str(data),
-               "--labels", "cell_type", "--json", *sets]  # fmt: skip
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
-    deadline = time.monotonic() + 120
-    while not list(folder.rglob("checkpoint.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-    assert canal.open_workspace(folder).stages() == []
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=env, check=True)
-
-    assert json.loads(done.stdout)["stage"] == 1
-    again = canal.open_workspace(tmp_path / "again", create=True)
-    again.add_stage(data, labels="cell_type", overrides=[s for s in sets if s != "--set"])
-    resumed = canal.open_workspace(folder).stage(1)
-    assert resumed.artifacts["weights.safetensors"] == again.stage(1).artifacts["weights.safetensors"]
 
 
 @pytest.mark.slow
@@ -313,8 +159,3 @@ def test_two_real_stages_come_near_joint_logistic_regression(streams: Path, tmp_
 
     assert np.mean(got) > np.mean([a for a, _ in joint]) - 0.02
     assert got[0] > naive_first
-
-
-def test_every_error_is_of_the_tree() -> None:
-    """What users can mend shares one base."""
-    assert all(issubclass(e, CanalError) for e in (ConfigError, DataError, StageError, RegistryError))
