@@ -176,14 +176,19 @@ def leading_directions(classes: Sequence[KnownClass], scale: np.ndarray, directi
         rows[0, c.columns] = c.mean
         rows[1:, c.columns] = c.factors[:most]
         blocks.append(c.n**0.25 * rows * scale)
-    stacked = np.concatenate(blocks)
-    gram = (stacked @ stacked.T).astype(np.float64)
-    d = min(directions, len(gram), len(scale))
-    values, vectors = scipy.linalg.eigh(gram, subset_by_index=[len(gram) - d, len(gram) - 1], check_finite=False)
+    basis = right_singular_vectors(np.concatenate(blocks), directions)
+    return np.asarray(basis * scale[:, None], dtype=np.float32)
+
+
+def right_singular_vectors(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return the leading right singular vectors of rows (R, S), (S, D); decomposed on the smaller of the two sides."""
+    fewer_genes = rows.shape[1] < rows.shape[0]
+    gram = (rows.T @ rows if fewer_genes else rows @ rows.T).astype(np.float64)
+    last, d = len(gram) - 1, min(most, len(gram))
+    values, vectors = scipy.linalg.eigh(gram, subset_by_index=[last + 1 - d, last], check_finite=False)
     # Directions without variance are noise of the decomposition.
     kept = np.flatnonzero(values > 1e-6 * values[-1])[::-1]
-    basis = stacked.T @ (vectors[:, kept] / np.sqrt(values[kept]))
-    return np.asarray(basis * scale[:, None], dtype=np.float32)
+    return np.asarray(vectors[:, kept] if fewer_genes else rows.T @ (vectors[:, kept] / np.sqrt(values[kept])))
 
 
 def ridge_scores(means: np.ndarray, own: np.ndarray, weights: np.ndarray, index: np.ndarray, types: int) -> np.ndarray:
