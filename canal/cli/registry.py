@@ -44,14 +44,12 @@ def verify(session: Session) -> Answer:
 
 def collect(
     session: Session,
-    keep_drafts: Annotated[
-        bool, typer.Option("--keep-drafts", help="Keep what `stage add --resume` could go on from.")
-    ] = False,
+    keep_drafts: Annotated[bool, typer.Option("--keep-drafts", help="Keep what --resume could go on from.")] = False,
 ) -> Answer:
-    """Delete what killed runs left and no stage needs."""
-    from canal.stages.connection import open_registry
+    """Delete what killed runs left and no stage or weights need."""
+    from canal.stages.garbage import collect_garbage
 
-    removed = open_registry(session.layout).collect_garbage(keep_drafts=keep_drafts)
+    removed = collect_garbage(session.layout, keep_drafts=keep_drafts)
     size = sum(orphan.size for orphan in removed)
     lines = [f"deleted {orphan.kind} {orphan.name}, {orphan.size / 1e6:.1f} MB" for orphan in removed]
     return Answer({"removed": removed, "bytes": size}, lines or ["Nothing is left over."])

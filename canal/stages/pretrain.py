@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,9 +28,9 @@ from canal.learn.progress import Progress, Silent
 from canal.pretrain_config import PretrainPreset, load_pretrain_preset
 from canal.seeds import numpy_generator, torch_generator
 from canal.stages.layout import Layout
+from canal.stages.pretrain_draft import pretrain_draft
 from canal.stages.weights import check_name
 
-DRAFTS = ".drafts"
 FEWEST_GENES = 20
 
 
@@ -103,19 +102,15 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
         held = _held_out(blocks, held_rows, preset, model.mask_token, request.seed)
         plain = baselines(held, blocks.all(taken), preset.model.bins)
         key = _key(surveys, preset, request, table)
-        draft = Layout.init(layout.root, layout.server).weights / DRAFTS / key
-        if not request.resume:
-            shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True, exist_ok=True)
-        cells = PretrainCells(blocks=blocks, taken=taken, held_out=held)
-        training = Pretraining(model, cells, preset, request.seed, (draft / "checkpoint.safetensors", key))
-        resumed = request.resume and training.resume()
-        history = training.run(progress, lambda _epoch, _figures: None)
-    facts = _facts(request, preset, surveys, history, plain, held, cells.count)
-    facts |= {"seconds": round(time.monotonic() - begin, 1), "resumed": resumed}
-    kept = save_pretrained(pretrained_of(name, model.published(), panel.genes, facts), layout.weights / name)
-    shutil.rmtree(draft, ignore_errors=True)
-    return kept
+        weights = Layout.init(layout.root, layout.server).weights
+        with pretrain_draft(weights, key, resume=request.resume) as draft:
+            cells = PretrainCells(blocks=blocks, taken=taken, held_out=held)
+            training = Pretraining(model, cells, preset, request.seed, (draft / "checkpoint.safetensors", key))
+            resumed = request.resume and training.resume()
+            history = training.run(progress, lambda _epoch, _figures: None)
+            facts = _facts(request, preset, surveys, history, plain, held, cells.count)
+            facts |= {"seconds": round(time.monotonic() - begin, 1), "resumed": resumed}
+            return save_pretrained(pretrained_of(name, model.published(), panel.genes, facts), weights / name)
 
 
 def _vectors(request: PretrainRequest, preset: PretrainPreset) -> tuple[tuple[str, ...], np.ndarray] | None:

@@ -112,7 +112,9 @@ class WorkspaceStages:
 
     def gc(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
         """Delete what killed runs left, and copies beyond ``cache_limit`` bytes; return what was deleted."""
-        return self._registry().collect_garbage(keep_drafts=keep_drafts, cache_limit=cache_limit)
+        from canal.stages.garbage import collect_garbage
+
+        return collect_garbage(self.layout, keep_drafts=keep_drafts, cache_limit=cache_limit)
 
     def _registry(self) -> Registry:
         return open_registry(self.layout)

@@ -16,11 +16,14 @@ import canal
 from canal.cli.main import app
 from canal.data import blocks as blocks_module
 from canal.data.blocks import CellFiles, TokenBlocks, panel_of
+from canal.errors import RegistryError
 from canal.learn import pretraining
 from canal.learn.progress import Silent
 from canal.seeds import numpy_generator
+from canal.stages.garbage import collect_garbage
 from canal.stages.layout import Layout
 from canal.stages.pretrain import PretrainRequest, pretrain
+from canal.stages.pretrain_draft import pretrain_draft
 from tests.make import make_adata
 
 BLOCK = 64  # cells read at a time, in place of 512
@@ -139,7 +142,29 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert resumed.facts["resumed"] == (after > 500)
     assert resumed.digest == whole.digest
     assert resumed.facts["history"] == whole.facts["history"]
-    assert not list((layout.weights / ".drafts").iterdir())
+    assert not [p for p in (layout.weights / ".drafts").iterdir() if p.is_dir()]
+
+
+def test_what_a_stopped_run_left_is_deleted_but_not_under_a_run(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`registry gc` takes the checkpoint of a run that has ended, nothing of one that is going on; two do not meet."""
+    monkeypatch.setattr(pretraining, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    layout, request = Layout(tmp_path / "w"), PretrainRequest(data=[files / "a.h5ad"], overrides=QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(layout, request, Stop(300))
+    (left,) = (p for p in (layout.weights / ".drafts").iterdir() if p.is_dir())
+
+    assert collect_garbage(layout, keep_drafts=True) == []
+    with pretrain_draft(layout.weights, left.name, resume=True):
+        assert collect_garbage(layout) == []
+        with pytest.raises(RegistryError, match="in use by process"):
+            pretrain(layout, request)
+    pretrain(layout, PretrainRequest(data=[files / "b.h5ad"], overrides=QUICK, name="other"))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(layout, request, Stop(300))
+    assert [(o.kind, o.name) for o in collect_garbage(layout)] == [("draft", f"weights/{left.name}")]
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("form", ["npy", "text"])
