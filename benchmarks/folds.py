@@ -4,8 +4,9 @@
 
 Folds are stratified by type. Each fold is a first stage in a workspace of its own, learned on the other folds and
 tested on this one: choice of genes, validation cells and oversampling see the training folds alone. With --stages DIR
-the stages of that workspace are there before, so that a lab sees what its annotator would make of the file. Every fold
-is one line of the output file; folds that are there already are not run again.
+the stages of that workspace are there before, so that a lab sees what its annotator would make of the file; with
+--weights DIR the network starts from weights of `canal pretrain` or `canal weights import`. Every fold is one line of
+the output file; folds that are there already are not run again.
 """
 
 import argparse
@@ -39,6 +40,7 @@ class Question:
     folds: int = 5
     seed: int = 0
     stages: str | None = None
+    weights: str | None = None
 
 
 def fold_of_cells(labels: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
@@ -97,7 +99,7 @@ def _fold(question: Question, train: ad.AnnData, test: ad.AnnData) -> dict[str, 
         workspace = open_workspace(root, create=True)
         result = workspace.add_stage(
             train.copy(), labels=question.labels, preset=question.preset, seed=question.seed,
-            overrides=question.overrides, name="fold", again=True,
+            overrides=question.overrides, name="fold", again=True, weights=question.weights,
         )  # fmt: skip
         said = workspace.annotate(test.copy(), stage=result.stage).cell_type
     figures = score(test.obs[question.labels].to_numpy(str), np.asarray(said).astype(str))
@@ -124,6 +126,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", help="workspace whose stages are there before")
+    parser.add_argument("--weights", help="folder of pre-trained weights, such as canal/weights/lung")
     parser.add_argument("--out", type=Path, required=True)
     o = vars(parser.parse_args())
     warnings.simplefilter("ignore")

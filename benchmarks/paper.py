@@ -26,7 +26,9 @@ from canal.stages.workspace import Workspace, open_workspace
 FIGURES = ("cells", "accuracy", "macro_f1", "ari")
 
 
-def run(experiment: Experiment, out: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+def run(
+    experiment: Experiment, out: Path, overrides: tuple[str, ...] = (), weights: str | None = None
+) -> dict[str, Any]:
     """Learn the stages, test, and return the figures beside the printed ones.
 
     Raises
@@ -50,7 +52,7 @@ def run(experiment: Experiment, out: Path, overrides: tuple[str, ...] = ()) -> d
         train.write_h5ad(path := folder / f"{part.name}.train.h5ad")
         result = workspace.add_stage(
             path, labels=experiment.labels, name=part.name, preset=experiment.preset, seed=experiment.seed,
-            overrides=(*part.set, *overrides, "promotion.max_fall=1.0"), drop_rare=True,
+            overrides=(*part.set, *overrides, "promotion.max_fall=1.0"), drop_rare=True, weights=weights,
         )  # fmt: skip
         stages.append({"stage": part.name, "cells": result.cells, "printed": part.printed_cells,
                        "champion": result.champion})  # fmt: skip
@@ -94,11 +96,12 @@ def main() -> None:
     parser.add_argument("declaration", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="folder of the authors' files")
+    parser.add_argument("--weights", help="folder of pre-trained weights: the paper starts from scBERT's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     o = parser.parse_args()
     warnings.simplefilter("ignore")
     try:
-        figures = run(read_experiment(o.declaration, o.data), o.out, tuple(o.overrides))
+        figures = run(read_experiment(o.declaration, o.data), o.out, tuple(o.overrides), o.weights)
     except CanalError as error:
         parser.exit(2, f"{error}\n")
     (o.out / "figures.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
