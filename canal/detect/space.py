@@ -7,6 +7,7 @@ spread does not take a direction for itself.
 Shapes: n cells, S genes that the file measures, T classes (a type of a stage), C types, D directions.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -204,13 +205,13 @@ def _through(s: Statistics, here: np.ndarray, columns: np.ndarray) -> KnownClass
     """Return a class over the genes here, as if profiles were made unit over them."""
     mean, factors, rest = s.mean[here], s.factors[:, here], s.rest[here]
     energy = float((mean**2).sum() + (factors**2).sum() / s.n + rest.sum())
-    scale = 1.0 / np.sqrt(max(energy, 1e-12))
+    scale = 1.0 / math.sqrt(max(energy, 1e-12))  # a plain float leaves the factors in single precision
     return KnownClass(
         stage=s.stage,
         name=s.name,
         n=s.n,
         columns=columns[here],
         mean=scale * mean,
-        factors=scale / np.sqrt(max(s.n - 1, 1)) * factors,
+        factors=scale / math.sqrt(max(s.n - 1, 1)) * factors,
         rest=scale**2 * rest,
     )

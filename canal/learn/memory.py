@@ -139,25 +139,25 @@ class AnalyticMemory:
     def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Return rows A (R, S) and targets Y (R, C) of all stages for the genes seen."""
         place = np.cumsum(seen) - 1
-        rows, targets = [], []
+        count = sum(1 + len(s.factors) for s in self.statistics)
+        # Filled in place: at many stages these rows are the most memory that annotating takes.
+        rows = np.zeros((count, int(seen.sum())), dtype=np.float32)
+        targets = np.zeros((count, len(index)), dtype=np.float32)
+        end = 0
         for stage, positions in self.measured.items():
             here = seen[positions]
-            blocks, goals, energy, mass = [], [], 0.0, 0.0
+            begin, energy, mass = end, 0.0, 0.0
             for s in (s for s in self.statistics if s.stage == stage):
                 w = s.n**-0.5
-                block = np.zeros((1 + len(s.factors), int(seen.sum())), dtype=np.float32)
+                block = rows[end : end + 1 + len(s.factors)]
                 block[0, place[positions[here]]] = np.sqrt(w * s.n) * s.mean[here]
                 block[1:, place[positions[here]]] = np.sqrt(w) * s.factors[:, here]
-                goal = np.zeros((len(block), len(index)), dtype=np.float32)
-                goal[0, index[s.name]] = np.sqrt(w * s.n)
+                targets[end, index[s.name]] = np.sqrt(w * s.n)
                 energy += float((block**2).sum()) + w * s.n * float(s.rest[here].sum())
                 mass += w * s.n
-                blocks.append(block)
-                goals.append(goal)
-            scale = float(np.sqrt(energy / mass)) if energy > 0 else 1.0
-            rows.append(np.concatenate(blocks) / scale)
-            targets.append(np.concatenate(goals))
-        return np.concatenate(rows), np.concatenate(targets)
+                end += len(block)
+            rows[begin:end] /= float(np.sqrt(energy / mass)) if energy > 0 else 1.0
+        return rows, targets
 
 
 @dataclass(frozen=True, kw_only=True)
