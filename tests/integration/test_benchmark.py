@@ -71,14 +71,14 @@ def test_every_method_has_its_row(stream):
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho 'broken here' >&2\nexit 3\n")
     python.chmod(0o755)
-    found = run("--methods", "celltypist,seurat,scina,scmap-cluster", "--peers", "peers")
+    found = run("--methods", "celltypist,garnett,scina,scmap-cluster", "--peers", "peers")
     rows = {row["name"]: row for row in found["rows"]}
     assert rows["scmap-cluster"]["runs"] == 1
     assert "exit code 3" in rows["celltypist"]["reason"]
-    assert "R package" in rows["seurat"]["reason"]
+    assert "R package" in rows["garnett"]["reason"]
     assert "--markers" in rows["scina"]["reason"]
     text = Path("benchmark-toy/table.md").read_text()
-    assert all(f"not run: {rows[name]['reason']}" in text for name in ("celltypist", "seurat", "scina"))
+    assert all(f"not run: {rows[name]['reason']}" in text for name in ("celltypist", "garnett", "scina"))
     assert [r["status"] for r in found["runs"]] == ["failed", "unavailable", "unavailable", "done"]
 
 

@@ -28,8 +28,6 @@ METHODS = (
     _row("scnym", "scNym", "Kimmel and Kelley 2021",
          "its newest release (0.3.2) pins numpy 1.18, scipy 1.4 and torch 1.4, which have no wheels for Python 3.11 or "
          "newer"),
-    _row("seurat", "Seurat label transfer", "Stuart et al. 2019",
-         "an R package; anchors are found by a chain of its own steps that no Python package offers"),
     _row("garnett", "Garnett", "Pliner, Shendure and Trapnell 2019",
          "an R package on monocle3; there is no Python package"),
     _row("scsorter", "scSorter", "Guo and Li 2021",

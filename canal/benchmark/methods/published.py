@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from canal.benchmark.formulas import cellid, scibet, scina, scmap
+from canal.benchmark.formulas import cellid, scibet, scina, scmap, seurat
 from canal.benchmark.markers import read_markers
 from canal.benchmark.method import Context, Method, Predict, Unavailable, both_ways, labels_of
 from canal.benchmark.methods.plain import on_panel
 from canal.data.cells import Cells
+from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
 
 LN2 = np.log(2.0)
+VARIABLE = 2000
 Answer = tuple[np.ndarray, np.ndarray]  # types and similarities of the cells
 
 
@@ -97,6 +99,22 @@ def _by_signatures(test: Cells, known: Sequence[tuple[str, frozenset[str]]]) -> 
     return np.where(support.max(axis=1) > cellid.LEAST_EVIDENCE, names[support.argmax(axis=1)], cellid.UNASSIGNED)
 
 
+def fit_seurat(stages: Sequence[Cells], context: Context) -> Predict:
+    """Keep the cells in the stages' variable genes that every stage measures; a file's cells are told together."""
+    del context
+    panel = _variable_common_genes(stages)
+    reference = np.concatenate([on_panel(panel, cells).toarray() for cells in stages]).astype(np.float64)
+    labels = np.concatenate([labels_of(cells) for cells in stages])
+
+    def predict(test: Cells) -> np.ndarray:
+        seen = np.flatnonzero(panel.match(test.genes, test.ensembl).measured)
+        query = on_panel(panel, test)[:, seen].toarray().astype(np.float64)
+        types, votes = seurat.transfer(reference[:, seen], labels, query)
+        return np.asarray(np.array(types, dtype=object)[votes.argmax(axis=1)])
+
+    return predict
+
+
 def marker_genes(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
     """Know types by the marker table; of the cells only the names of the types so far are used."""
     if context.markers is None:
@@ -138,6 +156,15 @@ def _common_genes(stages: Sequence[Cells]) -> GenePanel:
     return panel
 
 
+def _variable_common_genes(stages: Sequence[Cells]) -> GenePanel:
+    common = _common_genes(stages)
+    varying: set[int] = set()
+    for cells in stages:
+        position = {column: g for g, column in enumerate(common.match(cells.genes, cells.ensembl).columns.tolist())}
+        varying |= {position[c] for c in highly_variable(cells, VARIABLE).tolist() if c in position}
+    return common.subset(np.array(sorted(varying), dtype=np.int64))
+
+
 def _log2(panel: GenePanel, stages: Sequence[Cells]) -> Any:
     import scipy.sparse as sp
 
@@ -175,6 +202,7 @@ METHODS = (
     Method(name="scmap-cluster", title="scmap-cluster", group="peers", keeps="medians of 500 genes",
            reference="Kiselev et al. 2018", learn=scmap_cluster, seeded=False),
     *both_ways("scmap-cell", "scmap-cell", "Kiselev et al. 2018; exact neighbours", fit_scmap_cell),
+    *both_ways("seurat", "Seurat label transfer", "Stuart et al. 2019; exact neighbours", fit_seurat),
     Method(name="cellid", title="Cell-ID", group="peers", keeps="200 genes a type", reference="Cortal et al. 2021",
            learn=cell_id, seeded=False),
     Method(name="scina", title="SCINA (markers, no cells)", group="peers", keeps="marker table",
