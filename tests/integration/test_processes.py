@@ -20,9 +20,9 @@ from canal.learn.progress import Silent
 from canal.learn.stage import LearnedStage, learn_stage
 from canal.learn.together import trainer
 from canal.registry.draft import StageDraft
+from tests.learning import QUICK, toy, weights_of
 from tests.make import make_adata
 from tests.unit.learn.test_halfway import SMALL
-from tests.unit.learn.test_training import QUICK, toy, weights_of
 
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}  # of weights; sums in another order, over all steps of a stage
 

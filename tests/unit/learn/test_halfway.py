@@ -11,7 +11,7 @@ from canal.learn.annotator import new_network
 from canal.learn.halfway import Halfway, can_keep
 from canal.learn.progress import Silent
 from canal.learn.stage import LearnedStage, learn_stage
-from tests.unit.learn.test_training import toy, weights_of
+from tests.learning import toy, weights_of
 
 SMALL = (
     "encoder.dim=20", "encoder.depth=3", "encoder.heads=2", "encoder.dim_head=16", "encoder.hidden=12",
