@@ -10,6 +10,7 @@ Shapes: n cells, S genes that the file measures, T classes (a type of a stage), 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -90,6 +91,12 @@ class Space:
         """Return the coordinates (n, D) of unit profiles (n, S)."""
         return np.asarray(values @ self.directions, dtype=np.float64)
 
+    @cached_property
+    def roots(self) -> np.ndarray:
+        """Root of each class's covariance, (T, D, D)."""
+        values, vectors = np.linalg.eigh(self.covariances)
+        return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])
+
 
 def build_space(
     statistics: Sequence[Statistics], measured: Mapping[int, np.ndarray], seen: np.ndarray, directions: int = DIRECTIONS
@@ -133,11 +140,9 @@ def build_space(
 
 def drawn_cells(space: Space, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draw n cells from the Gaussian of each class, class after class, (T * n, D)."""
-    drawn = []
-    for mean, covariance in zip(space.means, space.covariances, strict=True):
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        drawn.append(mean + rng.standard_normal((n, len(mean))) @ root.T)
+    drawn = [
+        mean + rng.standard_normal((n, len(mean))) @ root.T for mean, root in zip(space.means, space.roots, strict=True)
+    ]
     return np.concatenate(drawn)
 
 
