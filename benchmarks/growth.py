@@ -8,12 +8,11 @@ python -m benchmarks.growth --stages 50
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.measure import Run, canal, fresh, machine
+from benchmarks.measure import Run, canal, fresh, machine, write_cells
 
 TYPES, EACH = 30, 15
 
@@ -21,20 +20,6 @@ TYPES, EACH = 30, 15
 def of_stage(number: int) -> tuple[int, ...]:
     """Return the types of a stage."""
     return tuple(sorted((number * EACH + k + number // 2) % TYPES for k in range(EACH)))
-
-
-def write_cells(path: Path, **recipe: object) -> None:
-    """Generate a file in another process: a command's peak is never less than what its parent held at its start."""
-    process = multiprocessing.get_context("spawn").Process(target=_write, args=(path, recipe))
-    process.start()
-    process.join()
-    assert process.exitcode == 0, path
-
-
-def _write(path: Path, recipe: dict[str, object]) -> None:
-    from benchmarks.generate import Recipe, write
-
-    write(Recipe(**recipe), path)
 
 
 def stages_of(workspace: Path) -> int:

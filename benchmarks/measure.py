@@ -1,5 +1,6 @@
 """Run a command and measure it: seconds, seconds of computing, and its largest memory."""
 
+import multiprocessing
 import os
 import platform
 import shutil
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CANAL = (sys.executable, "-c", "from canal.cli.main import main; main()")
 
@@ -54,6 +56,22 @@ def canal(*arguments: object, folder: Path) -> Run:
     return run([*CANAL, "-C", folder, *arguments])
 
 
+def write_cells(path: Path, **recipe: object) -> None:
+    """Generate a file in another process: a command's peak is never less than what its parent held at its start.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    recipe
+        Fields of `benchmarks.generate.Recipe`.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_generate, args=(path, recipe))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, path
+
+
 def machine() -> str:
     """Return processor, cores, memory and the load by others, for the head of a table."""
     model = next(
@@ -70,3 +88,9 @@ def fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def _generate(path: Path, recipe: dict[str, Any]) -> None:
+    from benchmarks.generate import Recipe, write
+
+    write(Recipe(**recipe), path)

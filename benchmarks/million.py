@@ -7,8 +7,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.generate import Recipe, write
-from benchmarks.measure import canal, machine
+from benchmarks.measure import canal, machine, write_cells
 
 TYPES = tuple(range(20))
 
@@ -26,13 +25,13 @@ def main() -> None:
     print(machine())
     train = folder / "train.h5ad"
     if not train.is_file():
-        write(Recipe(cells=5_000, genes=given.genes, types=TYPES, seed=1), train)
+        write_cells(train, cells=5_000, genes=given.genes, types=TYPES, seed=1)
         added = canal("stage", "add", "--data", train, "--labels", "cell_type", folder=folder / "workspace")
         print(f"stage of 5,000 cells: {added.seconds:.1f} s, {added.peak:.0f} MB")
     for cells in given.cells:
         query = folder / f"{cells}-{given.genes}.h5ad"
         if not query.is_file():
-            write(Recipe(cells=cells, genes=given.genes, types=TYPES, batches=4, seed=2), query)
+            write_cells(query, cells=cells, genes=given.genes, types=TYPES, batches=4, seed=2)
         out = folder / ("out.csv" if given.csv else "out.h5ad")
         done = canal("annotate", "--data", query, "--out", out, folder=folder / "workspace")
         megabytes = query.stat().st_size / 1e6

@@ -8,8 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.generate import Recipe, write
-from benchmarks.measure import canal, fresh, machine
+from benchmarks.measure import canal, fresh, machine, write_cells
 
 
 def main() -> None:
@@ -30,8 +29,7 @@ def main() -> None:
         data = folder / f"{given.cells}-{given.genes}-{given.types}-{seed}.h5ad"
         if not data.is_file():
             types = tuple(range(given.types))
-            recipe = Recipe(cells=given.cells, genes=given.genes, types=types, depth=given.depth, seed=seed)
-            write(recipe, data)
+            write_cells(data, cells=given.cells, genes=given.genes, types=types, depth=given.depth, seed=seed)
         done = canal("stage", "add", "--data", data, "--labels", "cell_type", "--json", folder=workspace)
         answer = json.loads(done.output[done.output.index("{") :])
         print(

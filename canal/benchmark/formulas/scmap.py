@@ -8,6 +8,8 @@ Shapes: N cells, G genes, F features, C types.
 import numpy as np
 import scipy.sparse as sp
 
+from canal.benchmark.formulas.angles import unit_rows
+
 UNASSIGNED = "unassigned"
 FEATURES = 500
 CLUSTER_THRESHOLD, CELL_THRESHOLD, NEIGHBOURS = 0.7, 0.5, 3
@@ -97,7 +99,7 @@ def project_on_cells(
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.asarray(_unit(a) @ _unit(b).T)
+    return np.asarray(unit_rows(a) @ unit_rows(b).T)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -108,8 +110,3 @@ def _ranks(a: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata  # a second to import: only for those who need it
 
     return np.asarray(rankdata(a, axis=1))
-
-
-def _unit(a: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(a, axis=1, keepdims=True)
-    return np.asarray(np.divide(a, length, out=np.zeros_like(a, dtype=np.float64), where=length > 0))

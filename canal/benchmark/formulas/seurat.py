@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from canal.benchmark.formulas.angles import unit_rows
+
 COMPONENTS, CLIP = 30, 10.0
 MUTUAL, FILTER, FILTER_GENES, SCORE, WEIGHT = 5, 200, 200, 30, 50
 LOW, HIGH = 0.01, 0.90  # quantiles of the scores that become 0 and 1
@@ -75,7 +77,7 @@ def placed(reference: np.ndarray, query: np.ndarray, components: int = COMPONENT
 
 def anchors(reference: np.ndarray, query: np.ndarray, k: int = MUTUAL) -> np.ndarray:
     """Return pairs of a reference and a query cell, each among the other's k nearest by angle, int (A, 2)."""
-    a, b = _unit(reference), _unit(query)
+    a, b = unit_rows(reference), unit_rows(query)
     to_query, to_reference = nearest(a, b, k), nearest(b, a, k)
     pairs = [(r, q) for r in range(len(a)) for q in to_query[r].tolist() if r in to_reference[q]]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
@@ -86,7 +88,7 @@ def near_in_genes(pairs: np.ndarray, cells: Placed, k: int = FILTER) -> np.ndarr
     if not len(pairs):
         return pairs
     genes = leading_genes(cells.loadings)
-    near = nearest(_unit(cells.scaled_query[:, genes]), _unit(cells.scaled_reference[:, genes]), k)
+    near = nearest(unit_rows(cells.scaled_query[:, genes]), unit_rows(cells.scaled_reference[:, genes]), k)
     return pairs[[r in near[q] for r, q in pairs.tolist()]]
 
 
@@ -104,7 +106,7 @@ def leading_genes(loadings: np.ndarray, most: int = FILTER_GENES) -> np.ndarray:
 
 def anchor_scores(pairs: np.ndarray, reference: np.ndarray, query: np.ndarray, k: int = SCORE) -> np.ndarray:
     """Return how many near cells of either file the two cells of an anchor share, scaled to 0 to 1, (A,)."""
-    a, b = _unit(reference), _unit(query)
+    a, b = unit_rows(reference), unit_rows(query)
     of_reference = np.hstack([nearest(a, a, k), len(a) + nearest(a, b, k)])
     of_query = np.hstack([nearest(b, a, k), len(a) + nearest(b, b, k)])
     shared = np.array([len(np.intersect1d(of_reference[r], of_query[q])) for r, q in pairs.tolist()], dtype=np.float64)
@@ -138,7 +140,3 @@ def nearest(cells: np.ndarray, among: np.ndarray, k: int) -> np.ndarray:
 
     index = NearestNeighbors(n_neighbors=min(k, len(among)), algorithm="brute").fit(among)
     return np.asarray(index.kneighbors(cells, return_distance=False))
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))

@@ -8,13 +8,12 @@ import numpy as np
 from canal.benchmark.formulas import cellid, scibet, scina, scmap, seurat
 from canal.benchmark.markers import read_markers
 from canal.benchmark.method import Context, Method, Predict, Unavailable, both_ways, labels_of
-from canal.benchmark.methods.plain import on_panel
+from canal.benchmark.methods.plain import GENES, on_panel
 from canal.data.cells import Cells
 from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
 
 LN2 = np.log(2.0)
-VARIABLE = 2000
 Answer = tuple[np.ndarray, np.ndarray]  # types and similarities of the cells
 
 
@@ -161,7 +160,7 @@ def _variable_common_genes(stages: Sequence[Cells]) -> GenePanel:
     varying: set[int] = set()
     for cells in stages:
         position = {column: g for g, column in enumerate(common.match(cells.genes, cells.ensembl).columns.tolist())}
-        varying |= {position[c] for c in highly_variable(cells, VARIABLE).tolist() if c in position}
+        varying |= {position[c] for c in highly_variable(cells, GENES).tolist() if c in position}
     return common.subset(np.array(sorted(varying), dtype=np.int64))
 
 
