@@ -27,16 +27,15 @@ import numpy as np
 from scipy.special import softmax
 
 from canal.config import load_preset
-from canal.data.cells import Cells
-from canal.data.check import read_cells
-from canal.data.pool import CellPool
-from canal.learn.annotator import Annotator
-from canal.learn.progress import Silent
-from canal.learn.split import stratified_split
-from canal.learn.stage import learn_stage
+from canal.data.cells import CellPool, Cells
+from canal.data.stream import read_cells
+from canal.figures import score
+from canal.model.model import Annotator
+from canal.progress import Silent
 from canal.seeds import numpy_generator
-from canal.stages.metrics import score
-from canal.stages.references import fit_joint, joint_logistic_regression
+from canal.stages.evaluate import fit_joint, joint_logistic_regression
+from canal.training.batches import stratified_split
+from canal.training.stage import learn_stage
 
 RARE = 30
 VARIANTS: dict[str, tuple[str, ...]] = {

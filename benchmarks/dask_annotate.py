@@ -16,9 +16,9 @@ import anndata as ad
 import numpy as np
 
 import canal
-from canal.learn.progress import Silent
-from canal.stages.dask_cluster import connected, mapped
-from canal.stages.shards import Answerer, Shard, joined_answers, shards_of
+from canal.cluster.dask_cluster import connected, mapped
+from canal.cluster.shards import Answerer, Shard, joined_answers, shards_of
+from canal.progress import Silent
 
 CELLS = 20_098
 

@@ -21,12 +21,12 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
-from canal.data.check import read_cells
-from canal.data.read import read_adata
+from canal.data.formats import read_adata
+from canal.data.stream import read_cells
 from canal.errors import CanalError, DataError
+from canal.figures import score
 from canal.seeds import numpy_generator
-from canal.stages.metrics import score
-from canal.stages.workspace import open_workspace
+from canal.workspace import open_workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from canal.data.panel import GenePanel
-from canal.learn.memory import MOST_FACTORS, AnalyticMemory
-from canal.learn.memory_file import save_memory
-from canal.learn.statistics import TypeStatistics
+from canal.model.memory import MOST_FACTORS, AnalyticMemory, save_memory
+from canal.model.statistics import TypeStatistics
 
 GENES, TYPES = 6000, 50
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from canal.detect.neighbours import NeighbourIndex
+from canal.model.novelty.neighbours import NeighbourIndex
 
 QUERIES, CHECKED, K, DIM = 100_000, 200, 10, 64
 

@@ -19,8 +19,9 @@ from novel_types import stream_files
 
 import canal
 from canal.errors import CanalError
-from canal.stages.novel import find_novel, name_novel
-from canal.stages.workspace import Workspace
+from canal.novel.find import find_novel
+from canal.novel.names import name_novel
+from canal.workspace import Workspace
 
 GOAL = 0.8
 

@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from canal.config import Preset, load_preset
-from canal.data.cells import Cells
-from canal.data.check import read_cells
-from canal.data.pool import CellPool
-from canal.detect.calibration import verdicts
-from canal.detect.metrics import NoveltyFigures, auroc, novelty_figures, share
-from canal.detect.neighbours import NeighbourIndex
-from canal.detect.scores import energy, max_probability
-from canal.learn.annotator import Annotator, run_network
-from canal.learn.fitting import on_panel
-from canal.learn.progress import Silent
-from canal.learn.stage import learn_stage
+from canal.data.cells import CellPool, Cells
+from canal.data.stream import read_cells
+from canal.figures import NoveltyFigures, auroc, novelty_figures, share
+from canal.model.model import Annotator
+from canal.model.network import run_network
+from canal.model.novelty.calibration import verdicts
+from canal.model.novelty.neighbours import NeighbourIndex
+from canal.model.novelty.scores import energy, max_probability
+from canal.progress import Silent
+from canal.training.fitting import on_panel
+from canal.training.stage import learn_stage
 
 ALPHAS = (0.01, 0.05, 0.10)
 NEIGHBOUR = 5

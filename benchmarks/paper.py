@@ -20,8 +20,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the script runs from any folder
 from benchmarks.paper_cells import Experiment, Test, read_experiment, split
 from canal.errors import CanalError, ConfigError
-from canal.stages.metrics import score
-from canal.stages.workspace import Workspace, open_workspace
+from canal.figures import score
+from canal.workspace import Workspace, open_workspace
 
 FIGURES = ("cells", "accuracy", "macro_f1", "ari")
 

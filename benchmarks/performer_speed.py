@@ -23,17 +23,16 @@ import torch
 from torch.nn import functional as F
 
 from canal.config import PerformerConfig, Preset, load_preset
-from canal.data.check import read_cells
-from canal.data.hvg import highly_variable
+from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
-from canal.data.pool import CellPool
-from canal.encoders.performer import PerformerEncoder
-from canal.learn.annotator import new_network
-from canal.learn.batches import PanelCells
-from canal.learn.fitting import on_panel, type_index
-from canal.learn.halfway import Halfway
-from canal.learn.losses import classification_loss, distillation_loss
-from canal.learn.network import Network
+from canal.data.stream import read_cells
+from canal.data.variable_genes import highly_variable
+from canal.model.encoders.performer import PerformerEncoder
+from canal.model.network import Network, new_network
+from canal.model.panel_cells import PanelCells
+from canal.training.fitting import on_panel, type_index
+from canal.training.frozen import Halfway
+from canal.training.plugins import classification_loss, distillation_loss
 
 GENES = 1000
 BATCH = 14  # of the paper

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import canal
-from canal.registry.record import StageRecord
+from canal.model.record import StageRecord
 from canal.registry.registry import Registry
-from canal.stages.connection import open_registry
-from canal.stages.stage_tests import FILE
+from canal.stages.layout import open_registry
+from canal.stages.tests import FILE
 from tests.integration.registry.conftest import add
 from tests.integration.registry.test_process import multiply
 from tests.integration.test_compare_many import kept_of

@@ -25,20 +25,20 @@ import scipy.sparse as sp
 from novel_types import NEIGHBOUR, stream_files
 
 from canal.config import Preset, load_preset
-from canal.data.cells import Cells
-from canal.data.check import read_cells
-from canal.data.hvg import highly_variable
+from canal.data.cells import CellPool, Cells
 from canal.data.panel import GenePanel
-from canal.data.pool import CellPool
-from canal.detect.calibration import verdicts
-from canal.detect.metrics import novelty_figures, share
-from canal.detect.neighbours import NeighbourIndex
-from canal.detect.scores import energy, max_probability
-from canal.detect.transductive import TEMPERATURE, Mixes, transductive_scores, transductive_threshold
-from canal.learn.annotator import Annotator, run_network
-from canal.learn.fitting import on_panel
-from canal.learn.progress import Silent
-from canal.learn.stage import LearnedStage, learn_stage
+from canal.data.stream import read_cells
+from canal.data.variable_genes import highly_variable
+from canal.figures import novelty_figures, share
+from canal.model.model import Annotator
+from canal.model.network import run_network
+from canal.model.novelty.calibration import verdicts
+from canal.model.novelty.neighbours import NeighbourIndex
+from canal.model.novelty.rules import TEMPERATURE, Mixes, transductive_scores, transductive_threshold
+from canal.model.novelty.scores import energy, max_probability
+from canal.progress import Silent
+from canal.training.fitting import on_panel
+from canal.training.stage import LearnedStage, learn_stage
 
 NAIVE = ("bank.size=0", "training.distillation=0.0", "analytic.enabled=false")
 

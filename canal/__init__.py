@@ -5,13 +5,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from canal.stages.workspace import Workspace as Workspace
-    from canal.stages.workspace import open_workspace as open_workspace
+    from canal.workspace import Workspace as Workspace
+    from canal.workspace import open_workspace as open_workspace
 
 __version__ = version("canal")
 __all__ = ["Workspace", "__version__", "open_workspace"]
 
-_LAZY = {"Workspace": "canal.stages.workspace", "open_workspace": "canal.stages.workspace"}
+_LAZY = {"Workspace": "canal.workspace", "open_workspace": "canal.workspace"}
 
 
 def __getattr__(name: str) -> Any:

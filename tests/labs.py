@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from canal.stages.workspace import StageResult, Workspace
+from canal.stages.request import StageResult
+from canal.workspace import Workspace
 from tests.make import make_adata
 
 QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=24", "analytic.pseudo_cells=40")

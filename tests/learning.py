@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 
 from canal.config import Preset, load_preset
-from canal.data.cells import Cells
-from canal.data.check import check_adata
-from canal.data.pool import CellPool
-from canal.learn.progress import Silent
-from canal.learn.stage import LearnedStage, learn_stage
+from canal.data.cells import CellPool, Cells
+from canal.data.stream import check_adata
+from canal.progress import Silent
+from canal.training.stage import LearnedStage, learn_stage
 from tests.make import make_adata
 
 QUICK = (

@@ -123,4 +123,4 @@ def test_every_preset_loads(name):
 
 def test_modules_import():
     """The lazy names are where the package says."""
-    assert importlib.import_module("canal.stages.workspace").Workspace is canal.Workspace
+    assert importlib.import_module("canal.workspace").Workspace is canal.Workspace

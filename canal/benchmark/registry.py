@@ -1,7 +1,7 @@
 """All methods. A new one is a file in ``methods/`` whose ``METHODS`` is added here."""
 
 from canal.benchmark.method import Method, choose
-from canal.benchmark.methods import absent, external, ours, plain, published, strategies
+from canal.benchmark.methods import external, ours, plain, published, strategies
 
 METHODS: tuple[Method, ...] = (
     *ours.METHODS,
@@ -9,7 +9,7 @@ METHODS: tuple[Method, ...] = (
     *plain.METHODS,
     *published.METHODS,
     *external.METHODS,
-    *absent.METHODS,
+    *published.UNAVAILABLE,
 )
 DEFAULT = "ours,strategies,lr,lr-joint"
 

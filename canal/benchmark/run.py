@@ -14,7 +14,7 @@ from canal.benchmark.method import Method
 from canal.benchmark.plan import Options, Order, Place, command_of, key_of, order_text, places
 from canal.benchmark.stream import Stream, read_stream, stream_digest
 from canal.errors import ConfigError
-from canal.learn.progress import Progress
+from canal.progress import Progress
 
 MARK = "benchmark.json"
 

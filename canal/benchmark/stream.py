@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.data.cells import Cells
-from canal.data.check import read_cells
+from canal.data.stream import read_cells
 from canal.errors import ConfigError
-from canal.learn.split import stratified_split
 from canal.seeds import numpy_generator
+from canal.training.batches import stratified_split
 
 DEMO = "demo"
 HELD_OUT = 0.2
@@ -158,7 +158,7 @@ def _declared(folder: Path) -> Stream:
 
 
 def _demo(folder: Path) -> Stream:
-    from canal.stages.demo_cells import LABELS, STAGES, write_cells
+    from canal.data.example_cells import LABELS, STAGES, write_cells
 
     cells = write_cells(folder / "demo", seed=0)
     stages = [

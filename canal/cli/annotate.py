@@ -1,4 +1,9 @@
-"""`canal annotate`."""
+"""The options that say how novelty is judged, alike in every command that has them.
+
+`canal annotate`.
+
+`canal evaluate`.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canal.cli.answer import Answer, Session, command, short_path
-from canal.cli.novelty_options import Alpha, MinProbability, Transductive
 from canal.cli.progress import watcher
 from canal.errors import ConfigError
 
@@ -18,9 +22,19 @@ if TYPE_CHECKING:
     from canal.report.annotation import Annotation
 
 
+Alpha = Annotated[float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")]
+MinProbability = Annotated[
+    float | None, typer.Option(metavar="P", help="Call cells novel that are less sure; scBERT's rule, 0.5 there.")
+]
+Transductive = Annotated[
+    bool, typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     command(app, "annotate", example="canal annotate --data new.h5ad --out annotated.h5ad")(annotate)
+    command(app, "evaluate", example="canal evaluate --data held_out.h5ad --labels cell_type")(evaluate)
 
 
 def annotate(
@@ -110,7 +124,7 @@ def _status(annotation: "Annotation") -> dict[str, int]:
 def _with(
     session: Session, stage: int | None, model: Path | None, dask: str | None
 ) -> Callable[..., "list[Annotation]"]:
-    from canal.stages.many import annotate_here, annotate_on_dask
+    from canal.cluster.shards import annotate_here, annotate_on_dask
 
     if dask is not None:
         if model is not None:
@@ -118,13 +132,13 @@ def _with(
                 f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
             )
             raise ConfigError(message)
-        return partial(annotate_on_dask, session.workspace(), address=dask, stage=stage)
+        return partial(annotate_on_dask, session.layout, address=dask, stage=stage)
     if model is None:
         return partial(annotate_here, partial(session.workspace().annotate, stage=stage))
     if stage is not None:
         message = f"Both stage {stage} and {model} are named. Name one of them."
         raise ConfigError(message)
-    from canal.stages.exchange import annotate_with_export
+    from canal.stages.annotate import annotate_with_export
 
     return partial(annotate_here, partial(annotate_with_export, model))
 
@@ -146,4 +160,56 @@ def _table(per_type: dict[str, dict[str, Any]]) -> "Table":
     table.add_column("mean confidence", justify="right")
     for name, row in per_type.items():
         table.add_row(name, str(row["cells"]), f"{row['mean_confidence']:.3f}")
+    return table
+
+
+def evaluate(
+    session: Session,
+    data: Annotated[Path, typer.Option(help="Labelled cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
+    labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the cell types.")] = None,
+    stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
+    label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
+    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    novel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="Type of the file that the model was never taught; repeatable."),
+    ] = None,
+    alpha: Alpha = None,
+    min_probability: MinProbability = None,
+    transductive: Transductive = False,
+) -> Answer:
+    """Compare the model's answer with given labels; nothing is written."""
+    found = session.workspace().evaluate(
+        data,
+        labels=labels,
+        stage=stage,
+        label_map=label_map,
+        gene_key=gene_key,
+        novel=tuple(novel or ()),
+        alpha=alpha,
+        min_probability=min_probability,
+        transductive=transductive,
+    )
+    result = found.to_dict()
+    lines = [
+        f"{result['cells']} cells, model of stage {result['stage']}",
+        f"accuracy {result['accuracy']:.4f}   macro-F1 {result['macro_f1']:.4f}   ARI {result['ari']:.4f}",
+    ]
+    unknown = ", ".join(result.get("unknown_types", ()))
+    lines += [f"warning: the model does not know {unknown}"] if unknown else []
+    if result["novelty"] is not None:
+        lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["novelty"].items()))
+    return Answer(result, [*lines, _type_table(result["per_type"])])
+
+
+def _type_table(per_type: dict[str, dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cell type")
+    for title in ("cells", "precision", "recall", "F1"):
+        table.add_column(title, justify="right")
+    for name, row in per_type.items():
+        figures = [f"{row[k]:.3f}" for k in ("precision", "recall", "f1")]
+        table.add_row(name, str(int(row["support"])), *figures)
     return table

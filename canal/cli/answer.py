@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from canal.stages.layout import Layout
-    from canal.stages.workspace import Workspace
+    from canal.workspace import Workspace
+
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -53,7 +54,7 @@ class Session:
         With ``create``, a folder that is empty or new will do: the first stage makes it a workspace.
         """
         layout = self.layout.require(or_vacant=create)
-        from canal.stages.workspace import Workspace
+        from canal.workspace import Workspace
 
         return Workspace(layout)
 

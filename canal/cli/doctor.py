@@ -1,4 +1,7 @@
-"""`canal doctor`: what is here and whether it works."""
+"""`canal doctor`: what is here and whether it works.
+
+`canal version`.
+"""
 
 import platform
 import shutil
@@ -17,6 +20,7 @@ from canal.errors import CanalError
 if TYPE_CHECKING:
     from rich.table import Table
 
+
 PACKAGES = (
     "canal", "torch", "torchvision", "avalanche-lib", "performer-pytorch", "faiss-cpu", "faiss-gpu",
     "mlflow", "anndata", "scanpy", "numpy", "scipy", "pandas", "scikit-learn", "zarr",
@@ -24,8 +28,8 @@ PACKAGES = (
 # In a process of its own: a broken library may end the process that imports it.
 PROBES = {
     "faiss": "import faiss; print(faiss.__version__)",
-    "avalanche": "import canal.learn._avalanche",
-    "performer": "import canal.encoders.performer",
+    "avalanche": "import canal.training.avalanche",
+    "performer": "import canal.model.encoders.performer",
 }
 LITTLE_DISK = 1e9
 
@@ -33,6 +37,7 @@ LITTLE_DISK = 1e9
 def register(app: typer.Typer) -> None:
     """Add the command."""
     command(app, "doctor", example="canal -C my-atlas doctor")(doctor)
+    command(app, "version", example="canal version --json")(version)
 
 
 def doctor(session: Session) -> Answer:
@@ -110,7 +115,7 @@ def _registry(session: Session) -> dict[str, Any]:
     found["workspace"] = str(layout.root.resolve())
     if not layout.has_registry():
         return found
-    from canal.stages.connection import open_registry
+    from canal.stages.layout import open_registry
 
     try:
         registry = open_registry(layout)
@@ -137,3 +142,12 @@ def _said(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
+
+
+def version(session: Session) -> Answer:  # noqa: ARG001 - every command is told
+    """Print the version of canal."""
+    from canal import __version__
+
+    python = platform.python_version()
+    data = {"canal": __version__, "python": python}
+    return Answer(data, [f"canal {__version__} (Python {python})"])

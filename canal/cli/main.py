@@ -2,32 +2,16 @@
 
 import logging
 import os
+import pkgutil
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from canal.cli import (
-    annotate,
-    bank,
-    benchmark,
-    compare,
-    config,
-    demo,
-    doctor,
-    evaluate,
-    explain,
-    novel,
-    pretrain,
-    registry,
-    stage,
-    ui,
-    version,
-    weights,
-    workspace,
-)
+from canal.cli import annotate, doctor, features, registry, stage, workspace
 from canal.cli.answer import Session
 from canal.stages.layout import VARIABLE, Layout
 
@@ -58,26 +42,11 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (
-    workspace,
-    stage,
-    registry,
-    bank,
-    annotate,
-    novel,
-    evaluate,
-    compare,
-    benchmark,
-    config,
-    demo,
-    ui,
-    doctor,
-    version,
-    weights,
-    pretrain,
-    explain,
-):
+for noun in (workspace, stage, annotate, registry, doctor):
     noun.register(app)
+# A feature's command is found by its file: whoever deletes a feature deletes its folder and this file.
+for feature in sorted(module.name for module in pkgutil.iter_modules(features.__path__)):
+    import_module(f"{features.__name__}.{feature}").register(app)
 
 
 def main() -> None:

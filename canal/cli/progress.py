@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from canal.learn.progress import Progress
+    from canal.progress import Progress
+
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -89,7 +90,7 @@ class Lines:
 def watcher(session: Session) -> "Progress":
     """Return the watcher that suits where stderr goes."""
     if session.as_json:
-        from canal.learn.progress import Silent
+        from canal.progress import Silent
 
         return Silent()
     return Bar() if sys.stderr.isatty() else Lines()

@@ -1,14 +1,24 @@
-"""`canal registry`: check, tidy, hand over."""
+"""`canal registry`: check, tidy, hand over.
 
+`canal ui`: the registry in MLflow's pages.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from canal.cli.answer import USER_ERROR, Answer, Session, command, short_path
+from canal.errors import ConfigError, RegistryError
 
 if TYPE_CHECKING:
-    from canal.registry.artifacts import Problem
+    from canal.files import Problem
+
 
 _MEND = (
     "Put what is damaged back from a backup (docs/registry.md), or go back to a stage that is whole: "
@@ -24,6 +34,7 @@ def register(app: typer.Typer) -> None:
     command(noun, "export", example="canal registry export 2 model.canal")(export)
     command(noun, "import", example="canal registry import model.canal --name atlas")(take_in)
     app.add_typer(noun, name="registry")
+    command(app, "ui", example="canal -C canal-demo ui --port 5001")(ui)
 
 
 def verify(session: Session) -> Answer:
@@ -31,7 +42,7 @@ def verify(session: Session) -> Answer:
 
     The exit code is 2 if anything is damaged.
     """
-    from canal.stages.connection import open_registry
+    from canal.stages.layout import open_registry
 
     registry = open_registry(session.layout)
     problems = registry.verify()
@@ -47,7 +58,7 @@ def collect(
     keep_drafts: Annotated[bool, typer.Option("--keep-drafts", help="Keep what --resume could go on from.")] = False,
 ) -> Answer:
     """Delete what killed runs left and no stage or weights need."""
-    from canal.stages.garbage import collect_garbage
+    from canal.workspace import collect_garbage
 
     removed = collect_garbage(session.layout, keep_drafts=keep_drafts)
     size = sum(orphan.size for orphan in removed)
@@ -64,7 +75,7 @@ def export(
 
     The cells of its example bank go with it.
     """
-    from canal.stages.exchange import export_stage
+    from canal.history.exchange import export_stage
 
     record, size = export_stage(session.layout, number, path)
     bank = int(record.bank.get("size", 0))
@@ -82,7 +93,7 @@ def take_in(
 
     The first stage annotates at once; a later one after `canal stage promote`.
     """
-    from canal.stages.exchange import import_stage
+    from canal.history.exchange import import_stage
 
     record, champion = import_stage(session.layout, path, name)
     data = {"stage": record.number, "name": record.name, "version": record.version, "champion": champion}
@@ -93,3 +104,68 @@ def take_in(
 
 def _damage(problem: "Problem") -> str:
     return f"damaged: {problem}"
+
+
+HOST = "127.0.0.1"
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for jobs that we have none of
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def ui(
+    session: Session,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> Answer:
+    """Open the registry in MLflow: stages, curves, models. It runs until Ctrl-C.
+
+    Only this machine can reach it.
+    """
+    registry = session.layout.require().registry
+    server = session.layout.registry_uri
+    if server is not None:
+        return Answer({"url": server, "registry": server}, [f"{server} shows this registry; open it in a browser."])
+    if not session.layout.has_registry():
+        message = f"{registry} holds no registry yet. Add a stage first: canal stage add."
+        raise RegistryError(message)
+    _check_free(port)
+    url = f"http://{HOST}:{port}"
+    line = f"{url} shows the registry of {session.layout.root}. Stop it with Ctrl-C."
+    session.print(Answer({"url": url, "registry": str(registry.resolve())}, [line]))
+    return Answer(None, exit_code=_serve(server_command(registry, port)))
+
+
+def server_command(registry: Path, port: int) -> list[str]:
+    """Return the command line of MLflow's server for a local registry."""
+    here = registry.resolve()
+    return [
+        *(sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)),
+        *("--backend-store-uri", f"sqlite:///{here / 'mlflow.db'}"),
+        *("--default-artifact-root", (here / "artifacts").as_uri()),
+        *("--workers", "1", "--uvicorn-opts", "--log-level warning"),
+    ]
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            message = f"Port {port} cannot be used ({error.strerror}). Choose another with --port."
+            raise ConfigError(message) from error
+
+
+def _serve(line: list[str]) -> int:
+    """Run the server until it ends or we are told to stop; it never outlives us."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server = subprocess.Popen(line, env=os.environ | ENVIRONMENT)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        server.terminate()
+        server.wait(timeout=20)

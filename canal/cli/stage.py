@@ -1,27 +1,33 @@
-"""`canal stage`: add, list, show."""
+"""`canal stage`: add, list, show.
+
+`canal stage promote` and `canal stage rollback`: which stage annotates.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canal.cli import stage_change, stage_use
 from canal.cli.answer import Answer, Session, command
 from canal.cli.progress import watcher
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from canal.detect.reliability import Reliability
-    from canal.registry.record import StageRecord
+    from canal.model.record import StageRecord
+    from canal.model.reliability import Reliability
     from canal.stages.request import StageResult
+    from canal.stages.use import Promotion
+
 
 MANY = 12
 
 
+noun = typer.Typer(no_args_is_help=True, help="Teach the model a stage, and look at stages.")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Teach the model a stage, and look at stages.")
     command(
         noun,
         "add",
@@ -29,8 +35,8 @@ def register(app: typer.Typer) -> None:
     )(add)
     command(noun, "list", example="canal stage list")(list_stages)
     command(noun, "show", example="canal stage show 2 --json")(show)
-    stage_use.register(noun)
-    stage_change.register(noun)
+    command(noun, "promote", example="canal stage promote 2")(promote)
+    command(noun, "rollback", example="canal stage rollback")(rollback)
     app.add_typer(noun, name="stage")
 
 
@@ -205,3 +211,28 @@ def _short(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if value.is_integer() and value > 1 else f"{value:.4f}"
+
+
+def promote(
+    session: Session,
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the stage.")],
+) -> Answer:
+    """Let stage N annotate; its files are checked first."""
+    from canal.stages.use import promote as promote_stage
+
+    return _answer(promote_stage(session.layout, number))
+
+
+def rollback(session: Session) -> Answer:
+    """Let the stage annotate that the one in use was learned from."""
+    from canal.stages.use import roll_back
+
+    return _answer(roll_back(session.layout))
+
+
+def _answer(found: "Promotion") -> Answer:
+    now = f"Stage {found.record.number}, {found.record.name}, annotates"
+    if found.before == found.record.number:
+        return Answer(found.to_dict(), [f"{now} already."])
+    instead = f" instead of stage {found.before}" if found.before else ""
+    return Answer(found.to_dict(), [f"{now} now{instead}."])

@@ -12,6 +12,7 @@ from canal.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+
 ENSEMBL = re.compile(r"^(ENS[A-Z]{0,6}G\d{6,})(\.\d+)?$", re.IGNORECASE)
 MOUSE_SYMBOL = re.compile(r"^[A-Z][a-z0-9.-]*[a-z][A-Za-z0-9.-]*$")
 SYMBOL_COLUMNS = (

@@ -1,19 +1,100 @@
-"""The cell types that a file gives its cells."""
+"""A lab's own names for cell types, mapped to ours by a CSV file of two columns.
 
+The cell types that a file gives its cells.
+
+New type names that may be known types under another name.
+"""
+
+import csv
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from canal.data.label_map import read_label_map
 from canal.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from canal.data.table import StoredTable
+    from canal.data.tables import StoredTable
+
+
+HEADERS = frozenset(
+    {
+        "their",
+        "theirs",
+        "their name",
+        "their_name",
+        "their label",
+        "their_label",
+        "from",
+        "old",
+        "source",
+        "original",
+    }
+    | {"label", "labels", "cell_type", "cell type", "celltype", "name", "author"}
+)
+
+
+def read_label_map(path: Path) -> dict[str, str]:
+    """Read a label map: their name, our name; a header is optional; ``.tsv`` is split at tabs.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, a row has not two columns, or one name is mapped to two.
+    """
+    path = Path(path)
+    if not path.is_file():
+        message = f"There is no label map {path}. Expected a CSV file with two columns: their name, our name."
+        raise DataError(message)
+    mapped: dict[str, str] = {}
+    for number, row in rows_of_csv(path):
+        if len(row) != 2 or not row[0]:
+            message = (
+                f"{path}, line {number}: found {len(row)} columns ({', '.join(map(repr, row))}), "
+                "expected two: their name, our name. Put names that hold a comma in double quotes."
+            )
+            raise DataError(message)
+        theirs, ours = row
+        if mapped.setdefault(theirs, ours) != ours:
+            message = (
+                f"{path}, line {number}: {theirs!r} is mapped to {ours!r} and, further up, to "
+                f"{mapped[theirs]!r}. Keep one of the two rows."
+            )
+            raise DataError(message)
+    if not mapped:
+        message = f"The label map {path} is empty. Expected rows of two columns: their name, our name."
+        raise DataError(message)
+    return mapped
+
+
+def rows_of_csv(path: Path, headers: frozenset[str] = HEADERS) -> list[tuple[int, list[str]]]:
+    """Return line number and values of every row that is not empty, without a header; ``.tsv`` is split at tabs.
+
+    Raises
+    ------
+    DataError
+        If the file is no CSV text.
+    """
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
+            reader = csv.reader(file, delimiter=delimiter)
+            rows = [(reader.line_num, [value.strip() for value in row]) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        message = f"{path} is not a CSV text in UTF-8 ({error}). Save it as CSV (UTF-8)."
+        raise DataError(message) from error
+    rows = [(number, row) for number, row in rows if any(row)]
+    if rows and rows[0][1][0].lower().replace("-", " ") in headers:
+        return rows[1:]
+    return rows
+
 
 NO_LABEL = frozenset(
     {"", "-", "?", "na", "n/a", "<na>", "nan", "none", "null", "not available", "unknown"}
@@ -166,3 +247,97 @@ def _likely(obs: "pd.DataFrame | StoredTable", besides: str = "") -> str:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "μ": "mu"}  # noqa: RUF001
+CELL = re.compile(r"cells?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelWarning:
+    """A new type that may be a known one.
+
+    Attributes
+    ----------
+    new, known
+        The two names.
+    reason
+        ``"name"``: they are spelt alike; ``"cells"``: the model calls the new type's cells so.
+    share
+        Share of the new type's cells that are called ``known``; ``None`` for names.
+    message
+        A sentence for the person who adds the file.
+    """
+
+    new: str
+    known: str
+    reason: Literal["name", "cells"]
+    share: float | None
+    message: str
+
+
+def similar_names(new: Sequence[str], known: Sequence[str]) -> list[LabelWarning]:
+    """Return the new names that differ from a known one only in spelling.
+
+    Case, plural, punctuation, spaces, word order and "cell" do not count, so that "B cells",
+    "b-cell" and "B" are alike; digits and every other letter do, so that "CD4 T" and "CD8 T" are
+    not.
+    """
+    by_spelling = {spelling: name for name in sorted(known, reverse=True) if (spelling := _spelling(name))}
+    found = []
+    for name in sorted(set(new) - set(known)):
+        match = by_spelling.get(_spelling(name))
+        if match is not None:
+            message = (
+                f"The new type {name!r} is spelt like the known type {match!r}. If they are the "
+                f"same, map it with --label-map (a row: {name},{match}); otherwise they stay two "
+                "types."
+            )
+            found.append(LabelWarning(new=name, known=match, reason="name", share=None, message=message))
+    return found
+
+
+def called_known(
+    labels: np.ndarray, predictions: np.ndarray, known: Sequence[str], floor: float = 0.8
+) -> list[LabelWarning]:
+    """Return the new types most of whose cells the current model calls one known type.
+
+    Parameters
+    ----------
+    labels, predictions
+        Given and predicted type of each cell, both of shape (cells,).
+    known
+        Types of the model; predictions that are none of them ("novel") speak for no type.
+    floor
+        Share of the new type's cells above which it is named.
+    """
+    assert labels.shape == predictions.shape, (labels.shape, predictions.shape)
+    names = set(known)
+    found = []
+    for name in sorted(set(labels.tolist()) - names):
+        called = predictions[labels == name].tolist()
+        votes = Counter(p for p in called if p in names).most_common(1)
+        if not votes or votes[0][1] <= floor * len(called):
+            continue
+        match, share = votes[0][0], votes[0][1] / len(called)
+        message = (
+            f"{share:.0%} of the {len(called)} cells of the new type {name!r} are called {match!r} "
+            "by the current model. If they are the same, map it with --label-map (a row: "
+            f"{name},{match}); otherwise ignore this."
+        )
+        found.append(LabelWarning(new=name, known=match, reason="cells", share=share, message=message))
+    return found
+
+
+def _spelling(name: str) -> str:
+    """Return what is left of a name without case, plural, punctuation, word order and "cell"."""
+    text = unicodedata.normalize("NFKC", name)
+    text = "".join(GREEK.get(letter, letter) for letter in text)
+    words = [CELL.sub("", _singular(word).lower()) for word in re.findall(r"[^\W_]+", text)]
+    return "".join(sorted(word for word in words if word))
+
+
+def _singular(word: str) -> str:
+    acronym = re.fullmatch(r"[A-Z0-9]{2,}s", word)  # DCs, HSCs
+    plural = len(word) > 4 and word.lower().endswith("s") and not word.lower().endswith(("ss", "us", "is"))
+    return word[:-1] if acronym or plural else word

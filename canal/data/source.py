@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-    from canal.data.table import StoredTable
+    from canal.data.tables import StoredTable
+
 
 SAMPLED_RUNS = 16
 RUN_LENGTH = 32

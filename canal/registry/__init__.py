@@ -1,1 +1,1 @@
-"""What was kept: records, artifacts with hashes, MLflow."""
+"""What was kept: artifacts with hashes, MLflow."""

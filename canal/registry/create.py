@@ -5,11 +5,10 @@ import os
 from typing import Any
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import sync_folder
-from canal.registry.location import RegistryLocation
-from canal.registry.lock import TIMEOUT, WriterLock
+from canal.files import sync_folder
+from canal.registry.location import TIMEOUT, RegistryLocation, WriterLock
 from canal.registry.sqlite import set_default_location
-from canal.registry.store import Store, import_mlflow
+from canal.registry.store import Store, close_database, import_mlflow
 
 _log = logging.getLogger("canal.registry")
 
@@ -80,17 +79,6 @@ def create_database(location: RegistryLocation, name: str) -> None:
         os.fsync(file.fileno())
     new.replace(location.database)
     sync_folder(folder)
-
-
-def close_database(location: RegistryLocation) -> None:
-    """Close MLflow's connections to a local database; it keeps them in maps of its own."""
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelStore
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
-
-    for kind in (RunStore, ModelStore):
-        engine = getattr(kind, "_engine_map", {}).get(location.uri)
-        if engine is not None:
-            engine.dispose()
 
 
 class _UnsyncedConnections:

@@ -25,9 +25,9 @@ from typing import IO, Any
 
 from canal import __version__
 from canal.errors import RegistryError
-from canal.registry.artifacts import digest_bytes, digest_file, parse_digest, sync_folder
+from canal.files import digest_bytes, digest_file, parse_digest, sync_folder
+from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
-from canal.registry.record import StageRecord, parse_record
 
 FORMAT = 1
 _MANIFEST = "canal.json"

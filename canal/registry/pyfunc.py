@@ -17,13 +17,14 @@ from canal.data.panel import check_overlap
 from canal.data.source import CellSource, Matrix
 from canal.data.stream import CellStream
 from canal.errors import DataError, RegistryError
-from canal.learn.annotator import Annotator, load_annotator
-from canal.registry.artifacts import verify
+from canal.files import verify
+from canal.model.model import Annotator, load_annotator
 from canal.registry.commit import MANIFEST_FILE
 from canal.registry.flavour import CELL_TYPE, CONFIDENCE, COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
 
 _NAME = "the model's input"
 

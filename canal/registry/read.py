@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from canal.errors import RegistryError
+from canal.files import Problem, digest_bytes, digest_file, parse_digest, verify
+from canal.model.record import StageRecord, parse_record
 from canal.registry import snapshot as tag
-from canal.registry.artifacts import Problem, digest_bytes, digest_file, parse_digest, verify
 from canal.registry.cache import FILES, mark_used
 from canal.registry.commit import MANIFEST_FILE, RECORD_FILE, model_folder
-from canal.registry.record import StageRecord, parse_record
 from canal.registry.snapshot import Snapshot, StoredVersion
 from canal.registry.store import MODEL_FOLDER, Store
 

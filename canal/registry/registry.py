@@ -9,20 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import Problem
-from canal.registry.cache import COMPUTED, LIMIT
-from canal.registry.commit import check_place, commit_stage
-from canal.registry.create import close_database, make_registry, require_registry
-from canal.registry.draft import StageDraft
+from canal.files import Problem
+from canal.model.record import StageRecord
+from canal.registry.cache import COMPUTED, LIMIT, Memo
+from canal.registry.commit import StageDraft, check_place, commit_stage
+from canal.registry.create import make_registry, require_registry
 from canal.registry.health import Orphan, find_copies, find_orphans, find_problems, remove_orphans
-from canal.registry.location import RegistryLocation
-from canal.registry.lock import TIMEOUT, WriterLock
-from canal.registry.memo import Memo
+from canal.registry.location import TIMEOUT, RegistryLocation, WriterLock
 from canal.registry.package import write_package
 from canal.registry.read import checked_file, checked_folder, find_version, read_record
-from canal.registry.record import StageRecord
 from canal.registry.settle import put_in_use, settle, settle_all, write_declaration
-from canal.registry.store import Store
+from canal.registry.store import Store, close_database
 
 _log = logging.getLogger("canal.registry")
 

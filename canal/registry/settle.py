@@ -1,4 +1,6 @@
-"""What follows a commit, and what a stage that comes into use needs: each step may be done twice.
+"""A stage as a person reads it: ``stages/NNN-name.toml``, all that is needed to add it again.
+
+What follows a commit, and what a stage that comes into use needs: each step may be done twice.
 
 A server has no lock for its writers. Which stage is in use is therefore told twice: by tags of the
 versions, which are only ever added and which every reader puts in the same order, and by the alias,
@@ -6,17 +8,70 @@ which MLflow's own tools read. The alias follows the tags: whoever moves it look
 afterwards, so that a slow machine does not leave it where a quicker one had moved it away from.
 """
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import tomli_w
+
+from canal.files import write_whole
+from canal.model.record import StageRecord
 from canal.registry import snapshot as tag
-from canal.registry.artifacts import write_whole
-from canal.registry.declaration import declaration, declaration_name
 from canal.registry.read import read_record
-from canal.registry.record import StageRecord
 from canal.registry.snapshot import StoredVersion
 from canal.registry.sqlite import move_artifacts
 from canal.registry.store import Store
+
+_HEAD = """\
+# Stage {number} of this annotator. Written by canal when the stage was committed;
+# `canal stage replay` learns it again from here.
+
+"""
+
+
+def declaration(record: StageRecord) -> str:
+    """Return the TOML text of a stage: data, labels, preset with every value, seed, parent."""
+    stage = {
+        "number": record.number,
+        "name": record.name,
+        "parent": record.parent,
+        "seed": record.seed,
+        "created": record.created,
+        "canal": record.canal_version,
+    }
+    table = {
+        "schema": 1,
+        "stage": stage,
+        "options": record.notes,
+        "data": list(record.data),
+        "preset": record.preset,
+        "outcome": {
+            "new_types": list(record.new_types),
+            "types": len(record.types),
+            "cells": record.cells,
+            "genes": record.genes,
+            "metrics": record.metrics,
+            "artifacts": record.artifacts,
+        },
+    }
+    return _HEAD.format(number=record.number) + tomli_w.dumps(_without_none(table))
+
+
+def declaration_name(record: StageRecord) -> str:
+    """Return the file name of a declaration: ``001-pbmc.toml``."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", record.name).strip("-.") or "stage"
+    return f"{record.number:03d}-{safe[:80]}.toml"
+
+
+def _without_none(value: Any) -> Any:
+    """Leave out what is not set: TOML has no null."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(v) for v in value if v is not None]
+    return value
+
 
 _TRIES = 20  # times that the alias is moved again because other machines moved it meanwhile
 

@@ -1,1 +1,1 @@
-"""Annotations and facts as AnnData columns, tables and pictures."""
+"""Annotations as AnnData columns, tables and pictures."""

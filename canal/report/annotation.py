@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.errors import DataError
-from canal.report.h5ad import copier, copy_and_add
-from canal.report.naming import check_names_free, storable
-from canal.report.target import write_whole
+from canal.files import write_file_whole as write_whole
+from canal.report.h5ad import check_names_free, copier, copy_and_add, storable
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
+
 
 KEY = "canal"
 TARGETS = (".h5ad", ".csv")
@@ -188,7 +188,7 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
 
 
 def _annotated(source: "Path | str | ad.AnnData", annotation: Annotation, key: str) -> "ad.AnnData":
-    from canal.data.read import read_adata
+    from canal.data.formats import read_adata
 
     if isinstance(source, str | Path):
         return annotation.to_adata(read_adata(source), key=key, copy=False)

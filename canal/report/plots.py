@@ -1,13 +1,78 @@
-"""Pictures. Every function takes arrays and writes one file."""
+"""Tables drawn as coloured fields with their figures in them.
 
+Pictures. Every function takes arrays and writes one file.
+
+The reliability picture: how often answers were right against how sure they were.
+"""
+
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from canal.model.reliability import Reliability
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+EMPTY = "#f0f0f0"
+LARGE = 30  # rows or columns above which figures are no longer written into the fields
+
+
+def draw_heat_map(
+    axes: "Axes",
+    table: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    form: str = "{:.2f}",
+    written: np.ndarray | None = None,
+    size: float = 7.5,
+) -> None:
+    """Draw a table (rows, columns); what is NaN stays grey and without a figure.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    table
+        Decides the colours, from ``low`` to ``high``.
+    rows, columns
+        Their names.
+    form
+        How a figure is written.
+    written
+        The figures that are written, if they are others than those of ``table``.
+    size
+        Of the text, in points.
+    """
+    from matplotlib import colormaps
+
+    colours = colormaps["YlGnBu"].with_extremes(bad=EMPTY)
+    shown: Any = np.ma.masked_invalid(table)
+    axes.imshow(shown, vmin=low, vmax=max(high, low + 1e-9), cmap=colours, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(range(len(rows)), rows, fontsize=size)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    if max(table.shape, default=0) <= LARGE:
+        _write(axes, table, table if written is None else written, form, (low + high) / 2, size)
+
+
+def _write(axes: "Axes", table: np.ndarray, written: np.ndarray, form: str, middle: float, size: float) -> None:
+    for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
+        if written[i, j] == 0 and form == "{:.0f}":
+            continue  # empty fields of a table of counts
+        colour = "w" if table[i, j] > middle else "k"
+        axes.text(j, i, form.format(written[i, j]), ha="center", va="center", color=colour, fontsize=size - 0.5)
+
 
 GREY = "#dcdcdc"
 
@@ -94,3 +159,59 @@ def _scatter(axes: "Axes", places: np.ndarray, types: np.ndarray, colours: Mappi
 def _legend(axes: "Axes", colours: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     handles = [axes.scatter([], [], s=30, color=colour) for colour in colours.values()]
     return handles, list(colours)
+
+
+def as_svg(figure: "Figure") -> str:
+    """Return a figure as SVG; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": "canal"}):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+ACROSS = 4  # panels in a row
+SIDE = 2.5  # inches of a panel
+
+
+def reliability_figure(stages: Sequence[tuple[str, Reliability]]) -> str:
+    """Draw a panel for each stage and return them as one SVG; the same figures give the same text.
+
+    Bars are the share of right answers in each tenth of confidence, dots their mean confidence. Where confidence is
+    right, bars end on the diagonal. Pale bars stand for few cells.
+
+    Parameters
+    ----------
+    stages
+        Title and reliability of each stage, one at least.
+    """
+    from matplotlib.figure import Figure
+
+    assert stages, "nothing to draw"
+    across = min(len(stages), ACROSS)
+    down = -(-len(stages) // across)
+    figure = Figure(figsize=(SIDE * across + 0.4, (SIDE + 0.25) * down + 0.3), layout="constrained")
+    panels = np.ravel(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False))
+    for axes, (title, found) in zip(panels, stages, strict=False):
+        draw_reliability(axes, title, found)
+    for axes in panels[len(stages) :]:
+        axes.set_axis_off()
+    figure.supxlabel("confidence", fontsize=9)
+    figure.supylabel("share of right answers", fontsize=9)
+    return as_svg(figure)
+
+
+def draw_reliability(axes: "Axes", title: str, found: Reliability) -> None:
+    """Draw one stage into given axes."""
+    edges, cells = np.array(found.bins.edges), np.array(found.bins.cells)
+    filled = cells > 0
+    share = np.array(found.bins.accuracy)
+    bars = axes.bar(edges[:-1], share, np.diff(edges), align="edge", color="#4c78a8", edgecolor="w", lw=0.6)
+    for bar, n in zip(bars, cells, strict=True):
+        bar.set_alpha(0.35 + 0.65 * float(np.sqrt(n / max(cells.max(), 1))))
+    axes.plot([0, 1], [0, 1], color="#5b6472", lw=1, ls="--")
+    axes.plot(np.array(found.bins.confidence)[filled], share[filled], "o", ms=3, color="#d1495b")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+    axes.set_title(title, fontsize=9, parse_math=False)
+    axes.text(0.04, 0.95, f"ECE {found.error:.3f}\n{found.cells} cells", transform=axes.transAxes, va="top", fontsize=8)

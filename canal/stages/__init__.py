@@ -1,1 +1,1 @@
-"""Use-cases: what happens at a stage."""
+"""The main path: add, annotate, evaluate, promote."""

@@ -1,8 +1,12 @@
-"""`canal stage add`: from a file of labelled cells to a committed stage."""
+"""Stages on several devices and nodes: who reads and writes, and who only helps.
+
+`canal stage add`: from a file of labelled cells to a committed stage.
+"""
 
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,30 +14,46 @@ from typing import Any
 import numpy as np
 
 from canal.config import Preset, dump_preset
-from canal.data.cells import Cells
-from canal.data.label_names import LabelWarning, called_known, similar_names
+from canal.data.cells import CellPool, Cells
+from canal.data.labels import LabelWarning, called_known, similar_names
 from canal.data.panel import check_overlap
-from canal.data.pool import CellPool
 from canal.errors import StageError
-from canal.learn.annotator import Annotator, load_annotator, save_annotator
-from canal.learn.bank import bank_contents, bank_digest, load_bank, save_bank
-from canal.learn.progress import Progress, Silent
-from canal.learn.stage import LearnedStage, check_places, learn_stage
-from canal.registry.record import StageRecord
+from canal.figures import score
+from canal.model.bank import bank_contents, bank_digest, load_bank, save_bank
+from canal.model.model import Annotator, load_annotator, save_annotator
+from canal.model.record import StageRecord
+from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
-from canal.stages.cluster import trainer_of
-from canal.stages.connection import has_registry, open_registry
-from canal.stages.declared import options_of, source_of
+from canal.stages.declarations import options_of, source_of
 from canal.stages.examination import Examination, examine, given_cells, refuse_trained
-from canal.stages.layout import Layout
-from canal.stages.lineage import next_number
-from canal.stages.metrics import score
-from canal.stages.reliability import write_reliability
-from canal.stages.request import StageRequest, StageResult
-from canal.stages.request_cells import cells_of
-from canal.stages.stage_tests import FILE as TESTS
+from canal.stages.layout import Layout, has_registry, open_registry
+from canal.stages.request import StageRequest, StageResult, cells_of
 from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
-from canal.stages.testing import earlier_stages
+from canal.stages.tests import FILE as TESTS
+from canal.stages.tests import earlier_stages, write_reliability
+from canal.stages.use import next_number
+from canal.training.processes import started_outside
+from canal.training.stage import LearnedStage, check_places, learn_stage
+from canal.training.together import help_training, trainer
+
+
+def trainer_of(request: StageRequest) -> Callable[..., list[dict[str, float]]]:
+    """Return how the stage's network is trained; a process that was started to help does so and does not return.
+
+    Raises
+    ------
+    ConfigError
+        If torchrun or SLURM started another number of processes than is asked for.
+    StageError
+        If a helper loses the others.
+    SystemExit
+        In a helper that has done its part: it touches neither data nor registry.
+    """
+    rank = started_outside(request.devices, request.nodes)
+    if rank:
+        help_training(request.devices, request.nodes)
+        raise SystemExit(0)
+    return trainer(request.devices, request.nodes)
 
 
 def add_stage(

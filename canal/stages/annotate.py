@@ -1,7 +1,7 @@
 """`canal annotate`: cells in blocks through the model of a stage, in constant memory."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import canal
-from canal.data.check import CellStream, open_stream
-from canal.data.overlap import single_threaded
-from canal.data.pool import CellPool
+from canal.data.cells import CellPool
+from canal.data.stream import CellStream, open_stream
+from canal.data.threads import single_threaded
 from canal.errors import DataError, StageError
-from canal.learn.annotator import Annotator, load_annotator
-from canal.learn.bank import load_bank
-from canal.learn.progress import Progress, Silent
-from canal.registry.record import StageRecord
+from canal.model.bank import load_bank
+from canal.model.model import Annotator, load_annotator
+from canal.model.record import StageRecord
+from canal.progress import Progress, Silent
+from canal.registry.package import open_package
 from canal.report.annotation import Annotation
-from canal.stages.answers import answer_stream, reader_of
-from canal.stages.verdict import NoveltyRule, verdict_for
-from canal.stages.voting import majority_vote
+from canal.stages.clusters import majority_vote
+from canal.stages.novelty_rules import NoveltyRule, verdict_for
+from canal.stages.predictions import answer_stream, reader_of
 
 if TYPE_CHECKING:
     import anndata as ad
+
+    from canal.progress import Progress
 
 
 FEW_FACTORS = 1_500  # of the memory, below which one thread solves it as fast as two
@@ -174,3 +177,41 @@ def _facts(model: Model, measured: np.ndarray, digest: str, types: Sequence[str]
         "restricted_to": sorted(types) if types is not None else [],
         "majority_voting": voted,
     }
+
+
+@contextmanager
+def open_export(path: Path) -> Iterator[tuple[StageRecord, Path]]:
+    """Give record and folder of an export, every byte compared with its hash; the folder is temporary.
+
+    Raises
+    ------
+    RegistryError
+        If the export is missing, damaged, or of a newer canal.
+    """
+    with open_package(path) as package:
+        yield package.record, package.folder
+
+
+def annotate_with_export(
+    path: Path,
+    data: "str | Path | ad.AnnData",
+    *,
+    key_added: str = "canal",
+    out: Path | None = None,
+    progress: "Progress | None" = None,
+    **options: Any,
+) -> "Annotation":
+    """Say of every cell which type it is, with a model from a file; no workspace is needed.
+
+    ``options`` as `canal.stages.annotate.annotate`; with ``out``, the annotated cells are written there.
+    """
+    from canal.report.annotation import write_annotation
+
+    with open_package(path) as package:
+        model = Model.open(package.folder, package.record, package.model)
+    annotation = annotate(
+        model, data, progress=progress, folder=None if out is None else out.absolute().parent, **options
+    )
+    if out is not None:
+        write_annotation(data, annotation, out, key_added)
+    return annotation

@@ -9,23 +9,24 @@ import numpy as np
 
 from canal.data.cells import Cells
 from canal.errors import StageError
-from canal.learn.annotator import Annotator
-from canal.learn.progress import Progress
-from canal.learn.stage import LearnedStage
-from canal.registry.record import StageRecord
+from canal.model.model import Annotator
+from canal.model.record import StageRecord
+from canal.progress import Progress
 from canal.stages.held_out import HeldOut, ReadingOptions, from_file, from_share
 from canal.stages.request import StageRequest
-from canal.stages.stage_tests import StageTests, finite
-from canal.stages.testing import (
+from canal.stages.tests import (
     Change,
     Earlier,
+    StageTests,
     compared,
     figures_for_record,
+    finite,
     held_back,
     run_on_earlier,
     tested,
     untested,
 )
+from canal.training.stage import LearnedStage
 
 Taken = tuple[HeldOut, Cells]
 

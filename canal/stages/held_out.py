@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
 from canal.data.cells import Cells
+from canal.data.formats import open_file
 from canal.data.labels import TakenLabels, take_labels
-from canal.data.read import open_file
 from canal.data.stream import CellStream
 from canal.errors import DataError
 from canal.seeds import numpy_generator
@@ -21,7 +21,8 @@ from canal.seeds import numpy_generator
 if TYPE_CHECKING:
     import pandas as pd
 
-    from canal.data.table import StoredTable
+    from canal.data.tables import StoredTable
+
 
 MOST_HELD_OUT = 2000  # cells of a stage's own held-out share that later stages are tested on
 MOST_FILE = 10_000  # cells of a file that was given with --test

@@ -7,6 +7,8 @@
     stages/      one readable file a stage
     registry/    what was kept: database, artifacts
     weights/     pre-trained weights, where there are any
+
+From a workspace to its registry: the local one, or the server that the workspace names.
 """
 
 import os
@@ -19,6 +21,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.errors import ConfigError
+from canal.registry.registry import Registry
 
 VARIABLE = "CANAL_WORKSPACE"
 SETTINGS = "canal.toml"
@@ -200,3 +203,39 @@ def _explain(error: ValidationError, path: Path) -> str:
             problems.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
     known = ", ".join(Settings.model_fields)
     return f"{path} does not fit: {'; '.join(problems)}. Known keys: {known}."
+
+
+def open_registry(layout: Layout, *, create: bool = False) -> Registry:
+    """Open the registry of a workspace.
+
+    Parameters
+    ----------
+    layout
+        The workspace.
+    create
+        Make the registry where there is none.
+
+    Raises
+    ------
+    ConfigError, RegistryError
+        If the folder is no workspace, or there is no registry that can be read.
+    """
+    layout.require()
+    return Registry.open(
+        layout.registry,
+        layout.settings.name,
+        create=create,
+        uri=layout.registry_uri,
+        declarations=layout.stages,
+    )
+
+
+def has_registry(layout: Layout) -> bool:
+    """Tell whether the workspace has a registry already; a folder that is none yet has not.
+
+    Raises
+    ------
+    RegistryError
+        If the server that the workspace names does not answer.
+    """
+    return Registry.exists(layout.registry, layout.settings.name, layout.registry_uri)

@@ -1,9 +1,12 @@
-"""What a stage is asked to be, and what it turned out to be."""
+"""What a stage is asked to be, the labelled cells it names, and what it turned out to be."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from canal.data.cells import Cells
+from canal.data.stream import check_adata, read_cells
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -85,3 +88,30 @@ class StageResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
+
+
+def cells_of(request: StageRequest, *, require_two: bool = False) -> Cells:
+    """Return the cells of a request, read as it says.
+
+    Parameters
+    ----------
+    request
+        Names file, labels, genes and what to leave out.
+    require_two
+        Whether one cell type alone is refused.
+
+    Raises
+    ------
+    DataError
+        If they cannot be used.
+    """
+    options: dict[str, Any] = {
+        "labels": request.labels,
+        "label_map": request.label_map,
+        "gene_key": request.gene_key,
+        "drop_rare": request.drop_rare,
+        "require_two": require_two,
+    }
+    if isinstance(request.data, str | Path):
+        return read_cells(request.data, **options)
+    return check_adata(request.data, **options)

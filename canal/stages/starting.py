@@ -1,17 +1,94 @@
 """What a stage starts from: its preset, and pre-trained weights where they are asked for."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from canal.config import PerformerConfig, Preset, load_preset
-from canal.errors import StageError
-from canal.learn.pretrained import PretrainedWeights
-from canal.learn.start import Taken, check_weights
-from canal.registry.record import StageRecord
+from canal.errors import StageError, WeightsError
+from canal.model.record import StageRecord
 from canal.stages.layout import Layout
+from canal.training.start import (
+    FACTS,
+    PretrainedWeights,
+    Taken,
+    check_weights,
+    digest_of,
+    load_pretrained,
+    read_facts,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
 from canal.stages.request import StageRequest
-from canal.stages.weights import find_weights, weights_folder
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(layout: Layout, name: str) -> str:
+    """Return the name if new weights may have it.
+
+    Raises
+    ------
+    WeightsError
+        If it is no name of a folder, or is taken.
+    """
+    if not NAME.fullmatch(name):
+        message = (
+            f"{name!r} is no name for weights; expected letters, digits, '.', '_' and '-'. Choose one with --name."
+        )
+        raise WeightsError(message)
+    if (layout.weights / name).exists():
+        message = f"There are weights named {name} already. Choose another name with --name, or remove their folder."
+        raise WeightsError(message)
+    return name
+
+
+def list_weights(layout: Layout) -> list[dict[str, Any]]:
+    """Return what the workspace's weights are, by name."""
+    folders = sorted(path.parent for path in layout.weights.glob(f"*/{FACTS}") if not path.parent.name.startswith("."))
+    found = []
+    for folder in folders:
+        table = read_facts(folder)
+        rest = {k: v for k, v in table.items() if k not in {"format", "files"}}
+        found.append({"name": folder.name, "digest": digest_of(table), **rest})
+    return found
+
+
+def find_weights(layout: Layout, name: str) -> PretrainedWeights:
+    """Read weights by their name in the workspace, or by the path of their folder; hashes are checked.
+
+    Raises
+    ------
+    WeightsError
+        If there are none, or a file was changed.
+    """
+    return load_pretrained(weights_folder(layout, name))
+
+
+def weights_folder(layout: Layout, name: str) -> Path:
+    """Return the folder of weights by their name in the workspace, or by its path.
+
+    Raises
+    ------
+    WeightsError
+        If there are none.
+    """
+    inside, elsewhere = layout.weights / name, Path(name)
+    if NAME.fullmatch(name) and (inside / FACTS).is_file():
+        return inside
+    if (elsewhere / FACTS).is_file():
+        return elsewhere
+    known = ", ".join(found["name"] for found in list_weights(layout)) or "none"
+    message = (
+        f"There are no weights {name!r}. The workspace has: {known}. Import some with `canal weights import`, make "
+        "some with `canal pretrain`, or give the path of a folder of weights."
+    )
+    raise WeightsError(message)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import canal
-from canal.stages.exchange import export_stage
+from canal.history.exchange import export_stage
 from tests.make import make_adata
 
 HERE = Path(__file__).parent

@@ -119,8 +119,8 @@ def test_a_peer_is_taught_and_asked_through_files(stream, tmp_path, monkeypatch)
 
     from canal.benchmark.method import Context, Unavailable
     from canal.benchmark.methods import external
-    from canal.benchmark.scoring import run_method
     from canal.benchmark.stream import read_stage, read_stream
+    from canal.benchmark.worker import run_method
     from canal.config import load_preset
 
     scripts = tmp_path / "scripts"

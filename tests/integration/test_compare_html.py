@@ -5,19 +5,19 @@ import re
 import numpy as np
 import pytest
 
-from canal.learn import annotator
-from canal.learn.annotator import load_annotator
-from canal.learn.bank import load_bank
-from canal.stages import novel_clusters
-from canal.stages.compare import compare_stages
-from canal.stages.compare_html import MOST_MAPS, stage_map, stages_shown, write_compare_page
-from canal.stages.connection import open_registry
+from canal.compare.gather import compare_stages
+from canal.compare.page import MOST_MAPS, stage_map, stages_shown, write_compare_page
+from canal.model import model as annotator
+from canal.model.bank import load_bank
+from canal.model.model import load_annotator
+from canal.stages import clusters
+from canal.stages.layout import open_registry
 
 
 def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
     """Computed once: the second page opens no model, and is the same."""
     report = compare_stages(layout)
-    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
+    monkeypatch.setattr(clusters, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
     write_compare_page(layout, report, tmp_path / "a.html")
     monkeypatch.setattr(annotator, "load_annotator", lambda _: pytest.fail("a model was opened"))
     write_compare_page(layout, report, tmp_path / "b.html")
@@ -36,7 +36,7 @@ def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
     bank = load_bank(registry.artifacts(record) / "bank.safetensors")
     reader = load_annotator(registry.artifacts(record)).reader(bank.panel.genes, bank.panel.ensembl)
     seen = []
-    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
+    monkeypatch.setattr(clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
 
     found = stage_map(registry, record)
 

@@ -3,11 +3,11 @@
 import pytest
 
 import canal
+from canal.compare.gather import compare_stages
+from canal.compare.page import write_page
 from canal.registry.registry import Registry
-from canal.report.compare_page import write_page
-from canal.stages.compare import compare_stages
 from canal.stages.held_out import HeldOut, ReadingOptions
-from canal.stages.stage_tests import FILE, Outcome, StageTests
+from canal.stages.tests import FILE, Outcome, StageTests
 from tests.unit.registry.make import make_files, make_record
 
 STAGES, TYPES = 20, 16

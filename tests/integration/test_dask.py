@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
+from canal.cluster import dask_cluster, shards
+from canal.cluster import shards as many
+from canal.cluster.dask_cluster import connected, mapped
+from canal.cluster.shards import Answerer, Shard, joined_answers, shards_of
 from canal.errors import ConfigError, DataError
-from canal.learn.progress import Silent
+from canal.progress import Silent
 from canal.report.annotation import Annotation
-from canal.stages import dask_cluster, many, shards
-from canal.stages.dask_cluster import connected, mapped
-from canal.stages.shards import Answerer, Shard, joined_answers, shards_of
-from canal.stages.workspace import Workspace
+from canal.workspace import Workspace
 from tests.labs import QUICK
 from tests.make import make_adata
 
@@ -151,7 +152,7 @@ def test_a_file_that_cannot_be_annotated_is_one_clear_error(lab: Workspace, tmp_
     with pytest.raises(DataError) as expected:
         lab.annotate(file)
     with pytest.raises(DataError) as got:
-        many.annotate_on_dask(lab, [file], "local:1", out=tmp_path / "out.csv")
+        many.annotate_on_dask(lab.layout, [file], "local:1", out=tmp_path / "out.csv")
 
     assert str(got.value) == str(expected.value)
     assert not (tmp_path / "out.csv").exists()

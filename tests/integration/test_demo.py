@@ -11,9 +11,9 @@ import anndata as ad
 import numpy as np
 import pytest
 
+from canal.data.example_cells import HELD_OUT, LABELS, STAGES, held_out_rows
+from canal.demo.demo import Scores, run_demo
 from canal.errors import ConfigError
-from canal.stages.demo import Scores, run_demo
-from canal.stages.demo_cells import HELD_OUT, LABELS, STAGES, held_out_rows
 
 
 @pytest.fixture(scope="module")

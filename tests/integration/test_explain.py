@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import hypergeom
 
 import canal
-from canal.data.variance import unit_rows
-from canal.stages.enrichment import enriched
+from canal.data.variable_genes import unit_rows
+from canal.explain.enrichment import enriched
 from tests.commands import run
 from tests.make import make_adata
 
@@ -57,7 +57,7 @@ def test_the_parts_of_the_memory_sum_to_its_score_and_name_the_markers(folder: P
 
 
 def _expression(folder: Path) -> Any:
-    from canal.data.check import read_cells
+    from canal.data.stream import read_cells
 
     return read_cells(folder / "cells.h5ad", labels=None).expression
 

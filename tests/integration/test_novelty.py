@@ -8,7 +8,7 @@ import pytest
 
 import canal
 from canal.errors import DataError, StageError
-from canal.stages.workspace import Workspace
+from canal.workspace import Workspace
 from tests.make import make_adata
 
 TAUGHT = ("B", "NK", "CD14 Mono")

@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.data import blocks as blocks_module
-from canal.data.blocks import CellFiles, TokenBlocks, panel_of
 from canal.errors import RegistryError
-from canal.learn import pretraining
-from canal.learn.progress import Silent
+from canal.pretrain import cells as blocks_module
+from canal.pretrain import training as pretraining
+from canal.pretrain.cells import CellFiles, TokenBlocks, panel_of
+from canal.pretrain.run import PretrainRequest, pretrain
+from canal.progress import Silent
+from canal.registry.health import pretrain_draft
 from canal.seeds import numpy_generator
-from canal.stages.garbage import collect_garbage
 from canal.stages.layout import Layout
-from canal.stages.pretrain import PretrainRequest, pretrain
-from canal.stages.pretrain_draft import pretrain_draft
+from canal.workspace import collect_garbage
 from tests.make import make_adata
 
 BLOCK = 64  # cells read at a time, in place of 512

@@ -12,14 +12,14 @@ import torch
 
 import canal
 from canal.config import load_preset
-from canal.data.pool import CellPool
+from canal.data.cells import CellPool
 from canal.errors import ConfigError, StageError
-from canal.learn import processes
-from canal.learn.processes import started_outside
-from canal.learn.progress import Silent
-from canal.learn.stage import LearnedStage, learn_stage
-from canal.learn.together import trainer
-from canal.registry.draft import StageDraft
+from canal.progress import Silent
+from canal.registry.commit import StageDraft
+from canal.training import processes
+from canal.training.processes import started_outside
+from canal.training.stage import LearnedStage, learn_stage
+from canal.training.together import trainer
 from tests.learning import QUICK, toy, weights_of
 from tests.make import make_adata
 from tests.unit.learn.test_halfway import SMALL

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import canal
+from canal.compare import references as compare_references
+from canal.compare.gather import compare_stages
+from canal.compare.report import Reference
 from canal.registry.registry import Registry
-from canal.report.compare_report import Reference
-from canal.stages import compare_references
-from canal.stages.compare import compare_stages
 from canal.stages.layout import Layout
 from tests.labs import QUICK
 from tests.make import make_adata

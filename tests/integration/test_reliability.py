@@ -10,8 +10,9 @@ import canal
 from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.registry.registry import Registry
-from canal.stages.reliability import FILE, PICTURE
-from canal.stages.workspace import Workspace
+from canal.stages.tests import PICTURE
+from canal.stages.tests import RELIABILITY as FILE
+from canal.workspace import Workspace
 from tests.make import make_adata
 
 QUICK = ("training.epochs=2", "training.min_steps=20", "bank.size=30", "analytic.pseudo_cells=20")

@@ -9,16 +9,17 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
+from canal.compare.gather import compare_stages
 from canal.errors import RegistryError, StageError
-from canal.learn.annotator import load_annotator
-from canal.learn.bank import load_bank
-from canal.learn.memory_file import load_memory
+from canal.history import remove as removal
+from canal.history.exchange import export_stage, import_stage
+from canal.history.remove import remove_stage
+from canal.model.bank import load_bank
+from canal.model.memory import load_memory
+from canal.model.model import load_annotator
 from canal.registry.registry import Registry
-from canal.stages import removal, testing
-from canal.stages.compare import compare_stages
-from canal.stages.exchange import export_stage, import_stage
+from canal.stages import tests as testing
 from canal.stages.layout import Layout
-from canal.stages.removal import remove_stage
 from tests.integration.conftest import FILES
 from tests.labs import QUICK
 from tests.make import make_adata

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import ConfigError, DataError, StageError
+from canal.history.exchange import export_stage, import_stage
+from canal.history.remove import remove_stage
+from canal.history.replay import replay
 from canal.registry.registry import Registry
-from canal.stages.exchange import export_stage, import_stage
 from canal.stages.layout import Layout
-from canal.stages.removal import remove_stage
-from canal.stages.replay import replay
 from tests.integration.conftest import FILES
 from tests.labs import QUICK
 from tests.make import make_adata
@@ -115,7 +115,7 @@ def test_replay_takes_no_folder_with_other_things(layout, tmp_path):
 
 def test_a_stage_that_fell_too_much_is_a_candidate_again(layout, tmp_path, monkeypatch):
     """The rule has the same say, so that later stages have the same parents."""
-    monkeypatch.setattr("canal.stages.removal.held_back", lambda *_: "It falls.")
+    monkeypatch.setattr("canal.history.remove.held_back", lambda *_: "It falls.")
     remove_stage(layout, 2)
 
     found = replay(layout.stages, tmp_path / "again")

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
+from canal.compare.gather import compare_stages
 from canal.errors import RegistryError
-from canal.stages.compare import compare_stages
-from canal.stages.difference import stage_difference
+from canal.history.diff import stage_difference
 from canal.stages.layout import Layout
 
 
@@ -99,9 +99,9 @@ def test_compare_needs_a_stage(tmp_path):
 
 def test_a_stage_without_tests_is_compared_too(layout, monkeypatch):
     """A stage of an older canal has gaps, not errors."""
-    from canal.stages.stage_tests import StageTests
+    from canal.stages.tests import StageTests
 
-    monkeypatch.setattr("canal.stages.compare.read_tests", lambda *_: StageTests(own=None))
+    monkeypatch.setattr("canal.compare.gather.read_tests", lambda *_: StageTests(own=None))
 
     report = compare_stages(layout)
 

@@ -8,7 +8,7 @@ import pytest
 import canal
 from canal.errors import CanalError, ConfigError, DataError, RegistryError, StageError
 from canal.registry.registry import Registry
-from canal.stages.workspace import Workspace
+from canal.workspace import Workspace
 from tests.labs import QUICK, add, everything, write
 from tests.make import make_adata
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import canal
-from canal.data.check import read_cells
+from canal.data.stream import read_cells
 from canal.errors import DataError, StageError
 from canal.registry.registry import Registry
-from canal.stages.references import joint_logistic_regression
+from canal.stages.evaluate import joint_logistic_regression
 from tests.labs import add, everything, write
 from tests.make import make_adata
 

@@ -16,15 +16,14 @@ import pytest
 import scipy.sparse as sp
 
 import canal
-from canal.data.check import open_stream
 from canal.data.source import CellSource, Matrix
-from canal.data.stream import CellStream
+from canal.data.stream import CellStream, open_stream
 from canal.errors import DataError
-from canal.learn.progress import Silent
+from canal.progress import Silent
 from canal.report.annotation import write_annotation
 from canal.stages import annotate as module
-from canal.stages.answers import answer_stream
-from canal.stages.workspace import Workspace
+from canal.stages.predictions import answer_stream
+from canal.workspace import Workspace
 from tests.make import make_adata
 
 QUICK = ("training.epochs=2", "training.min_steps=10", "bank.size=24", "analytic.pseudo_cells=40")
@@ -93,7 +92,7 @@ def test_any_file_gives_the_same_answer(
 
 def test_a_zarr_store_is_whole_in_the_h5ad(workspace: Workspace, tmp_path, monkeypatch) -> None:
     """Copied a few values at a time, every element of the store is in the file as it was."""
-    monkeypatch.setattr("canal.report.copy_cells.AT_ONCE", 40)
+    monkeypatch.setattr("canal.report.h5ad.AT_ONCE", 40)
     before = query()
     before.write_zarr(tmp_path / "q.zarr")
 
@@ -159,8 +158,8 @@ def peak_of(workspace: Workspace, n: int, folder: Path) -> int:
 
 def test_memory_does_not_grow_with_the_cells(workspace: Workspace, tmp_path, monkeypatch) -> None:
     """Eight times the cells take sixteen bytes more of each: type, confidence, novelty and p-value."""
-    monkeypatch.setattr("canal.data.spool.IN_MEMORY", 0)
-    monkeypatch.setattr("canal.data.spool.RowSpool.__init__.__defaults__", (None, 0))
+    monkeypatch.setattr("canal.data.threads.IN_MEMORY", 0)
+    monkeypatch.setattr("canal.data.threads.RowSpool.__init__.__defaults__", (None, 0))
     few, many = 8_192, 65_536
     peak_of(workspace, few, tmp_path)  # what is made once
 
@@ -192,7 +191,7 @@ def test_what_was_spooled_is_used_as_if_it_were_in_memory(workspace: Workspace, 
     """Representations that lie on disk are added to an AnnData, and cells vote, as with those in memory."""
     adata = query()
     expected = workspace.annotate(adata, over_clustering="cluster")
-    monkeypatch.setattr("canal.data.spool.RowSpool.__init__.__defaults__", (None, 0))
+    monkeypatch.setattr("canal.data.threads.RowSpool.__init__.__defaults__", (None, 0))
 
     found = workspace.annotate(adata, over_clustering="cluster")
     write_annotation(adata, found, tmp_path / "out.h5ad")

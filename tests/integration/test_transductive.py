@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.data.check import open_stream
+from canal.data.stream import open_stream
 from canal.errors import StageError
-from canal.learn.progress import Silent
-from canal.stages.answers import answer_stream
-from canal.stages.transductive import transductive_columns
-from canal.stages.workspace import Workspace
+from canal.progress import Silent
+from canal.stages.novelty_rules import transductive_columns
+from canal.stages.predictions import answer_stream
+from canal.workspace import Workspace
 from tests.make import make_adata
 
 TAUGHT = ("B", "NK", "CD14 Mono")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, RegistryError
-from canal.stages import novel_clusters
+from canal.stages import clusters
 from canal.stages.layout import Layout
 from tests.integration.conftest import FILES
 from tests.make import make_adata
@@ -27,7 +27,7 @@ def plain(result: Any) -> dict[str, Any]:
 
 def test_what_changes_nothing_says_the_same(layout, made, tmp_path, monkeypatch):
     """Compare, diff and their JSON; the page is written."""
-    monkeypatch.setattr(novel_clusters, "places_of", lambda points, _: points[:, :2])
+    monkeypatch.setattr(clusters, "places_of", lambda points, _: points[:, :2])
     workspace = canal.open_workspace(layout.root)
 
     assert plain(workspace.compare()) == told(layout, "compare")

@@ -6,9 +6,8 @@ import numpy as np
 
 from canal.benchmark.method import Context, Learn, Method, Predict
 from canal.config import Preset, change_preset, load_preset
-from canal.data.cells import Cells
-from canal.data.pool import CellPool
-from canal.learn.progress import Silent
+from canal.data.cells import CellPool, Cells
+from canal.progress import Silent
 
 WITHOUT_MEMORY = ("analytic.enabled=false",)
 RECIPE = ("analytic.enabled=false", "bank.selection=prototype")
@@ -28,7 +27,7 @@ def stages_of(preset: str | None = None, overrides: tuple[str, ...] = ()) -> Lea
     """
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
-        from canal.learn.stage import learn_stage
+        from canal.training.stage import learn_stage
 
         config = _preset(context.preset, preset, overrides)
         previous, bank = None, CellPool.empty()

@@ -8,9 +8,9 @@ import scipy.sparse as sp
 
 from canal.benchmark.method import Context, Predict, both_ways, labels_of
 from canal.data.cells import Cells
-from canal.data.hvg import highly_variable
 from canal.data.panel import GenePanel
-from canal.stages.references import fit_joint
+from canal.data.variable_genes import highly_variable
+from canal.stages.evaluate import fit_joint
 
 GENES, NEIGHBOURS, COMPONENTS = 2000, 15, 50
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import canal
-from canal.stages.novel import find_novel
+from canal.novel.find import find_novel
 from tests.make import make_adata
 
 QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=60", "analytic.pseudo_cells=40")

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, DataError, StageError
-from canal.stages.novel import find_novel, name_novel
-from canal.stages.novel_folder import OURS
+from canal.novel.find import find_novel
+from canal.novel.folder import OURS
+from canal.novel.names import name_novel
 from tests.integration.novel.conftest import GENES, fill
 from tests.make import make_adata
 
@@ -80,7 +81,7 @@ def test_an_earlier_result_survives_a_failure(lab: Path, found: Path, monkeypatc
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("canal.stages.novel_output._write_cells", full)
+    monkeypatch.setattr("canal.novel.folder._write_cells", full)
     with pytest.raises(DataError, match="no space left"):
         find_novel(canal.open_workspace(lab / "ws"), lab / "query.h5ad", found)
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, DataError
-from canal.stages.novel import find_novel, name_novel
+from canal.novel.find import find_novel
+from canal.novel.names import name_novel
 from tests.integration.novel.conftest import QUICK, fill
 
 

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from canal.registry.record import StageRecord
+from canal.model.record import StageRecord
 from canal.registry.registry import Registry
-from canal.registry.trouble import PASSWORD
-from canal.registry.trouble import USER as USER_VARIABLE
+from canal.registry.store import PASSWORD
+from canal.registry.store import USER as USER_VARIABLE
 from tests.integration.registry.server import USER, Server, postgres_programs
 from tests.unit.registry.make import fill, make_record
 

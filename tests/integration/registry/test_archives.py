@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import canal
-from canal.registry.record import parse_record
+from canal.model.record import parse_record
 from canal.registry.registry import Registry
-from canal.stages.exchange import annotate_with_export
-from canal.stages.workspace import Workspace
+from canal.stages.annotate import annotate_with_export
+from canal.workspace import Workspace
 from tests.archives.write import HERE, QUERY
 from tests.make import make_adata
 

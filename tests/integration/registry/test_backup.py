@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.record import StageRecord
+from canal.model.record import StageRecord
 from canal.registry.registry import Registry
-from canal.registry.trouble import PASSWORD
-from canal.registry.trouble import USER as USER_VARIABLE
+from canal.registry.store import PASSWORD
+from canal.registry.store import USER as USER_VARIABLE
 from tests.integration.registry.conftest import add
 from tests.integration.registry.server import DEPLOYMENT, USER, Server, postgres_programs
 from tests.integration.registry.test_server_trouble import _user_script

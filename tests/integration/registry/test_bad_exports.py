@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import digest_bytes
+from canal.files import digest_bytes
+from canal.history.exchange import import_stage
 from canal.registry.package import open_package
 from canal.registry.registry import Registry
-from canal.stages.exchange import import_stage
 from canal.stages.layout import Layout
 from tests.integration.registry.conftest import add
 

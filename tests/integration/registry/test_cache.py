@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from canal.compare.gather import compare_stages
 from canal.errors import RegistryError
+from canal.files import digest_file
 from canal.registry import cache
-from canal.registry.artifacts import digest_file
 from canal.registry.registry import Registry
-from canal.stages.compare import compare_stages
 from canal.stages.layout import Layout
-from canal.stages.stage_tests import FILE
+from canal.stages.tests import FILE
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.integration.test_compare_many import kept_of
 from tests.unit.registry.make import fill, make_record

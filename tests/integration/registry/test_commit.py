@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import digest_file
-from canal.registry.card import model_card
+from canal.files import digest_file
+from canal.registry.flavour import model_card
 from canal.registry.registry import Registry
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.unit.registry.make import fill, make_files, make_record

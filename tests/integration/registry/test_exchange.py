@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import RegistryError
+from canal.history.exchange import export_stage, import_stage
 from canal.registry.package import open_package
 from canal.registry.registry import Registry
-from canal.stages.exchange import annotate_with_export, export_stage, import_stage
+from canal.stages.annotate import annotate_with_export
 from canal.stages.layout import Layout
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.make import make_adata

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import canal
-from canal.registry.record import StageRecord
+from canal.model.record import StageRecord
 from canal.registry.registry import Registry
 from tests.integration.registry.conftest import MODEL, add
 from tests.integration.registry.writer import QUICK

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import digest_bytes
+from canal.files import digest_bytes
 from canal.registry.registry import Registry
 from tests.integration.registry.conftest import MODEL, OpenRegistry, add
 from tests.unit.registry.make import make_record

@@ -13,7 +13,7 @@ import pytest
 
 from canal.errors import RegistryError
 from canal.registry.registry import Registry
-from canal.registry.trouble import PASSWORD, USER
+from canal.registry.store import PASSWORD, USER
 from tests.integration.registry.conftest import add
 from tests.integration.registry.server import DEPLOYMENT, Server
 

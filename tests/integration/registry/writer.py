@@ -26,7 +26,7 @@ QUICK = (
 )  # fmt: skip
 _BEFORE_THE_FORK = (
     "canal.stages.add",
-    "canal.stages.workspace",
+    "canal.workspace",
     "mlflow.tracking",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",

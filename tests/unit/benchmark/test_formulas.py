@@ -8,7 +8,10 @@ import scipy.sparse as sp
 from scipy import stats
 from scipy.spatial.distance import cosine
 
-from canal.benchmark.formulas import cellid, scibet, scina, scmap
+from canal.benchmark.formulas import models as cellid
+from canal.benchmark.formulas import models as scibet
+from canal.benchmark.formulas import models as scina
+from canal.benchmark.formulas import projection as scmap
 
 RNG = np.random.default_rng(0)
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from canal.benchmark.plan import Options, command_of, key_of, parse_orders, places
 from canal.benchmark.registry import METHODS, choose_methods
-from canal.cli.benchmark import DEFAULT
+from canal.cli.features.benchmark import DEFAULT
 from canal.cli.main import app
 from canal.config import load_preset
 from canal.errors import ConfigError

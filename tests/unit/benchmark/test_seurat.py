@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from canal.benchmark.formulas import seurat
+from canal.benchmark.formulas import projection as seurat
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from canal.benchmark.markers import read_markers
+from canal.benchmark.methods.published import read_markers
 from canal.benchmark.stream import read_stage, read_stream, stream_digest
 from canal.errors import ConfigError, DataError
 from tests.make import make_adata

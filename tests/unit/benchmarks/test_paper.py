@@ -129,7 +129,7 @@ def test_two_stages_run_and_stand_beside_the_printed_figures(declared: Path, tmp
 
 def test_the_papers_bank_leaves_places_empty() -> None:
     """Pancreas, first stage: 7 types share 1,000 places, 142 each; types with 76 and 59 cells fill no more (845)."""
-    from canal.learn.quotas import balanced_quotas, floor_quotas
+    from canal.training.examples import balanced_quotas, floor_quotas
 
     cells = dict(zip("abcdefg", (168, 613, 352, 153, 177, 76, 59), strict=True))
 

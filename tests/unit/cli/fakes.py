@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from canal.detect.reliability import Reliability
 from canal.errors import StageError
-from canal.registry.record import StageRecord
+from canal.model.record import StageRecord
+from canal.model.reliability import Reliability
 from canal.report.annotation import Annotation
-from canal.stages.metrics import Evaluation
+from canal.stages.evaluate import Evaluation
 from canal.stages.request import StageResult
 
 TYPES = ("B", "NK [bright]")  # brackets are text, not markup

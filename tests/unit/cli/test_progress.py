@@ -7,7 +7,7 @@ import pytest
 from canal.cli import progress
 from canal.cli.answer import Session
 from canal.cli.progress import Bar, Lines, watcher
-from canal.learn.progress import Silent
+from canal.progress import Silent
 from canal.stages.layout import Layout
 
 

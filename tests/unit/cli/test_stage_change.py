@@ -2,7 +2,8 @@
 
 import pytest
 
-from canal.cli import stage, stage_change
+from canal.cli import stage
+from canal.cli.features import history as stage_change
 
 EARLIER = {"stage": 1, "name": "first", "accuracy": 0.9, "before": 0.95, "reason": ""}
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from canal.cli import ui
+from canal.cli import registry as ui
 from canal.stages.layout import Layout
 
 
@@ -66,5 +66,8 @@ def test_no_registry_yet(run, tmp_path):
 
 def test_the_server_does_not_outlive_the_command():
     """The exit code is the server's; a stopped command stops it."""
-    code = "import sys; from canal.cli import ui;sys.exit(ui._serve([sys.executable, '-c', 'raise SystemExit(3)']))"
+    code = (
+        "import sys; from canal.cli import registry;"
+        "sys.exit(registry._serve([sys.executable, '-c', 'raise SystemExit(3)']))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3

@@ -7,7 +7,7 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from canal.data.check import check_adata, open_stream, read_cells
+from canal.data.stream import check_adata, open_stream, read_cells
 from canal.errors import DataError
 from tests.make import make_adata
 from tests.unit.data import spoiled

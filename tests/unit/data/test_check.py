@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canal.data.check import check_adata, open_stream, read_cells
-from canal.data.read import read_adata
+from canal.data.formats import read_adata
+from canal.data.stream import check_adata, open_stream, read_cells
 from tests.make import make_adata
 from tests.unit.data.containers import CONTAINERS, write
 
@@ -158,7 +158,7 @@ def test_scanpy_is_not_imported(tmp_path: Path) -> None:
     """Reading a file stays light: scanpy takes seconds to import."""
     path = write(make_adata(), "csr", tmp_path)
     code = (
-        "import sys; from canal.data.check import read_cells; "
+        "import sys; from canal.data.stream import read_cells; "
         f"read_cells({str(path)!r}, labels='cell_type'); print('scanpy' in sys.modules)"
     )
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from canal.data.check import check_adata
-from canal.data.hvg import highly_variable
-from canal.data.tokens import log2_tokens
+from canal.data.stream import check_adata
+from canal.data.variable_genes import highly_variable
+from canal.pretrain.cells import log2_tokens
 from tests.make import make_adata
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canal.data.label_map import read_label_map
-from canal.data.label_names import called_known, similar_names
-from canal.data.labels import take_labels
+from canal.data.labels import called_known, read_label_map, similar_names, take_labels
 from canal.errors import DataError
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canal.data.overlap import in_order
-from canal.data.spool import RowSpool, row_blocks
+from canal.data.threads import RowSpool, in_order, row_blocks
 
 
 @pytest.mark.parametrize("workers", [1, 3])

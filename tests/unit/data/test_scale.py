@@ -10,10 +10,9 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canal.data.check import check_adata, read_cells
-from canal.data.expression import find_values, normalise
-from canal.data.scale import judge_scale, to_linear
 from canal.data.source import from_adata
+from canal.data.stream import check_adata, read_cells
+from canal.data.values import find_values, judge_scale, normalise, to_linear
 from canal.errors import DataError
 from tests.make import make_adata, make_counts, to_scale
 

@@ -4,10 +4,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import stats
 
-from canal.config import load_preset
-from canal.data.check import check_adata
-from canal.data.type_genes import coexpressed, correlations, log2_fold_changes, marker_positions, type_specific
-from canal.scannonet_config import SpecificGenesConfig
+from canal.config import SpecificGenesConfig, load_preset
+from canal.data.stream import check_adata
+from canal.data.variable_genes import coexpressed, correlations, log2_fold_changes, marker_positions, type_specific
 from tests.make import make_adata
 
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from canal.detect.calibration import HeldOut, NoveltyCalibration, check_alpha, verdicts
-from canal.detect.reference import Reference, natural_weights, stage_weights
 from canal.errors import RegistryError, StageError
+from canal.model.novelty.calibration import HeldOut, NoveltyCalibration, check_alpha, verdicts
+from canal.model.novelty.scores import Reference, natural_weights, stage_weights
 
 
 def make_held_out(stage: int = 1, n: int = 50, genes: int = 100) -> HeldOut:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canal.detect.classes import KnownClass, joint_classes
+from canal.model.novelty.space import KnownClass, joint_classes
 
 GENES = 6
 

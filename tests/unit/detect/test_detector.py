@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from canal.detect.calibration import NoveltyCalibration, verdicts
-from canal.detect.detector import BankView, GeneSetDetector, NoveltyDetector
-from canal.detect.metrics import auroc
-from canal.detect.scores import TypeScale, energy, joined, max_probability, weighted_quantiles, whitening_of
-from canal.detect.space import build_space, known_classes
 from canal.errors import StageError
+from canal.figures import auroc
+from canal.model.novelty.calibration import NoveltyCalibration, verdicts
+from canal.model.novelty.detector import BankView, GeneSetDetector, NoveltyDetector
+from canal.model.novelty.scores import TypeScale, energy, joined, max_probability, weighted_quantiles, whitening_of
+from canal.model.novelty.space import build_space, known_classes
 from tests.unit.detect.toy import GENES, TYPES, make_cells, make_known, make_profiles, make_summary
 
 ALL = np.ones(GENES, dtype=bool)

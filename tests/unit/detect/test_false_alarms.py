@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from canal.detect.calibration import HeldOut, NoveltyCalibration
-from canal.detect.false_alarms import ALPHAS, FEW, false_alarms
+from canal.compare.gather import ALPHAS, FEW, false_alarms
+from canal.model.novelty.calibration import HeldOut, NoveltyCalibration
 
 
 def calibration(*novelties: np.ndarray) -> NoveltyCalibration:

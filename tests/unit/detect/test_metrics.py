@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from canal.detect.metrics import aupr, auroc, fpr_at_recall, harmonic_mean, novelty_figures
-from canal.detect.reliability import expected_calibration_error, reliability_bins
+from canal.figures import aupr, auroc, fpr_at_recall, harmonic_mean, novelty_figures
+from canal.model.reliability import expected_calibration_error, reliability_bins
 
 
 def make_scores(n: int = 500, *, ties: bool = False, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

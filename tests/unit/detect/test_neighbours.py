@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from canal.detect.neighbours import NeighbourIndex, Neighbours, gpu_count
 from canal.errors import StageError
+from canal.model.novelty.neighbours import NeighbourIndex, Neighbours, gpu_count
 
 
 def brute_force(reference: np.ndarray, queries: np.ndarray, k: int, *, normalise: bool) -> Neighbours:

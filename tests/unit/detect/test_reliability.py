@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from canal.detect.reliability import Reliability, expected_calibration_error
 from canal.errors import RegistryError
-from canal.report.reliability import reliability_figure
+from canal.model.reliability import Reliability, expected_calibration_error
+from canal.report.plots import reliability_figure
 
 
 def make_reliability(n: int = 400, seed: int = 0) -> Reliability:

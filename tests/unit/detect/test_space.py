@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canal.detect.space import right_singular_vectors
+from canal.model.novelty.space import right_singular_vectors
 
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12)], ids=["fewer rows", "fewer genes"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from canal.detect.scores import energy, max_probability
-from canal.detect.transductive import PAIRS, TEMPERATURE, Mixes, transductive_scores, transductive_threshold
+from canal.model.novelty.rules import PAIRS, TEMPERATURE, Mixes, transductive_scores, transductive_threshold
+from canal.model.novelty.scores import energy, max_probability
 
 
 def softmax_and_energy(z: np.ndarray) -> tuple[float, float]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from canal.config import load_preset
-from canal.encoders.factory import build_encoder
-from canal.encoders.gene_attention import attention_to_genes, has_attention, token_attention
+from canal.explain.explainers import attention_to_genes, has_attention, token_attention
+from canal.model.encoders.factory import build_encoder
 from tests.unit.encoders.test_performer import batch, make_encoder
 
 

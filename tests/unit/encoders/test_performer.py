@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from canal.config import PerformerConfig
-from canal.data.check import check_adata
-from canal.data.tokens import log2_tokens
-from canal.encoders.factory import build_encoder
-from canal.encoders.performer import ExactAttention, PerformerEncoder
+from canal.data.stream import check_adata
+from canal.model.encoders.factory import build_encoder
+from canal.model.encoders.performer import ExactAttention, PerformerEncoder
+from canal.pretrain.cells import log2_tokens
 from tests.make import make_adata
 
 

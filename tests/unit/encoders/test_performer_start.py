@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from canal.config import PerformerConfig
-from canal.encoders.performer import PerformerEncoder
+from canal.model.encoders.performer import PerformerEncoder
 
 
 @pytest.mark.parametrize("seed", range(6))

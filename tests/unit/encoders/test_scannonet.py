@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from canal.encoders.factory import build_encoder
-from canal.encoders.scannonet import ScAnnoNetEncoder
-from canal.scannonet_config import ScAnnoNetConfig
+from canal.config import ScAnnoNetConfig
+from canal.model.encoders.factory import build_encoder
+from canal.model.encoders.scannonet import ScAnnoNetEncoder
 
 
 def make_encoder(n_genes: int = 12) -> ScAnnoNetEncoder:

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canal.data.check import check_adata
-from canal.data.pool import CellPool
+from canal.data.cells import CellPool
+from canal.data.stream import check_adata
 from canal.errors import RegistryError, StageError
-from canal.learn.bank import bank_contents, bank_digest, choose_examples, load_bank, save_bank
-from canal.learn.quotas import balanced_quotas
-from canal.learn.selection import POLICIES
+from canal.model.bank import bank_contents, bank_digest, load_bank, save_bank
+from canal.training.examples import POLICIES, balanced_quotas, choose_examples
 from tests.make import make_adata
 
 

@@ -7,12 +7,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from canal.benchmark.methods.recipes import ABSENT, STRATEGIES, RowCells, RowNetwork
+from canal.benchmark.methods.strategies import ComparedStrategy
 from canal.config import load_preset
-from canal.data.check import check_adata
-from canal.learn.batches import Hiding, PanelCells
-from canal.learn.comparison import ComparedStrategy
-from canal.learn.rows import ABSENT, RowCells, RowNetwork
-from canal.learn.strategies import STRATEGIES
+from canal.data.stream import check_adata
+from canal.model.panel_cells import PanelCells
+from canal.training.batches import Hiding
 from tests.make import make_adata
 
 SMALL = ("encoder.hidden=16", "encoder.dim=8", "training.epochs=4", "training.min_steps=36", "bank.size=40")

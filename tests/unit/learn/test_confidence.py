@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from canal.learn.confidence import calibrate, halves
-from canal.learn.fusion import Fusion
+from canal.model.model import Fusion
+from canal.training.calibrate import calibrate, halves
 
 NAMES = ("a", "b", "c")
 

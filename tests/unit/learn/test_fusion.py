@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canal.learn.fusion import Fusion
+from canal.model.model import Fusion
 
 
 def noisy(n: int = 4000, flips: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

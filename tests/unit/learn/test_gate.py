@@ -9,16 +9,15 @@ import scipy.sparse as sp
 import torch
 
 from canal.config import load_preset
-from canal.data.check import check_adata
-from canal.data.pool import CellPool
-from canal.learn.batches import Batches, Hiding, PanelCells
-from canal.learn.discriminative import discriminative_index
-from canal.learn.gate import collinearity_loss, gate_loss
-from canal.learn.plugins import learning_rate
-from canal.learn.progress import Silent
-from canal.learn.sampling import Sampling, cell_weights
-from canal.learn.stage import learn_stage
+from canal.data.cells import CellPool
+from canal.data.stream import check_adata
+from canal.model.panel_cells import PanelCells
+from canal.progress import Silent
 from canal.seeds import torch_generator
+from canal.training.batches import Batches, Hiding, Sampling, cell_weights
+from canal.training.plugins import learning_rate
+from canal.training.scannonet import collinearity_loss, discriminative_index, gate_loss
+from canal.training.stage import learn_stage
 from tests.make import make_adata
 
 QUICK = ("training.epochs=3", "encoder.gate_epochs=3", "bank.size=20", "encoder.gate_weight=10")

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from canal.config import Preset, load_preset
-from canal.data.pool import CellPool
-from canal.learn import fitting
-from canal.learn.annotator import new_network
-from canal.learn.halfway import Halfway, can_keep
-from canal.learn.progress import Silent
-from canal.learn.stage import LearnedStage, learn_stage
+from canal.data.cells import CellPool
+from canal.model.network import new_network
+from canal.progress import Silent
+from canal.training import fitting
+from canal.training.frozen import Halfway, can_keep
+from canal.training.stage import LearnedStage, learn_stage
 from tests.learning import toy, weights_of
 
 SMALL = (

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from canal.config import PerformerConfig
-from canal.data.blocks import TokenBlock
-from canal.encoders.masked import MaskedModel, mask_tokens
-from canal.encoders.published import check_published
-from canal.learn.masked_scores import baselines, held_out_tokens
-from canal.learn.pretraining import rate_share
+from canal.model.encoders.published import check_published
+from canal.pretrain.cells import TokenBlock
+from canal.pretrain.masked import MaskedModel, baselines, held_out_tokens, mask_tokens
+from canal.pretrain.training import rate_share
 from tests.published import published_model
 
 CONFIG = PerformerConfig(

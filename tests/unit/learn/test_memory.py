@@ -5,12 +5,11 @@ import pytest
 import scipy.sparse as sp
 
 from canal.data.cells import Cells
-from canal.data.check import check_adata
 from canal.data.panel import GenePanel
+from canal.data.stream import check_adata
 from canal.errors import RegistryError
-from canal.learn.memory import AnalyticMemory
-from canal.learn.memory_file import load_memory, save_memory
-from canal.learn.pseudo_cells import draw_cells
+from canal.model.memory import AnalyticMemory, load_memory, save_memory
+from canal.training.fitting import draw_cells
 from tests.make import make_adata
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from canal.config import load_preset
-from canal.data.check import check_adata
-from canal.data.pool import CellPool
+from canal.data.cells import CellPool
+from canal.data.stream import check_adata
 from canal.errors import ConfigError
-from canal.learn.annotator import new_network
-from canal.learn.bank import choose_examples
-from canal.learn.plugins import TrainingState, ValidationPlugin
+from canal.model.network import new_network
+from canal.training.examples import choose_examples
+from canal.training.plugins import TrainingState, ValidationPlugin
 from tests.make import make_adata
 
 TINY = (

@@ -7,12 +7,13 @@ import torch
 from scipy.special import softmax
 
 from canal.config import load_preset
-from canal.data.check import check_adata
-from canal.data.pool import CellPool
-from canal.learn.annotator import Annotator, run_network
-from canal.learn.batches import PanelCells
-from canal.learn.progress import Silent
-from canal.learn.stage import learn_stage
+from canal.data.cells import CellPool
+from canal.data.stream import check_adata
+from canal.model.model import Annotator
+from canal.model.network import run_network
+from canal.model.panel_cells import PanelCells
+from canal.progress import Silent
+from canal.training.stage import learn_stage
 from tests.make import make_adata
 
 SETTINGS = ("training.epochs=2", "training.min_steps=10", "bank.size=24", "genes.per_stage=40", "genes.statistics=55")

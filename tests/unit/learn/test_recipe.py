@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from canal.config import load_preset
-from canal.data.pool import CellPool
-from canal.learn.batches import Batches, Hiding, PanelCells
-from canal.learn.losses import classification_loss, distillation_loss, distillation_weight
-from canal.learn.plugins import learning_rate
-from canal.learn.split import stratified_split
-from canal.learn.weights import training_weights
+from canal.data.cells import CellPool
+from canal.model.panel_cells import PanelCells
 from canal.seeds import numpy_generator, torch_generator
+from canal.training.batches import Batches, Hiding, stratified_split
+from canal.training.fitting import training_weights
+from canal.training.plugins import classification_loss, distillation_loss, distillation_weight, learning_rate
 from tests.learning import toy
 
 

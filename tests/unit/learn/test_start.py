@@ -7,12 +7,10 @@ from torch import Tensor
 
 from canal.config import Preset, load_preset
 from canal.data.panel import GenePanel
-from canal.encoders.performer import LN_2, PerformerEncoder
 from canal.errors import StageError
-from canal.learn.annotator import new_network
-from canal.learn.network import Network
-from canal.learn.pretrained import PretrainedWeights, pretrained_of
-from canal.learn.start import check_weights, take_weights
+from canal.model.encoders.performer import LN_2, PerformerEncoder
+from canal.model.network import Network, new_network
+from canal.training.start import PretrainedWeights, check_weights, pretrained_of, take_weights
 from tests.published import gene_names, published_model, published_state
 
 FULL = {"dim": 200, "heads": 10, "dim_head": 64}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from canal.learn.annotator import load_annotator, save_annotator
-from canal.learn.split import stratified_split
+from canal.model.model import load_annotator, save_annotator
 from canal.seeds import numpy_generator
+from canal.training.batches import stratified_split
 from tests.learning import learn, quick, same, toy
 
 

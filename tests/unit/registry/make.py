@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from canal.registry.draft import StageDraft
-from canal.registry.record import StageRecord
+from canal.model.record import StageRecord
+from canal.registry.commit import StageDraft
 
 
 def make_record(number: int = 1, **changes: Any) -> StageRecord:

@@ -5,14 +5,7 @@ from pathlib import Path
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.artifacts import (
-    Problem,
-    digest_bytes,
-    digest_file,
-    parse_digest,
-    verify,
-    write_whole,
-)
+from canal.files import Problem, digest_bytes, digest_file, parse_digest, verify, write_whole
 from tests.unit.registry.make import make_files
 
 

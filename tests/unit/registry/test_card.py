@@ -1,6 +1,6 @@
 """What a person reads of a stage on MLflow's pages."""
 
-from canal.registry.card import LONGEST, model_card
+from canal.registry.flavour import LONGEST, model_card
 from tests.unit.registry.make import make_record
 
 

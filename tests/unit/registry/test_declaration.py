@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from canal.registry.declaration import declaration, declaration_name
+from canal.registry.settle import declaration, declaration_name
 from tests.unit.registry.make import make_record
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from canal.registry.draft import StageDraft
+from canal.registry.commit import StageDraft
 
 
 def _draft(folder: Path) -> StageDraft:

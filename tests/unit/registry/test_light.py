@@ -7,7 +7,7 @@ import sys
 def test_the_registry_is_imported_without_mlflow() -> None:
     """Nor torch, anndata, pandas or SQLAlchemy."""
     code = (
-        "import sys, canal.registry.registry, canal.registry.record, canal.registry.health;"
+        "import sys, canal.registry.registry, canal.model.record, canal.registry.health;"
         "heavy = {'mlflow', 'torch', 'anndata', 'pandas', 'sqlalchemy', 'numpy'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

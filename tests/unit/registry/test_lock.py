@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.lock import WriterLock
+from canal.registry.location import WriterLock
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from canal.registry.lock import WriterLock
+from canal.registry.location import WriterLock
 WriterLock(Path(sys.argv[1])).acquire(5, print)
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import canal
-from canal.registry.memo import Memo, key_of
+from canal.registry.cache import Memo, key_of
 
 
 def test_the_same_question_has_the_same_answer(tmp_path):
@@ -26,7 +26,7 @@ def test_every_input_counts(changes):
 def test_another_canal_computes_again(monkeypatch):
     """Its figures may differ."""
     before = key_of("sum", a=1)
-    monkeypatch.setattr("canal.registry.memo.__version__", canal.__version__ + ".1")
+    monkeypatch.setattr("canal.registry.cache.__version__", canal.__version__ + ".1")
     assert key_of("sum", a=1) != before
 
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from canal.errors import RegistryError
-from canal.registry import record as module
-from canal.registry.record import parse_record
+from canal.model import record as module
+from canal.model.record import parse_record
 from tests.unit.registry.make import make_record
 
 

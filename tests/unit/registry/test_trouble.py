@@ -6,7 +6,7 @@ import pytest
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_ALREADY_EXISTS
 
-from canal.registry.trouble import PASSWORD, USER, excused, explain, insist
+from canal.registry.store import PASSWORD, USER, excused, explain, insist
 
 PLACE = "https://registry.example.org"
 DUPLICATE = "(psycopg2.errors.UniqueViolation) duplicate key value"

@@ -6,10 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from canal.report.compare_art import PageArt, Picture, StageMap
-from canal.report.compare_maps import map_pictures, turned_alike
-from canal.report.compare_page import page
-from canal.report.compare_report import AlarmCurve
+from canal.compare.figures import map_pictures, turned_alike
+from canal.compare.page import page
+from canal.compare.report import AlarmCurve, PageArt, Picture, StageMap
 from tests.unit.report.test_compare_page import make_report, pictures
 
 PNG = r'src="data:image/png;base64,([^"]+)"'

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from canal.report import compare_figures
-from canal.report.compare_page import page, write_page
-from canal.report.compare_report import CompareReport, Reference, SetColumn, StageRow, TypeRow
-from canal.report.heat_map import draw_heat_map
+from canal.compare import figures as compare_figures
+from canal.compare.page import page, write_page
+from canal.compare.report import CompareReport, Reference, SetColumn, StageRow, TypeRow
+from canal.report.plots import draw_heat_map
 
 
 def make_report(n: int = 3, **changes) -> CompareReport:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from canal.stages.confusion import as_table, count, figures, total
-from canal.stages.continual import average, backward_transfer, continual, forgetting, lost
+from canal.figures import as_table, average, backward_transfer, continual, count, figures, forgetting, lost, total
 
 NAN = float("nan")
 # Models after stages 1, 2, 3 on the cells of stages 1, 2, 3.

@@ -6,10 +6,10 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from canal.data.check import check_adata, read_cells
+from canal.data.stream import check_adata, read_cells
 from canal.errors import DataError, RegistryError
 from canal.stages.held_out import ReadingOptions, chosen_rows, from_file, from_share, read_held_out
-from canal.stages.stage_tests import Outcome, StageTests, finite, parse_tests
+from canal.stages.tests import Outcome, StageTests, finite, parse_tests
 from tests.make import make_adata
 
 OPTIONS = ReadingOptions(labels="cell_type")

@@ -3,9 +3,9 @@
 import pytest
 
 from canal.errors import DataError
-from canal.report.target import check_file
-from canal.stages.lineage import line_of
-from canal.stages.testing import Change, held_back, untested
+from canal.files import check_file
+from canal.stages.tests import Change, held_back, untested
+from canal.stages.use import line_of
 from tests.unit.registry.make import make_record
 
 RECORDS = [

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from canal.stages.novel_clusters import ASIDE, cluster_cells, components, joined, mixing, places_of, renamed
-from canal.stages.novel_evidence import KNOWN, find_markers, separation
+from canal.novel.groups import ASIDE, KNOWN, cluster_cells, find_markers, joined, mixing, renamed, separation
+from canal.stages.clusters import components, places_of
 from tests.make import make_counts
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from canal.stages.novel_taking import LOOKED_AT, LookedAt, cells_to_look_at, taken_cells
+from canal.novel.find import LOOKED_AT, LookedAt, cells_to_look_at, taken_cells
 
 
 def two_clouds(n: int = 100, m: int = 400, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The commands of features, one file a feature."""

@@ -1,0 +1,90 @@
+"""`canal explain`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from canal.cli.answer import Answer, Session, command, short_path
+from canal.cli.progress import watcher
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+SAYS = {
+    "attention": "Share of the encoder's attention that goes to each gene.",
+    "memory": "Part of each gene in the analytic memory's score; the network beside it is not explained.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app, "explain", example="canal explain --data cells.h5ad --type NK --out nk")(explain)
+
+
+def explain(
+    session: Session,
+    data: Annotated[Path, typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
+    types: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Cell type; repeatable; else every one.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of obs that says the type; else the model does.")
+    ] = None,
+    stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Genes of a type that are shown and tested.")] = 20,
+    cells: Annotated[int, typer.Option(min=1, help="Most cells of a type that are looked at.")] = 200,
+    rank: Annotated[
+        Literal["difference", "score"], typer.Option(help="Genes by the difference to all other cells, or as they are.")
+    ] = "difference",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for genes.csv, gene_sets.csv and top-genes.png.")
+    ] = None,
+    enrich: Annotated[
+        Path | None, typer.Option(metavar="SETS", help="Gene sets (.gmt) to test the top genes against.")
+    ] = None,
+    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+) -> Answer:
+    """Show which genes the model looks at in the cells of each type.
+
+    An encoder with attention is explained by its attention, another by its analytic memory; the answer says which.
+    """
+    from canal.explain.enrichment import enriched, read_gene_sets, require_gseapy
+    from canal.explain.files import check_folder, write_explanation
+
+    folder = None if out is None else check_folder(out)
+    sets = None
+    if enrich is not None:
+        require_gseapy()
+        sets = read_gene_sets(enrich)
+    found = session.workspace().explain(
+        data, stage=stage, types=tuple(types or ()), labels=labels, gene_key=gene_key, most_cells=cells, rank=rank,
+        progress=watcher(session),
+    )  # fmt: skip
+    answer = found.to_dict(top)
+    if sets is not None:
+        for t in found.types:
+            rows = enriched(t.genes[:top].tolist(), t.genes.tolist(), sets)
+            answer["types"][t.name]["gene_sets"] = [row.to_dict() for row in rows]
+    if folder is not None:
+        of_types = {n: t["gene_sets"] for n, t in answer["types"].items()} if sets is not None else None
+        answer["files"] = write_explanation(folder, found.method, found.types, top, of_types)
+        answer["out"] = str(folder)
+    lines = [SAYS[found.method], *(part for name, t in answer["types"].items() for part in _shown(name, t))]
+    lines += [f"Written to {short_path(folder)}: {', '.join(answer['files'])}"] if folder is not None else []
+    return Answer(answer, [*lines, *(f"warning: {text}" for text in found.warnings)])
+
+
+def _shown(name: str, found: dict[str, Any]) -> "list[Table | str]":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("gene", "score", "in other cells"):
+        table.add_column(title, justify="left" if title == "gene" else "right")
+    for row in found["genes"]:
+        table.add_row(row["gene"], f"{row['score']:.5f}", f"{row['others']:.5f}")
+    parts: list[Table | str] = ["", f"{name}, {found['cells']} cells", table]
+    for row in found.get("gene_sets", [])[:10]:
+        parts.append(f"  {row['name']}: {row['overlap']} of {row['size']} genes, adjusted p {row['adjusted']:.2g}")
+    return parts

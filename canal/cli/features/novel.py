@@ -1,0 +1,90 @@
+"""`canal novel`: find and name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from canal.cli.answer import Answer, Session, command, short_path
+from canal.cli.progress import watcher
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from canal.novel.report import NovelReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    noun = typer.Typer(no_args_is_help=True, help="Look at novel cells, and give them names.")
+    command(noun, "find", example="canal novel find --data new.h5ad --out novel")(find)
+    command(noun, "name", example="canal novel name novel")(name)
+    app.add_typer(noun, name="novel")
+
+
+def find(
+    session: Session,
+    data: Annotated[Path, typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new, empty or an earlier result.")],
+    alpha: Annotated[float, typer.Option(help="Share of known cells that may be called novel.")] = 0.05,
+    stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
+    min_size: Annotated[int, typer.Option(help="Set smaller clusters aside.")] = 10,
+    resolution: Annotated[float, typer.Option(help="Higher for more clusters.")] = 1.0,
+    batch: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with batch or donor.")] = None,
+    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    uncertain: Annotated[bool, typer.Option("--uncertain", help="Take uncertain cells too.")] = False,
+) -> Answer:
+    """Group the novel cells of a file and show what speaks for each group.
+
+    Written: index.html (look at it first), names.csv (to fill), novel.h5ad, novel.json, umap.png, dotplot.png.
+    """
+    from canal.novel.find import find_novel
+
+    report = find_novel(
+        session.workspace(), data, out,
+        alpha=alpha, stage=stage, min_size=min_size, resolution=resolution, batch=batch,
+        gene_key=gene_key, uncertain=uncertain, progress=watcher(session),
+    )  # fmt: skip
+    counts = ", ".join(f"{n} {status}" for status, n in report.cells_by_status.items())
+    lines = [f"{report.cells} cells: {counts}"]
+    if not report.clusters:
+        lines.append(f"No group of {report.min_size} novel cells or more: nothing to name; in {short_path(out)}")
+        return Answer({"out": str(out), **report.to_dict()}, lines)
+    lines.append(f"Look at {short_path(out / 'index.html')}, fill the last column of {short_path(out / 'names.csv')},")
+    lines.append(f"then: canal novel name {short_path(out)}")
+    return Answer({"out": str(out), **report.to_dict()}, [_table(report), *lines])
+
+
+def name(
+    session: Session,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result of `canal novel find`.")],
+    names: Annotated[Path | None, typer.Option(metavar="CSV", help="The filled table; else DIR/names.csv.")] = None,
+    labels: Annotated[str, typer.Option(metavar="COLUMN", help="Column of obs for the names.")] = "cell_type",
+    known_ok: Annotated[bool, typer.Option("--known-ok", help="A name may be that of a type the model knows.")] = False,
+) -> Answer:
+    """Write the cells of the named clusters to DIR/named.h5ad, ready for `canal stage add`."""
+    _ = session
+    from canal.novel.names import name_novel
+
+    naming = name_novel(folder, names=names, labels=labels, known_ok=known_ok)
+    lines = [f"{cells} cells of {kind}" for kind, cells in naming.types.items()]
+    if naming.unnamed:
+        lines.append(f"without a name, left out: cluster {', '.join(naming.unnamed)}")
+    lines.append(f"then: canal stage add --data {short_path(naming.out)} --labels {naming.labels}")
+    data = {
+        "out": str(naming.out), "labels": naming.labels, "types": naming.types, "names": naming.names,
+        "unnamed": list(naming.unnamed),
+    }  # fmt: skip
+    return Answer(data, lines)
+
+
+def _table(report: "NovelReport") -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("cluster", "cells", "suggested name", "stands apart", "silhouette", "own neighbours"):
+        table.add_column(title, justify="right" if title in {"cells", "silhouette", "own neighbours"} else "left")
+    for c in report.clusters:
+        apart = "yes" if c.apart else "no"
+        table.add_row(c.name, str(c.cells), c.suggested, apart, f"{c.silhouette:.2f}", f"{c.own_share:.2f}")
+    return table

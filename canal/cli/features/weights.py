@@ -1,0 +1,112 @@
+"""`canal weights`: import, list, show, export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from canal.cli.answer import Answer, Session, command, short_path
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    noun = typer.Typer(no_args_is_help=True, help="Pre-trained weights that a stage may start from.")
+    command(
+        noun, "import", example="canal weights import panglao_pretrain.pth --genes genes.txt --name panglao"
+    )(import_weights)  # fmt: skip
+    command(noun, "list", example="canal weights list")(list_weights)
+    command(noun, "show", example="canal weights show panglao")(show)
+    command(noun, "export", example="canal weights export panglao panglao.pth")(export)
+    app.add_typer(noun, name="weights")
+
+
+def import_weights(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="scBERT checkpoint: .pth, .pt or .safetensors.")],
+    genes: Annotated[Path, typer.Option(help="Genes of its table in order: text, .json or .h5ad.")],
+    gene2vec: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Vectors of these genes, .npy or text: compared, or taken.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the weights; else the file's.")] = None,
+) -> Answer:
+    """Check a checkpoint in scBERT's published layout and keep it as safetensors.
+
+    Every name and shape is checked; a pickle that would run code is refused.
+    An empty or new folder becomes a workspace.
+    """
+    from canal.weights.weights import import_weights as imported
+
+    weights = imported(session.layout, file, genes=genes, gene2vec=gene2vec, name=name)
+    facts = weights.described()
+    lines = [f"{weights.name}: {facts['tensors']} tensors, {_sizes(facts)}", f"  {weights.digest}"]
+    return Answer(facts, [*lines, *(f"warning: {text}" for text in facts.get("warnings", ()))])
+
+
+def list_weights(session: Session) -> Answer:
+    """List the workspace's weights."""
+    from canal.stages.starting import list_weights as listed
+
+    found = listed(session.layout.require())
+    if not found:
+        return Answer({"weights": []}, ["No weights yet. Import some, or make some: canal pretrain --data cells.h5ad"])
+    return Answer({"weights": found}, [_table(found)])
+
+
+def show(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of the weights.")],
+) -> Answer:
+    """Show what is known of weights, after their files were compared with their hashes."""
+    from canal.stages.starting import find_weights
+
+    facts = find_weights(session.layout, name).described()
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in facts.items():
+        table.add_row(key.replace("_", " "), _sizes(facts) if key == "sizes" else _short(value))
+    return Answer(facts, [table])
+
+
+def export(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of the weights.")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .pth, .pt or .safetensors.")],
+) -> Answer:
+    """Write weights in scBERT's published layout, bit for bit as they came, and their genes beside it."""
+    from canal.weights.weights import export_weights, genes_beside
+
+    weights = export_weights(session.layout, name, out)
+    data = {"out": str(out), "genes": str(genes_beside(out)), "name": weights.name, "digest": weights.digest}
+    return Answer(data, [f"{weights.name} in {short_path(out)}, its genes in {short_path(genes_beside(out))}"])
+
+
+def _table(found: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("weights", "kind", "sizes", "created", "digest"):
+        table.add_column(title)
+    for facts in found:
+        row = (facts["name"], facts["kind"], _sizes(facts), facts["created"][:19], facts["digest"][7:19])
+        table.add_row(*map(str, row))
+    return table
+
+
+def _sizes(facts: dict[str, Any]) -> str:
+    s = facts["sizes"]
+    heads = f"{s['heads']} heads of {s['dim_head']}"
+    return f"{s['depth']} layers of {s['dim']}, {heads}, {s['bins']} bins, {s['genes']} genes"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{k.replace('_', ' ')} {_short(v)}" for k, v in value.items() if not isinstance(v, dict | list)
+        )
+    if isinstance(value, list):
+        return "; ".join(map(_short, value[:12])) or "none"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Annotation of many files on a Dask cluster."""

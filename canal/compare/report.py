@@ -1,0 +1,219 @@
+"""What a comparison of stages has found, as plain values: the JSON of `canal compare` and the content of its page.
+
+What the page of a comparison shows beside the report: maps, and pictures that others have drawn.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+Number = float | None  # ``None`` where nothing was measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRow:
+    """One model.
+
+    Attributes
+    ----------
+    number, name, parent, created, seconds
+        From its record.
+    in_use
+        Whether it annotates.
+    held_back
+        Why it did not come into use by itself; empty where it did.
+    cells, types, new_types, genes
+        Cells it was trained on; types it knows, in number; new ones by name; genes of its panel.
+    bank
+        Cells of each type in its example bank.
+    average, macro_f1, forgetting, backward_transfer
+        Over the sets it was tested on, as `canal.figures.Continual`; the mean macro-F1 over sets.
+    f1
+        Of each type, over the cells of all sets it was tested on.
+    history
+        Figures of each epoch.
+    """
+
+    number: int
+    name: str
+    parent: int | None
+    created: str
+    seconds: float
+    in_use: bool
+    held_back: str
+    cells: int
+    types: int
+    new_types: tuple[str, ...]
+    genes: int
+    bank: dict[str, int]
+    average: Number
+    macro_f1: Number
+    forgetting: Number
+    backward_transfer: Number
+    f1: dict[str, float]
+    history: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetColumn:
+    """The held-out cells of one stage: where they stand, how many, and how many of them are in its bank."""
+
+    stage: int
+    name: str
+    kind: str
+    path: str
+    cells: int
+    in_bank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeRow:
+    """Recall of one type: mean over sets, forgetting and backward transfer, as for all types together."""
+
+    name: str
+    cells: int
+    average: Number
+    forgetting: Number
+    backward_transfer: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A plain method on the same sets.
+
+    Attributes
+    ----------
+    name
+        Of the method.
+    how
+        Sentences: what it was trained on, and what it could not see.
+    accuracy, macro_f1
+        On each set, in the order of the columns.
+    """
+
+    name: str
+    how: str
+    accuracy: tuple[Number, ...]
+    macro_f1: tuple[Number, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmCurve:
+    """Known cells of one stage that would be called novel by the cells of the others.
+
+    Attributes
+    ----------
+    stage, name, cells
+        The stage, and how many cells it held out.
+    alpha, share
+        Share that may be called novel, and that would be.
+    """
+
+    stage: int
+    name: str
+    cells: int
+    alpha: tuple[float, ...]
+    share: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareReport:
+    """Stages side by side.
+
+    Attributes
+    ----------
+    model
+        Name of the registered model.
+    champion
+        The stage that annotates.
+    focus
+        The stage that types, confusion and references are shown of: the champion where it is among the stages.
+    stages, sets
+        Rows and columns of the tables.
+    accuracy, macro_f1
+        Tables (stages, sets).
+    untested
+        ``stage``, ``set`` and ``reason`` of what could not be measured.
+    types
+        Types of the focus.
+    confusion
+        Given type -> predicted type -> cells, of the focus over all its sets.
+    alarms
+        Novelty calibration of the focus: one curve a stage, none where there are fewer than two.
+    references
+        Other methods, where they were asked for.
+    recomputed
+        Whether the models were run anew.
+    """
+
+    model: str
+    champion: int | None
+    focus: int
+    stages: tuple[StageRow, ...]
+    sets: tuple[SetColumn, ...]
+    accuracy: tuple[tuple[Number, ...], ...]
+    macro_f1: tuple[tuple[Number, ...], ...]
+    untested: tuple[dict[str, Any], ...]
+    types: tuple[TypeRow, ...]
+    confusion: dict[str, dict[str, int]]
+    alarms: tuple[AlarmCurve, ...] = ()
+    references: tuple[Reference, ...] = field(default=())
+    recomputed: bool = False
+
+    @property
+    def focus_row(self) -> int:
+        """Position of the focus among the stages."""
+        return [s.number for s in self.stages].index(self.focus)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageMap:
+    """The example bank of a stage as its model sees it.
+
+    Attributes
+    ----------
+    stage, name
+        The stage.
+    types
+        Given type of each cell.
+    places
+        Where to draw it, (cells, 2).
+    """
+
+    stage: int
+    name: str
+    types: tuple[str, ...]
+    places: np.ndarray
+
+    def __post_init__(self) -> None:
+        assert self.places.shape == (len(self.types), 2), self.places.shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of its own section: SVG, and a sentence that says what it shows."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageArt:
+    """Everything that is drawn from more than the report.
+
+    Attributes
+    ----------
+    maps
+        Of some stages, ascending.
+    pictures
+        Drawn already, in the order of the page.
+    """
+
+    maps: tuple[StageMap, ...] = ()
+    pictures: tuple[Picture, ...] = ()

@@ -1,0 +1,312 @@
+"""Cell Ranger's own formats: ``.h5`` of version 2 and 3, and folders of Matrix Market files.
+
+Open a file of cells: h5ad, zarr, 10x HDF5 or a folder of 10x Matrix Market files.
+"""
+
+import csv
+import gzip
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from canal.data.source import CellSource, Matrix, from_adata, stated_base
+from canal.data.stored import is_sparse, rows_of
+from canal.data.tables import StoredTable
+from canal.errors import DataError
+
+if TYPE_CHECKING:
+    import anndata as ad
+    import pandas as pd
+
+
+EXPRESSION = "Gene Expression"
+
+_Features = tuple[list[str], list[str], list[str]]  # ids, symbols, kinds
+
+
+def genome_groups(file: Any) -> list[str]:
+    """Return the groups of an open HDF5 file that hold a Cell Ranger matrix."""
+    groups = {name: item for name, item in file.items() if hasattr(item, "keys")}
+    return [name for name, group in groups.items() if "barcodes" in group and "indptr" in group]
+
+
+def open_h5(path: Path) -> CellSource:
+    """Read a 10x ``.h5`` file; its matrix is held in memory.
+
+    Raises
+    ------
+    DataError
+        If it holds more than one genome.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = genome_groups(file)
+        if len(names) > 1:
+            message = (
+                f"{path} holds matrices of {len(names)} genomes ({', '.join(names)}); expected "
+                "one. Export the genome you want as an .h5ad file."
+            )
+            raise DataError(message)
+        group = file[names[0]]
+        shape = group["shape"][:]
+        # Cell Ranger stores genes x cells as CSC, which is cells x genes as CSR.
+        parts = (group["data"][:], group["indices"][:], group["indptr"][:])
+        matrix = sp.csr_matrix(parts, shape=(int(shape[1]), int(shape[0])))
+        barcodes = _text(group["barcodes"])
+        features = group.get("features", group)
+        ids = _text(features["id" if "id" in features else "genes"])
+        symbols = _text(features["name" if "name" in features else "gene_names"])
+        kinds = _text(features["feature_type"]) if "feature_type" in features else [EXPRESSION] * len(ids)
+    return _source(path, matrix, barcodes, (ids, symbols, kinds))
+
+
+def open_mtx(path: Path) -> CellSource:
+    """Read a folder of ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv``, gzipped or not.
+
+    Raises
+    ------
+    DataError
+        If one of the three is missing, or they do not fit together.
+    """
+    from scipy.io import mmread
+
+    matrix = sp.csr_matrix(mmread(_one_of(path, "matrix.mtx")).T)
+    barcodes = [row[0] for row in _tenx_table(_one_of(path, "barcodes.tsv"))]
+    features = _tenx_table(_one_of(path, "features.tsv", "genes.tsv"))
+    if matrix.shape != (len(barcodes), len(features)):
+        message = (
+            f"{path}: the matrix is {matrix.shape[1]} genes x {matrix.shape[0]} cells, but there "
+            f"are {len(features)} features and {len(barcodes)} barcodes. The three files do not "
+            "belong together; export them again."
+        )
+        raise DataError(message)
+    ids = [row[0] for row in features]
+    symbols = [row[1] if len(row) > 1 else row[0] for row in features]
+    kinds = [row[2] if len(row) > 2 else EXPRESSION for row in features]
+    return _source(path, matrix, barcodes, (ids, symbols, kinds))
+
+
+def _source(path: Path, matrix: sp.csr_matrix, barcodes: list[str], features: _Features) -> CellSource:
+    import pandas as pd
+
+    ids, symbols, kinds = features
+
+    keep = np.flatnonzero(np.array(kinds) == EXPRESSION)
+    if len(keep) == 0:
+        message = f"{path} has no features of type {EXPRESSION!r}; found {', '.join(sorted(set(kinds))) or 'none'}."
+        raise DataError(message)
+    if len(keep) < len(kinds):
+        matrix = matrix[:, keep]
+    var = pd.DataFrame(
+        {"gene_symbols": np.array(symbols, dtype=object)[keep]},
+        index=np.array(ids, dtype=object)[keep],
+    )
+    obs = pd.DataFrame(index=np.array(barcodes, dtype=object))
+    source = str(path)
+    return CellSource(source=source, obs=obs, var=var, places={"X": Matrix(matrix, source, "X")})
+
+
+def _text(dataset: Any) -> list[str]:
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in dataset[:]]
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.exists():
+                return path
+    message = (
+        f"{folder} has no {' or '.join(names)} (gzipped or not). Expected Cell Ranger's three "
+        "files: matrix.mtx, barcodes.tsv and features.tsv (or genes.tsv)."
+    )
+    raise DataError(message)
+
+
+def _tenx_table(path: Path) -> list[list[str]]:
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    return [row for row in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if row]
+
+
+KINDS = "an .h5ad file, a zarr folder, a 10x .h5 file or a 10x folder with matrix.mtx"
+
+
+def open_file(path: str | Path) -> CellSource:
+    """Open a file of cells without reading its matrices.
+
+    Parameters
+    ----------
+    path
+        An h5ad file (any layout and compression), a zarr folder, a 10x ``.h5`` file, or a 10x
+        folder with ``matrix.mtx``, barcodes and features.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is none of these, or it is damaged.
+    """
+    path = Path(path)
+    if not path.exists():
+        message = f"There is no file {path}. Expected {KINDS}; check the spelling and the folder."
+        raise DataError(message)
+    reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notices about old formats are not the user's concern
+        try:
+            return reader(path)
+        except DataError:
+            raise
+        except Exception as error:  # a damaged file makes h5py, zarr and anndata raise anything
+            message = (
+                f"{path} cannot be read ({type(error).__name__}: {error}). The file is truncated "
+                "or damaged: copy it again or write it anew with a current anndata."
+            )
+            raise DataError(message) from error
+
+
+def read_adata(path: str | Path) -> "ad.AnnData":
+    """Read a whole file of cells as AnnData, for those who write one back.
+
+    Raises
+    ------
+    DataError
+        As `open_file`.
+    """
+    import anndata as ad
+
+    path = Path(path)
+    with open_file(path) as source, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if path.is_dir() and not _is_mtx(path):
+            return ad.read_zarr(path)
+        if not path.is_dir() and not _is_tenx(path):
+            return ad.read_h5ad(path)
+        x = source.places["X"]
+        return ad.AnnData(X=x.rows(0, x.shape[0]), obs=source.obs, var=source.var)
+
+
+def _folder_reader(path: Path) -> Callable[[Path], CellSource]:
+    if any((path / mark).exists() for mark in (".zgroup", ".zattrs", "zarr.json")):
+        return _open_zarr
+    if _is_mtx(path):
+        return open_mtx
+    message = (
+        f"The folder {path} is neither a zarr store nor a 10x folder: no .zgroup, zarr.json or "
+        f"matrix.mtx in it. Expected {KINDS}; name the file or folder itself."
+    )
+    raise DataError(message)
+
+
+def _file_reader(path: Path) -> Callable[[Path], CellSource]:
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        hint = f" Name its folder {path.parent} instead." if ".mtx" in path.suffixes else ""
+        message = f"{path} is not an h5ad file: it is no HDF5 file at all. Expected {KINDS}.{hint}"
+        raise DataError(message)
+    try:
+        return open_h5 if _is_tenx(path) else _open_h5ad
+    except OSError as error:
+        message = f"{path} is truncated or damaged ({error}). Copy it again; the download or copy was cut off."
+        raise DataError(message) from error
+
+
+def _is_mtx(path: Path) -> bool:
+    return (path / "matrix.mtx").exists() or (path / "matrix.mtx.gz").exists()
+
+
+def _is_tenx(path: Path) -> bool:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return bool(genome_groups(file))
+
+
+def _open_h5ad(path: Path) -> CellSource:
+    import h5py
+
+    file = h5py.File(path, "r")
+    if not {"obs", "var"} <= set(file) or not {"X", "layers", "raw"} & set(file):
+        found = ", ".join(sorted(file)) or "nothing"
+        file.close()
+        message = (
+            f"{path} is HDF5 but not an h5ad file: found {found} at its top, expected obs, var and X. Expected {KINDS}."
+        )
+        raise DataError(message)
+    if "encoding-type" not in file["obs"].attrs:  # written before anndata 0.7
+        file.close()
+        return _open_old_h5ad(path)
+    try:
+        return _open_group(file, str(path))
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_old_h5ad(path: Path) -> CellSource:
+    import anndata as ad
+
+    return from_adata(ad.read_h5ad(path), str(path))
+
+
+def _open_zarr(path: Path) -> CellSource:
+    import zarr
+
+    group = zarr.open_group(str(path), mode="r")
+    found = set(group.keys())
+    if not {"obs", "var"} <= found or not {"X", "layers", "raw"} & found:
+        message = (
+            f"{path} is a zarr store but holds no AnnData: found "
+            f"{', '.join(sorted(found)) or 'nothing'} at its top, expected obs, var and X. "
+            f"Expected {KINDS}."
+        )
+        raise DataError(message)
+    return _open_group(group, str(path))
+
+
+def _open_group(group: Any, source: str) -> CellSource:
+    elements = {f"layers['{name}']": f"layers/{name}" for name in group.get("layers", {})}
+    elements |= {"X": "X", "raw.X": "raw/X"}
+    stored = {where: _lazy(group[key]) for where, key in elements.items() if key in group}
+    return CellSource(
+        source=source,
+        obs=_table(group["obs"], source),
+        var=_frame(group["var"], source),
+        raw_var=_frame(group["raw/var"], source) if "raw/var" in group else None,
+        places={w: Matrix(m, source, w) for w, m in stored.items() if m is not None},
+        log_base=_log_base(group["uns/log1p"]) if "uns/log1p" in group else None,
+        handles=(group,),
+    )
+
+
+def _table(group: Any, source: str) -> "StoredTable | pd.DataFrame":
+    """Return a table: its index now, its columns when they are asked for, if it is of today's encoding."""
+    if "_index" in group.attrs and "column-order" in group.attrs:
+        return StoredTable(group, source)
+    from anndata.io import read_elem
+
+    table: pd.DataFrame = read_elem(group)
+    return table
+
+
+def _frame(group: Any, source: str) -> "pd.DataFrame":
+    table = _table(group, source)
+    return table.frame() if isinstance(table, StoredTable) else table
+
+
+def _log_base(group: Any) -> float | None:
+    from anndata.io import read_elem
+
+    return stated_base(read_elem(group))
+
+
+def _lazy(element: Any) -> Any:
+    """Return a matrix on disk that gives its rows, or None for an element that is no matrix."""
+    if is_sparse(element):
+        return rows_of(element)
+    return element if len(getattr(element, "shape", ())) == 2 else None

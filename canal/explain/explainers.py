@@ -1,0 +1,239 @@
+"""How much attention every gene gets: the mean over the queries of each layer's attention, without the N x N map.
+
+With linear attention a layer's map is ``A[q, k] = phi_q . phi_k / phi_q . sum_k phi_k``; its mean over the queries is
+``phi_k . mean_q(phi_q / (phi_q . sum_k phi_k))``, which costs O(N m) for m random features. scBERT's figures come from
+the same maps, made whole with the identity as values; there, a map is computed from what the layer gives out, here from
+what it takes in.
+
+Shapes: B cells, G genes, T = G + 1 tokens, H heads, d size of a head, m features.
+
+Which genes a model looks at in the cells of each group: attention to genes, or what genes add to a memory's score.
+
+Shapes: n cells, G genes explained, K groups, C types.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from canal.data.variable_genes import unit_rows
+from canal.errors import StageError
+from canal.model.encoders.contract import Encoder
+from canal.model.encoders.performer import ExactAttention, PerformerEncoder
+from canal.model.network import best_device
+from canal.model.panel_cells import PanelCells
+from canal.model.reader import GeneSetReader
+
+QUERIES = 128  # whose exact attention is in memory at a time
+
+
+def has_attention(encoder: Encoder) -> bool:
+    """Tell whether `attention_to_genes` knows the encoder: a Performer, or one with a ``gene_attention`` of its own."""
+    return isinstance(encoder, PerformerEncoder) or hasattr(encoder, "gene_attention")
+
+
+def attention_to_genes(encoder: Encoder, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+    """Return the share of attention that goes to each gene, (B, G).
+
+    It is the mean over layers, heads and queries. Genes that were not measured get none, and what goes to them and to
+    the extra token is left out before the rest is brought to the sum 1.
+
+    Parameters
+    ----------
+    encoder
+        A Performer, or an encoder that has ``gene_attention(values, measured)`` of shape (B, G).
+    values_BG, measured_BG
+        As for `Encoder.forward`.
+    """
+    with torch.no_grad():
+        if isinstance(encoder, PerformerEncoder):
+            share_BG = token_attention(encoder, values_BG, measured_BG).mean(dim=1)[:, :-1]
+        else:
+            own: Any = encoder
+            share_BG = own.gene_attention(values_BG, measured_BG)
+        share_BG = share_BG * measured_BG
+        return share_BG / share_BG.sum(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def token_attention(encoder: PerformerEncoder, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+    """Return the attention of each layer to each token, (B, layers, T): the mean over heads and queries, sum 1."""
+    tokens_BG = encoder.tokens(values_BG, measured_BG)
+    last_BE = encoder.token_emb.weight[0].expand(len(tokens_BG), 1, -1)
+    x_BTE = torch.cat([encoder.token_emb(tokens_BG) + encoder.gene_emb.weight, last_BE], dim=1)
+    performer: Any = encoder.performer
+    found = []
+    for attention, forward in performer.net.layers:
+        found.append(_of_layer(attention, x_BTE))
+        x_BTE = x_BTE + attention(x_BTE)
+        x_BTE = x_BTE + forward(x_BTE)
+    return torch.stack(found, dim=1)
+
+
+def _of_layer(attention: Any, x_BTE: Tensor) -> Tensor:
+    inner, normed = attention.fn, attention.norm(x_BTE)
+    q, k = (_heads(layer(normed), inner.heads) for layer in (inner.to_q, inner.to_k))
+    exact = isinstance(inner.fast_attention, ExactAttention)
+    share_BHT = _exact(q, k) if exact else _linear(q, k, inner.fast_attention.projection_matrix)
+    return share_BHT.mean(dim=1)
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    b, t, inner = x.shape
+    return x.view(b, t, heads, inner // heads).transpose(1, 2)
+
+
+def _linear(q_BHTd: Tensor, k_BHTd: Tensor, projection_md: Tensor) -> Tensor:
+    from performer_pytorch.performer_pytorch import softmax_kernel
+
+    phi_q = softmax_kernel(q_BHTd, projection_matrix=projection_md, is_query=True)
+    phi_k = softmax_kernel(k_BHTd, projection_matrix=projection_md, is_query=False)
+    total = torch.einsum("bhtm,bhm->bht", phi_q, phi_k.sum(dim=2))
+    weight = (phi_q / total.unsqueeze(-1)).mean(dim=2)
+    return torch.einsum("bhtm,bhm->bht", phi_k, weight)
+
+
+def _exact(q_BHTd: Tensor, k_BHTd: Tensor) -> Tensor:
+    scale, queries = q_BHTd.shape[-1] ** -0.5, q_BHTd.shape[2]
+    total = torch.zeros_like(k_BHTd[..., 0])
+    for start in range(0, queries, QUERIES):
+        scores = q_BHTd[:, :, start : start + QUERIES] @ k_BHTd.transpose(-1, -2) * scale
+        total += scores.softmax(dim=-1).sum(dim=2)
+    return total / queries
+
+
+ATTENTION, MEMORY = "attention", "memory"
+BLOCK = 8  # cells whose features of all tokens are in memory at a time
+
+
+class Explainer(Protocol):
+    """Collects cells of groups and says of each gene how much it counts.
+
+    Attributes
+    ----------
+    method
+        What the scores are.
+    genes
+        The genes that are explained: those of the model that the file measures.
+    """
+
+    method: str
+    genes: tuple[str, ...]
+
+    def add(self, expression: sp.csr_matrix, groups: np.ndarray) -> None:
+        """Take cells (n, genes of the file) and the index of each one's group, (n,)."""
+
+    def scores(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean score of each gene in the cells of a group and in all others, each (G,)."""
+
+
+def explainer_of(reader: GeneSetReader, groups: tuple[str, ...]) -> Explainer:
+    """Return what explains a model: its encoder's attention, else its analytic memory.
+
+    Parameters
+    ----------
+    reader
+        The model for the genes of a file.
+    groups
+        Names of the groups; a memory knows those only that are types of the model.
+
+    Raises
+    ------
+    StageError
+        If the model has neither attention nor memory, or a group is no type of the memory.
+    """
+    if has_attention(reader.annotator.network.encoder):
+        return AttentionExplainer(reader, len(groups))
+    if reader.solved is None:
+        message = (
+            f"This stage cannot be explained: the encoder of preset {reader.annotator.preset.name!r} has no attention, "
+            "and there is no analytic memory. Use a stage of preset 'canal' or 'compact'."
+        )
+        raise StageError(message)
+    return MemoryExplainer(reader, groups)
+
+
+class _Sums:
+    """Sums of rows by group."""
+
+    def __init__(self, groups: int, genes: int) -> None:
+        self.sums, self.counts = np.zeros((groups, genes)), np.zeros(groups)
+
+    def add(self, rows: np.ndarray | sp.csr_matrix, groups: np.ndarray) -> None:
+        """Add rows (n, G) to the sums of their groups (n,)."""
+        n = len(self.counts)
+        of = sp.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))), shape=(n, len(groups)))
+        total = of @ rows
+        self.sums += total.toarray() if sp.issparse(total) else np.asarray(total)
+        self.counts += np.bincount(groups, minlength=n)
+
+    def means(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean row of a group and that of all others, zero where there are none."""
+        rest = self.counts.sum() - self.counts[group]
+        others = (self.sums.sum(axis=0) - self.sums[group]) / max(rest, 1)
+        return self.sums[group] / max(self.counts[group], 1), others
+
+
+class AttentionExplainer:
+    """The share of attention that goes to each gene, averaged over cells."""
+
+    method = ATTENTION
+
+    def __init__(self, reader: GeneSetReader, groups: int) -> None:
+        self._reader = reader
+        self._seen = np.flatnonzero(reader.match.measured)
+        self.genes = tuple(reader.annotator.panel.genes[i] for i in self._seen.tolist())
+        self._sums = _Sums(groups, len(self._seen))
+
+    def add(self, expression: sp.csr_matrix, groups: np.ndarray) -> None:
+        """Take cells and their groups."""
+        values = self._reader.match.project(expression)
+        source = np.zeros(values.shape[0], dtype=np.int64)
+        cells = PanelCells(values=values, measured=self._reader.match.measured[None], source=source)
+        device = best_device()
+        encoder = self._reader.annotator.network.encoder.to(device).eval()
+        for rows in cells.blocks(BLOCK):
+            share = attention_to_genes(encoder, *(t.to(device) for t in cells.dense(rows)))
+            self._sums.add(share.double().cpu().numpy()[:, self._seen], groups[rows])
+        encoder.to(torch.device("cpu"))
+
+    def scores(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean share of attention in a group and elsewhere."""
+        return self._sums.means(group)
+
+
+class MemoryExplainer:
+    """What each gene adds to the memory's score of a type: the scores are linear, so that the parts are exact.
+
+    The score of a cell x (a unit profile) for a type is ``sum_g x_g W[g, type]``; a gene's part is its summand.
+    """
+
+    method = MEMORY
+
+    def __init__(self, reader: GeneSetReader, groups: tuple[str, ...]) -> None:
+        solved = reader.solved
+        assert solved is not None
+        strange = sorted(set(groups) - set(solved.types))
+        if strange:
+            message = (
+                f"The model does not know {', '.join(map(repr, strange))}, and its analytic memory can explain its own "
+                f"types only: {', '.join(solved.types)}."
+            )
+            raise StageError(message)
+        self._match, self._weights = solved.match, solved.weights
+        self._column = [solved.types.index(name) for name in groups]
+        self._seen = np.flatnonzero(solved.match.measured)
+        self.genes = tuple(solved.match.panel_genes[i] for i in self._seen.tolist())
+        self._sums = _Sums(len(groups), len(self._seen))
+
+    def add(self, expression: sp.csr_matrix, groups: np.ndarray) -> None:
+        """Take cells and their groups."""
+        self._sums.add(unit_rows(self._match.project(expression)[:, self._seen]), groups)
+
+    def scores(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean part of each gene in the score for the group's type, in its cells and in all others."""
+        weights = self._weights[:, self._column[group]]
+        here, others = self._sums.means(group)
+        return here * weights, others * weights

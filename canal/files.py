@@ -1,0 +1,252 @@
+"""Files that are kept: written whole or not at all, each with a hash that names its algorithm.
+
+Files that are written for people: checked before any work is done for them.
+
+Arrays and a JSON table in one safetensors file; no pickle.
+
+Whether a file is the one it was, told without reading it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from canal.errors import DataError, RegistryError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DIGEST = re.compile(r"^(?P<algorithm>[a-z0-9]+):(?P<hex>[0-9a-f]+)$")
+_HEX_LENGTH = {"sha256": 64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is not as it was kept.
+
+    Attributes
+    ----------
+    stage
+        Number of the stage, ``None`` where it belongs to none.
+    what
+        The file or reference.
+    kind
+        ``"missing"``, ``"altered"`` or ``"extra"``.
+    expected, found
+        Digests, paths or values; ``""`` where there is none.
+    """
+
+    stage: int | None = None
+    what: str
+    kind: Literal["missing", "altered", "extra"]
+    expected: str = ""
+    found: str = ""
+
+    def __str__(self) -> str:
+        """Return one sentence for a person."""
+        place = "" if self.stage is None else f"stage {self.stage}: "
+        facts = [f"expected {self.expected}"] if self.expected else []
+        facts += [f"found {self.found}"] if self.found else []
+        return f"{place}{self.what} is {self.kind}" + (f" ({', '.join(facts)})" if facts else "")
+
+
+def parse_digest(text: str) -> tuple[str, str]:
+    """Split ``"sha256:<hex>"`` into algorithm and hexadecimal digits.
+
+    Raises
+    ------
+    RegistryError
+        If it is not of that form, or of an algorithm that is not known.
+    """
+    match = _DIGEST.match(text)
+    if match is None or len(match["hex"]) != _HEX_LENGTH.get(match["algorithm"]):
+        message = f"{text!r} is not a digest; expected sha256: and 64 hexadecimal digits."
+        raise RegistryError(message)
+    return match["algorithm"], match["hex"]
+
+
+def digest_bytes(content: bytes) -> str:
+    """Return ``"sha256:<hex>"`` of some bytes."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def digest_file(path: Path, algorithm: str = "sha256") -> str:
+    """Return ``"<algorithm>:<hex>"`` of a file, read in blocks."""
+    with path.open("rb") as file:
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a kill or a power cut leaves the old content or the new.
+
+    It is written beside its place, brought to disk, then moved.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all files below a folder to disk, and their names."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def verify(folder: Path, manifest: Mapping[str, str]) -> list[Problem]:
+    """Compare a folder with its manifest, byte for byte.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    manifest
+        Digest of each file, by its name relative to the folder.
+
+    Returns
+    -------
+    Missing and altered files in the order of the manifest, then files that are not in it.
+    """
+    problems = []
+    for name, expected in manifest.items():
+        algorithm, _ = parse_digest(expected)
+        path = folder / name
+        if not path.is_file():
+            problems.append(Problem(what=name, kind="missing", expected=expected))
+        elif (found := digest_file(path, algorithm)) != expected:
+            problems.append(Problem(what=name, kind="altered", expected=expected, found=found))
+    present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return problems + [Problem(what=n, kind="extra") for n in present if n not in manifest]
+
+
+def check_file(out: Path, suffix: str, option: str) -> Path:
+    """Return the path if such a file can be written there.
+
+    Parameters
+    ----------
+    out
+        The file.
+    suffix
+        What its name must end in.
+    option
+        The option it was given with, for the message.
+
+    Raises
+    ------
+    DataError
+        If it is of another kind, its folder does not exist, or a folder has its name.
+    """
+    if out.suffix != suffix:
+        message = f"{out} does not end in {suffix}; name such a file with {option}."
+    elif not out.parent.is_dir():
+        message = (
+            f"There is no folder {out.parent} to write {out.name} to. Make it first, or name another with {option}."
+        )
+    elif out.is_dir():
+        message = f"{out} is a folder; expected a file. Name another with {option}."
+    else:
+        return out
+    raise DataError(message)
+
+
+def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target, then move: a file that is there is whole.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    try:
+        write(temporary)
+        temporary.replace(out)
+    except OSError as error:
+        message = f"{out} cannot be written: {error}. Check the free space and your rights there."
+        raise DataError(message) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensor_file(path: Path, arrays: "Mapping[str, np.ndarray]", key: str, table: Mapping[str, Any]) -> None:
+    """Write arrays by name, and a table of plain values as JSON under ``key``."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    text = np.frombuffer(json.dumps(table).encode(), dtype=np.uint8).copy()
+    save_file({k: np.ascontiguousarray(v) for k, v in ({key: text} | dict(arrays)).items()}, path)
+
+
+def read_tensor_file(path: Path, key: str, what: str, newest: int) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":
+    """Read the arrays and the table of `write_tensor_file`.
+
+    Parameters
+    ----------
+    what
+        What the file should be, for messages, such as ``"example bank"``.
+    newest
+        Newest ``format`` of the table that this version reads.
+
+    Raises
+    ------
+    RegistryError
+        If the file is no such file, or a newer canal wrote it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        message = f"{path} is not an {what}: {error}. Restore it, or roll back to an earlier stage."
+        raise RegistryError(message) from error
+    table: dict[str, Any] = json.loads(arrays[key].tobytes())
+    if table["format"] > newest:
+        message = f"{path} was written by a newer canal ({what} format {table['format']}); update canal to read it."
+        raise RegistryError(message)
+    return arrays, table
+
+
+def file_stamp(path: Path) -> list[tuple[str, int, int, int, int]] | None:
+    """Return what changes whenever a file is written, moved or replaced; ``None`` where there is none.
+
+    Size, times of the last writing and of the last change of any kind, and the file's number on its disk; of a folder,
+    such as zarr, those of everything in it. Equal stamps mean equal content. Different ones may do so, too, such as
+    after a copy.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    """
+    try:
+        parts = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
+        found = [(part, part.stat()) for part in parts]
+    except OSError:
+        return None
+    return [(str(part), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for part, s in found]

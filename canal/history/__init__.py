@@ -1,0 +1,1 @@
+"""What was learned, taken back, repeated, compared and handed over."""

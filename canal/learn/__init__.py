@@ -1,1 +1,0 @@
-"""What learns: network, example bank, analytic memory and the training of a stage."""

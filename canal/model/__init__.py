@@ -1,0 +1,1 @@
+"""What a stage leaves behind, and how it answers."""

@@ -1,0 +1,241 @@
+"""The analytic memory: what is known of every type without keeping a cell.
+
+For each type of each stage it keeps the number of cells, the mean profile, the leading directions of the spread around
+it and the rest of the variance of each gene. From these the ridge regression of types on profiles is solved anew for
+whatever genes a file measures: no gene that was not measured is taken for zero, and the order of the stages does not
+matter. A stage can be taken out again exactly.
+
+With unit profiles x, one-hot types y and weights w = n^-1/2 of a type in its stage, the solution for genes S is
+``W = A_S' (A_S A_S' + r I)^-1 Y``, where the rows of A stand for the weighted cells: ``sqrt(w n) mean`` and
+``sqrt(w) factor_i``. The rows of a stage are divided by their root mean square over S, so that a stage with few of the
+genes counts as much as one with all.
+
+Shapes: N cells, G genes of the memory, S genes that a file measures, K factors, R rows, C types.
+
+The file of an analytic memory: statistics as tensors, the rest as JSON; no cell and no pickle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from canal.data.cells import Cells
+from canal.data.panel import GeneMatch, GenePanel
+from canal.data.variable_genes import unit_rows
+from canal.files import read_tensor_file, write_tensor_file
+from canal.model.statistics import TypeStatistics, type_statistics
+
+MOST_FACTORS = 4000  # in all: at 6000 genes 50 MB, and about two seconds to solve on two cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyticMemory:
+    """Statistics of every type of every stage in gene space.
+
+    Attributes
+    ----------
+    panel
+        Genes that any stage has statistics of.
+    measured
+        Genes that each stage has statistics of, by number of stage, int positions in the panel.
+    statistics
+        One entry a type and stage.
+    ridge
+        Strength of the regularisation, for rows of mean square 1.
+    """
+
+    panel: GenePanel
+    measured: dict[int, np.ndarray]
+    statistics: tuple[TypeStatistics, ...]
+    ridge: float
+
+    @classmethod
+    def empty(cls, ridge: float) -> "AnalyticMemory":
+        """Return a memory of nothing."""
+        return cls(panel=GenePanel.empty(), measured={}, statistics=(), ridge=ridge)
+
+    def with_stage(
+        self, cells: Cells, columns: np.ndarray, *, stage: int, rank: int, cells_per_factor: int = 4
+    ) -> "AnalyticMemory":
+        """Return the memory with the cells of one more stage.
+
+        Parameters
+        ----------
+        cells
+            Labelled cells.
+        columns
+            Columns of the genes to keep statistics of.
+        stage
+            Number of the stage.
+        rank
+            Most factors kept of each type.
+        cells_per_factor
+            Cells behind each factor at least. With one the factors of a small type are its cells, rotated; with four
+            no cell can be told from them.
+        """
+        assert cells.labels is not None
+        panel = self.panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
+        match = panel.match([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns])
+        positions = np.flatnonzero(match.measured)
+        values = unit_rows(cells.expression[:, columns[match.columns[positions]]])
+        fresh = []
+        for name in sorted(set(cells.labels.tolist())):
+            rows = values[np.flatnonzero(cells.labels == name)]
+            kept = min(rank, rows.shape[0] // cells_per_factor)
+            fresh.append(type_statistics(rows, stage=stage, name=name, rank=kept))
+        grown = replace(
+            self,
+            panel=panel,
+            measured=self.measured | {stage: positions},
+            statistics=(*self.statistics, *fresh),
+        )
+        return grown.within(MOST_FACTORS)
+
+    def within(self, most: int) -> "AnalyticMemory":
+        """Return the memory with ``most`` factors in all, the same number at most of each type and stage.
+
+        So neither the file nor the time to solve grows with the number of stages.
+        """
+        have = sorted(len(s.factors) for s in self.statistics)
+        cap = max(have, default=0)
+        while sum(min(n, cap) for n in have) > most and cap > 1:
+            cap -= 1
+        return replace(self, statistics=tuple(s.with_rank(cap) for s in self.statistics))
+
+    def without_stage(self, stage: int) -> "AnalyticMemory":
+        """Return the memory as if the stage had never been; its genes stay in the panel, without statistics."""
+        return replace(
+            self,
+            measured={k: v for k, v in self.measured.items() if k != stage},
+            statistics=tuple(s for s in self.statistics if s.stage != stage),
+        )
+
+    def counts(self) -> dict[tuple[int, str], int]:
+        """Return the number of cells of each type of each stage."""
+        return {(s.stage, s.name): s.n for s in self.statistics}
+
+    def solved_for(self, genes: Sequence[str], ensembl: Sequence[str], types: Sequence[str]) -> "SolvedMemory":
+        """Return the memory solved for the genes of a file.
+
+        Parameters
+        ----------
+        genes, ensembl
+            Genes of the file.
+        types
+            Order of the scores; a type without statistics scores zero.
+        """
+        match = self.panel.match(genes, ensembl)
+        rows, targets = self._rows(match.measured, {name: i for i, name in enumerate(types)})
+        # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
+        fewer_genes = rows.shape[1] < rows.shape[0]
+        gram = rows.T @ rows if fewer_genes else rows @ rows.T
+        gram[np.diag_indices_from(gram)] += self.ridge
+        right = rows.T @ targets if fewer_genes else targets
+        solution = scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
+        weights = solution if fewer_genes else rows.T @ solution
+        return SolvedMemory(match=match, weights=weights, types=tuple(types))
+
+    def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows A (R, S) and targets Y (R, C) of all stages for the genes seen."""
+        place = np.cumsum(seen) - 1
+        count = sum(1 + len(s.factors) for s in self.statistics)
+        # Filled in place: at many stages these rows are the most memory that annotating takes.
+        rows = np.zeros((count, int(seen.sum())), dtype=np.float32)
+        targets = np.zeros((count, len(index)), dtype=np.float32)
+        end = 0
+        for stage, positions in self.measured.items():
+            here = seen[positions]
+            begin, energy, mass = end, 0.0, 0.0
+            for s in (s for s in self.statistics if s.stage == stage):
+                w = s.n**-0.5
+                block = rows[end : end + 1 + len(s.factors)]
+                block[0, place[positions[here]]] = np.sqrt(w * s.n) * s.mean[here]
+                block[1:, place[positions[here]]] = np.sqrt(w) * s.factors[:, here]
+                targets[end, index[s.name]] = np.sqrt(w * s.n)
+                energy += float((block**2).sum()) + w * s.n * float(s.rest[here].sum())
+                mass += w * s.n
+                end += len(block)
+            rows[begin:end] /= float(np.sqrt(energy / mass)) if energy > 0 else 1.0
+        return rows, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolvedMemory:
+    """The memory for one set of genes.
+
+    Attributes
+    ----------
+    match
+        Genes of the memory that the file measures.
+    weights
+        W of shape (S, C).
+    types
+        Types in the order of the scores.
+    """
+
+    match: GeneMatch
+    weights: np.ndarray
+    types: tuple[str, ...]
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Columns of the file in the order of the rows of W, (S,)."""
+        return np.asarray(self.match.columns[self.match.measured])
+
+    @cached_property
+    def _seen(self) -> np.ndarray:
+        return np.flatnonzero(self.match.measured)
+
+    def scores(self, expression: sp.csr_matrix) -> np.ndarray:
+        """Return the scores (cells, C) of cells (cells, genes of the file); near 1 for the type, near 0 elsewhere."""
+        values = unit_rows(self.match.project(expression)[:, self._seen])
+        return np.asarray(values @ self.weights, dtype=np.float32)
+
+
+FORMAT = 1
+
+
+def save_memory(memory: AnalyticMemory, path: Path) -> None:
+    """Write the statistics to one safetensors file, factors as float16."""
+    table = {
+        "format": FORMAT,
+        "ridge": memory.ridge,
+        "panel": memory.panel.to_dict(),
+        "statistics": [{"stage": s.stage, "name": s.name, "n": s.n} for s in memory.statistics],
+    }
+    arrays = {f"measured.{k}": v.astype(np.int64) for k, v in memory.measured.items()}
+    for i, s in enumerate(memory.statistics):
+        arrays |= {f"{i}.mean": s.mean, f"{i}.factors": s.factors.astype(np.float16), f"{i}.rest": s.rest}
+    write_tensor_file(path, arrays, "table", table)
+
+
+def load_memory(path: Path) -> AnalyticMemory:
+    """Read the statistics.
+
+    Raises
+    ------
+    RegistryError
+        If the file is not an analytic memory of this or an earlier version.
+    """
+    arrays, table = read_tensor_file(path, "table", "analytic memory", FORMAT)
+    statistics = tuple(
+        TypeStatistics(
+            **facts,
+            mean=arrays[f"{i}.mean"],
+            factors=arrays[f"{i}.factors"].astype(np.float32),
+            rest=arrays[f"{i}.rest"],
+        )
+        for i, facts in enumerate(table["statistics"])
+    )
+    measured = {int(k.removeprefix("measured.")): v for k, v in arrays.items() if k.startswith("measured.")}
+    return AnalyticMemory(
+        panel=GenePanel.from_dict(table["panel"]),
+        measured=dict(sorted(measured.items())),
+        statistics=statistics,
+        ridge=table["ridge"],
+    )

@@ -1,0 +1,146 @@
+"""Where to compute, and with which numbers.
+
+The network of a stage: an encoder and a classifier that grows by new types.
+
+Shapes: B cells, G genes of the panel, D representation, C types.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canal.config import Preset
+from canal.model.encoders.contract import Encoder
+from canal.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from canal.model.panel_cells import PanelCells
+
+
+def best_device() -> torch.device:
+    """Return CUDA where it is present, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def product_numbers(precision: str) -> torch.dtype:
+    """Return the numbers of large matrix products on a CPU: bfloat16 where asked for, or where the CPU has it.
+
+    Without instructions for it (AVX512-BF16 or AMX) bfloat16 is slower than float32.
+    """
+    if precision == "bfloat16":
+        return torch.bfloat16
+    able = torch.cpu.get_capabilities() if precision == "auto" and hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+
+
+class seeded:
+    """Give dropout and initialisation their own numbers, and leave the global generator as it was.
+
+    torch's dropout and initialisers know no generator argument, so the global one is set for the time of the block.
+
+    Parameters
+    ----------
+    seed
+        The recorded seed.
+    use
+        Name of the use.
+    device
+        Device whose generator is set besides the CPU's.
+    """
+
+    def __init__(self, seed: int, use: str, device: torch.device | None = None) -> None:
+        cuda = [0] if device is not None and device.type == "cuda" else []
+        self._fork = torch.random.fork_rng(devices=cuda)
+        self._seed = derived_seed(seed, use)
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *exception: object) -> None:
+        self._fork.__exit__(*exception)  # type: ignore[arg-type]
+
+
+class Network(nn.Module):
+    """Encoder and linear classifier.
+
+    Parameters
+    ----------
+    encoder
+        Any encoder of the contract.
+    n_types
+        Number of cell types.
+    """
+
+    def __init__(self, encoder: Encoder, n_types: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.classifier = nn.Linear(encoder.dim, n_types)
+
+    def forward(self, values_BG: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the representation (cells, D) and the logits (cells, C)."""
+        rep_BD = self.encoder(values_BG, measured_BG)
+        return rep_BD, self.classifier(rep_BD)
+
+    def finish(self, halfway: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
+        """Return representation and logits from what the encoder's frozen layers made of the cells."""
+        rep_BD = self.encoder.finish(halfway, measured_BG)
+        return rep_BD, self.classifier(rep_BD)
+
+    def grow(self, n_genes: int, n_types: int, *, random_rows: bool = False) -> None:
+        """Make room for more genes and types; old weights and old classifier rows are kept.
+
+        New rows start at zero, below any trained evidence: a fresh row of random direction would claim cells of old
+        types before it has seen one of its own. ``random_rows`` leaves them as a new layer has them, as the paper.
+        """
+        self.encoder.grow(n_genes)
+        old = self.classifier
+        if n_types <= old.out_features:
+            return
+        new = nn.Linear(old.in_features, n_types).to(old.weight.device)
+        with torch.no_grad():
+            if not random_rows:
+                new.weight.zero_()
+                new.bias.fill_(float(old.bias.mean()))
+            new.weight[: old.out_features] = old.weight
+            new.bias[: old.out_features] = old.bias
+        self.classifier = new
+
+
+def weights_of(network: "Network") -> dict[str, np.ndarray]:
+    """Return a copy of a network's weights, by the names of its state."""
+    return {name: np.array(v.detach().cpu().numpy()) for name, v in network.state_dict().items()}
+
+
+def run_network(network: "Network", cells: "PanelCells") -> tuple[np.ndarray, np.ndarray]:
+    """Return logits (cells, types) and representations (cells, D) in evaluation mode, a block at a time."""
+    import torch
+
+    device = best_device()
+    network.to(device).eval()
+    size = network.encoder.block
+    logits, reps = [], []
+    with torch.no_grad():
+        for rows in cells.blocks(size):
+            values, measured = (t.to(device) for t in cells.dense(rows))
+            rep, logit = network(values, measured)
+            logits.append(logit.float().cpu().numpy())
+            reps.append(rep.float().cpu().numpy())
+    network.to("cpu")
+    if not logits:
+        return np.zeros((0, network.classifier.out_features), np.float32), np.zeros(
+            (0, network.encoder.dim), np.float32
+        )
+    return np.concatenate(logits), np.concatenate(reps)
+
+
+def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Network":
+    """Return a freshly initialised network; its weights follow from the seed."""
+    from canal.model.encoders.factory import build_encoder
+
+    with seeded(seed, "weights"):
+        network = Network(build_encoder(preset.encoder, n_genes), n_types)
+    network.encoder.numbers = product_numbers(preset.training.precision)
+    return network

@@ -1,0 +1,180 @@
+"""From a novelty to a p-value with a known rate of false alarms, and to a verdict.
+
+At every stage the known cells that the model was not fitted to are scored; their novelties are kept, no profile. They
+are scores by type (see `canal.model.novelty.scores.TypeScale`), so that one table serves all types of a stage. A cell
+of a file is compared with the tables of the stages that measured the like genes, and with the cells of the example bank
+seen through its own genes: its p-value is the weighted share of these known cells that look at least as new.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from canal.errors import RegistryError, StageError
+
+FORMAT = 2  # 1 had no low and high
+SIMILARITY_POWER = 6.0  # how fast a stage with other genes loses its say
+DOUBT = 2.0  # p-values up to this many alphas are uncertain
+
+Verdict = Literal["known", "uncertain", "novel"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Novelties of the known cells that were held out at one stage.
+
+    Attributes
+    ----------
+    stage
+        Number of the stage.
+    genes
+        Number of genes of its file.
+    novelty
+        Of its held-out cells, seen through its genes by a memory without them, (m,).
+    low, high
+        What the novelty of cells drawn from the stage's own statistics was then; see `seen_now`.
+    """
+
+    stage: int
+    genes: int
+    novelty: np.ndarray
+    low: float
+    high: float
+
+    def seen_now(self, low: float, high: float) -> np.ndarray:
+        """Return the novelties as the model of today would give them, (m,).
+
+        A later stage moves the scale by which a type's cells are judged. The cells drawn from the stage's statistics
+        move alike and can be drawn again at any time: the held-out cells keep their place beside them.
+
+        Parameters
+        ----------
+        low, high
+            Novelty of cells drawn from the stage's statistics, now.
+        """
+        if self.high <= self.low:
+            return self.novelty  # of format 1, which did not keep the drawn cells' novelty
+        return np.asarray(low + (self.novelty - self.low) * (high - low) / (self.high - self.low))
+
+    def trust(self, low: float, high: float) -> float:
+        """Return what the novelties of `seen_now` still count, 0 to 1, the less the further the scale has moved.
+
+        Real cells move further than drawn ones where later stages are of another kind; then the bank's cells, which the
+        model of today has scored itself, say more. A scale loses its say as fast as a stage with other genes does.
+
+        Parameters
+        ----------
+        low, high
+            Novelty of cells drawn from the stage's statistics, now.
+        """
+        if self.high <= self.low:
+            return 1.0  # of format 1
+        moved = max(abs(low - self.low), abs(high - self.high)) / (self.high - self.low)
+        return float(max(1.0 - moved, 0.0) ** SIMILARITY_POWER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyCalibration:
+    """What is kept of every stage to turn novelties into p-values; a few bytes a held-out cell.
+
+    Attributes
+    ----------
+    stages
+        One entry a stage.
+    """
+
+    stages: tuple[HeldOut, ...] = ()
+
+    def with_stage(self, held_out: HeldOut) -> "NoveltyCalibration":
+        """Return the calibration with one more stage; an entry of the same number is replaced."""
+        return NoveltyCalibration(stages=(*self.without_stage(held_out.stage).stages, held_out))
+
+    def without_stage(self, stage: int) -> "NoveltyCalibration":
+        """Return the calibration as if the stage had never been."""
+        return NoveltyCalibration(stages=tuple(s for s in self.stages if s.stage != stage))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "format": FORMAT,
+            "stages": [
+                {
+                    "stage": s.stage,
+                    "genes": s.genes,
+                    "low": round(s.low, 4),
+                    "high": round(s.high, 4),
+                    "novelty": [round(v, 4) for v in s.novelty.tolist()],
+                }
+                for s in self.stages
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "NoveltyCalibration":
+        """Return the calibration of `to_dict`'s values.
+
+        Raises
+        ------
+        RegistryError
+            If a newer canal wrote them.
+        """
+        if values["format"] > FORMAT:
+            message = f"The novelty calibration is of format {values['format']}, newer than {FORMAT}; update canal."
+            raise RegistryError(message)
+        return cls(
+            stages=tuple(
+                HeldOut(
+                    stage=int(s["stage"]),
+                    genes=int(s["genes"]),
+                    novelty=np.array(s["novelty"], dtype=np.float64),
+                    low=float(s.get("low", 0.0)),
+                    high=float(s.get("high", 0.0)),
+                )
+                for s in values["stages"]
+            )
+        )
+
+
+def check_alpha(alpha: float) -> float:
+    """Return the rate of false alarms that was asked for.
+
+    Raises
+    ------
+    StageError
+        If it is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        message = (
+            f"alpha is {alpha:g}; expected a share between 0 and 1, such as 0.05: "
+            "the share of known cells that may be called novel."
+        )
+        raise StageError(message)
+    return alpha
+
+
+def verdicts(p_values: np.ndarray, alpha: float) -> np.ndarray:
+    """Say of each cell ``"novel"``, ``"uncertain"`` or ``"known"``.
+
+    Parameters
+    ----------
+    p_values
+        Of shape (n,).
+    alpha
+        Share of known cells that may be called novel; p-values above it up to twice as high are uncertain.
+
+    Returns
+    -------
+    Strings of dtype object, (n,). Each depends on its own p-value alone.
+
+    Raises
+    ------
+    StageError
+        If alpha is not between 0 and 1.
+    """
+    check_alpha(alpha)
+    found = np.full(len(p_values), "known", dtype=object)
+    found[p_values <= DOUBT * alpha] = "uncertain"
+    found[p_values <= alpha] = "novel"
+    return found

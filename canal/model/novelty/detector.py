@@ -1,0 +1,345 @@
+"""What goes into the novelty detector beside statistics, and what comes out of it.
+
+Shapes: n cells, S genes that a file measures, N cells of the bank.
+
+The novelty detector: how unlike all known types a cell is, judged from its own profile and the genes of its file.
+
+Two scores in the space of `canal.model.novelty.space`, each standardised by the type that claims the cell: the distance
+to the nearest class centre, whitened by the spread within classes, and the angle to the nearest of many cells drawn
+from the classes, among the ridge scores of the types. Their sum is the novelty. It needs statistics only, so it is
+there without an example bank; the bank adds known cells to calibrate with and real neighbours to show.
+
+Shapes: n cells, G genes of the memory, S of them that a file measures, N cells of the bank, k neighbours.
+
+The novelty detector on what a model keeps: its memory, its calibration and its bank.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+from canal.data.cells import CellPool
+from canal.data.panel import GeneMatch
+from canal.data.variable_genes import unit_rows
+from canal.errors import StageError
+from canal.model.memory import AnalyticMemory
+from canal.model.novelty.calibration import HeldOut, NoveltyCalibration
+from canal.model.novelty.neighbours import NeighbourIndex, Neighbours
+from canal.model.novelty.scores import (
+    Reference,
+    TypeScale,
+    centre_distance,
+    joined,
+    natural_weights,
+    stage_weights,
+    weighted_quantiles,
+    whitening_of,
+)
+from canal.model.novelty.space import Space, Statistics, build_space, drawn_cells
+from canal.seeds import numpy_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankView:
+    """The example bank as seen through the genes of a file.
+
+    Attributes
+    ----------
+    values
+        Unit profiles over the measured genes, (N, S).
+    types, stages
+        Name of the type and number of the stage of each cell, (N,).
+    """
+
+    values: sp.csr_matrix
+    types: np.ndarray
+    stages: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = self.values.shape[0]
+        assert self.types.shape == self.stages.shape == (n,), (self.types.shape, self.stages.shape, n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyScores:
+    """What the detector says of some cells; each entry depends on its own cell alone.
+
+    Attributes
+    ----------
+    novelty
+        Higher for newer; about 0 for the typical known cell, float32 (n,).
+    p_value
+        Share of known cells that look at least as new, float32 (n,).
+    """
+
+    novelty: np.ndarray
+    p_value: np.ndarray
+
+
+CENTRE_DIRECTIONS = 40  # leading directions in which distances to class centres are taken
+DRAWN = 200  # cells drawn from each class at most
+MOST_DRAWN = 6_400  # cells drawn in all, and `RANK` of each class at least: more classes give fewer each
+RANK = 15  # the neighbour among them whose angle counts
+BLOCK = 8_192  # cells scored at a time
+BANK_SHARE = 0.5  # what a bank cell counts beside a held-out one: the memory was fitted to it, so it looks too familiar
+SEED = 0  # the drawn cells are part of the method, not of a run: the same model always gives the same verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltyDetector:
+    """The detector of one model.
+
+    Attributes
+    ----------
+    statistics
+        What the memory keeps of each type of each stage.
+    measured
+        Genes that each stage has statistics of, by number of stage, positions among G.
+    calibration
+        Novelties of the cells held out at each stage.
+    """
+
+    statistics: Sequence[Statistics]
+    measured: Mapping[int, np.ndarray]
+    calibration: NoveltyCalibration
+
+    def for_genes(self, seen: np.ndarray, genes: int, bank: BankView | None = None) -> "GeneSetDetector":
+        """Return the detector for files of one set of genes.
+
+        Parameters
+        ----------
+        seen
+            Genes of the memory that the file measures, bool (G,), one at least.
+        genes
+            Number of genes of the file.
+        bank
+            The example bank through these genes, where there is one.
+        """
+        space = build_space(self.statistics, self.measured, seen)
+        return GeneSetDetector(self, space, self.similarity(seen, genes), bank)
+
+    def similarity(self, seen: np.ndarray, genes: int) -> dict[int, float]:
+        """Return how alike the genes of a file and of each calibrated stage are, 0 to 1.
+
+        It is the share of the stage's genes that the file has, times the ratio of the numbers of genes.
+        """
+        return {
+            s.stage: float(seen[self.measured[s.stage]].mean()) * min(genes, s.genes) / max(genes, s.genes, 1)
+            for s in self.calibration.stages
+            if s.stage in self.measured
+        }
+
+    def held_out(self, stage: int, seen: np.ndarray, genes: int, values: sp.csr_matrix) -> HeldOut:
+        """Score the cells held out at a stage, to be added to the calibration.
+
+        Parameters
+        ----------
+        stage
+            Number of the stage.
+        seen, genes
+            As for `for_genes`, of the stage's file.
+        values
+            Unit profiles (m, S) of cells that the statistics were *not* made with.
+        """
+        detector = self.for_genes(seen, genes)
+        low, high = detector.drawn_scale(stage)
+        return HeldOut(stage=stage, genes=genes, novelty=detector.novelty(values), low=low, high=high)
+
+
+class GeneSetDetector:
+    """The detector for one set of genes; made by `NoveltyDetector.for_genes`."""
+
+    def __init__(
+        self, detector: NoveltyDetector, space: Space, similarity: Mapping[int, float], bank: BankView | None
+    ) -> None:
+        self._detector, self._space, self._similarity, self._bank = detector, space, similarity, bank
+        d = min(CENTRE_DIRECTIONS, space.directions.shape[1])
+        self._whitening = whitening_of(space.pooled[:d, :d])
+        # Nothing else of the coordinates is looked at: one product of few columns serves both scores.
+        self.weights = np.hstack([space.directions[:, :d], (space.directions @ space.scores).astype(np.float32)])
+        rng = numpy_generator(SEED, "novelty")
+        self._per_class = min(DRAWN, max(RANK, MOST_DRAWN // len(space.n)))
+        self._drawn_type = np.repeat(space.type_index, self._per_class)
+        self._drawn = NeighbourIndex(drawn_cells(space, self._per_class, rng) @ space.scores, gpu=False)
+        typical = self._raw(self._of_coordinates(drawn_cells(space, self._per_class, rng)))
+        self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
+        self._typical = self._joined(typical)
+
+    def novelty(self, values: sp.csr_matrix) -> np.ndarray:
+        """Return the novelty (n,) of unit profiles over the measured genes (n, S)."""
+        starts = range(0, values.shape[0], BLOCK)
+        blocks = [self._joined(self._raw(values[i : i + BLOCK] @ self.weights)) for i in starts]
+        return np.concatenate([np.zeros(0), *blocks])
+
+    def score(self, values: sp.csr_matrix) -> NoveltyScores:
+        """Return novelty and p-value of unit profiles over the measured genes (n, S); see `score_projected`."""
+        return self.score_projected(values @ self.weights)
+
+    def score_projected(self, projected: np.ndarray) -> NoveltyScores:
+        """Return novelty and p-value.
+
+        Parameters
+        ----------
+        projected
+            Unit profiles times ``weights``, (n, w).
+
+        Raises
+        ------
+        StageError
+            If the model has neither calibration nor bank.
+        """
+        novelty = self._joined(self._raw(projected))
+        p_value = self._reference.p_values(novelty)
+        return NoveltyScores(novelty=novelty.astype(np.float32), p_value=p_value.astype(np.float32))
+
+    def neighbours(self, values: sp.csr_matrix, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank to unit profiles (n, S); see `neighbours_projected`."""
+        return self.neighbours_projected(values @ self.weights, k)
+
+    def neighbours_projected(self, projected: np.ndarray, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank, by the angle between ridge scores.
+
+        Parameters
+        ----------
+        projected
+            Unit profiles times ``weights``, (n, w).
+        k
+            Number of neighbours.
+
+        Returns
+        -------
+        Their indices are rows of the bank; cells of stages that share few genes with the file are not among them.
+
+        Raises
+        ------
+        StageError
+            If the bank is empty or holds fewer than k comparable cells.
+        """
+        rows, index = self._bank_index
+        found = index.search(projected[:, len(self._whitening) :], k)
+        return Neighbours(indices=rows[found.indices], distances=found.distances)
+
+    def drawn_scale(self, stage: int) -> tuple[float, float]:
+        """Return the usual and the high novelty of cells drawn from the statistics of a stage.
+
+        Types count by their cells. A stage that this space leaves out takes the cells of all stages.
+        """
+        of_stage = np.repeat([stage in stages for stages in self._space.stages], self._per_class)
+        rows = of_stage if of_stage.any() else np.ones_like(of_stage)
+        return weighted_quantiles(self._typical[rows], np.repeat(self._space.n, self._per_class)[rows])
+
+    @cached_property
+    def _reference(self) -> Reference:
+        """Held-out cells of all stages, and the bank's, by how alike the genes of their stage are to the file's."""
+        weights = stage_weights(self._similarity)
+        tables = [s for s in self._detector.calibration.stages if s.stage in weights]
+        scales = [self.drawn_scale(s.stage) for s in tables]
+        novelty = [np.zeros(0), *(s.seen_now(*now) for s, now in zip(tables, scales, strict=True))]
+        trusted = [weights[s.stage] * s.trust(*now) for s, now in zip(tables, scales, strict=True)]
+        weight = [np.zeros(0), *(np.full(len(s.novelty), w) for s, w in zip(tables, trusted, strict=True))]
+        if self._bank is not None and len(self._comparable):
+            stages, types = self._bank.stages[self._comparable], self._bank.types[self._comparable]
+            counts = {(s.stage, s.name): s.n for s in self._detector.statistics}
+            least = min(weights.values(), default=1.0)
+            novelty.append(self.novelty(self._bank.values[self._comparable]))
+            alike = np.array([weights.get(stage, least) for stage in stages.tolist()])
+            weight.append(BANK_SHARE * alike * natural_weights(stages, types, counts))
+        return Reference.of(np.concatenate(novelty), np.concatenate(weight))
+
+    @cached_property
+    def _comparable(self) -> np.ndarray:
+        """Rows of the bank whose type and stage are a class of the space."""
+        if self._bank is None:
+            return np.zeros(0, dtype=np.int64)
+        space = self._space
+        classes = {(s, space.types[t]) for of, t in zip(space.stages, space.type_index, strict=True) for s in of}
+        keys = zip(self._bank.stages.tolist(), self._bank.types.tolist(), strict=True)
+        return np.flatnonzero([key in classes for key in keys])
+
+    @cached_property
+    def _bank_index(self) -> tuple[np.ndarray, NeighbourIndex]:
+        if self._bank is None or not len(self._comparable):
+            message = (
+                "There is no cell in the example bank to compare with through the genes of this file. "
+                "Add a stage with bank.size above 0, or leave out the neighbours."
+            )
+            raise StageError(message)
+        rows = self._comparable
+        return rows, NeighbourIndex((self._bank.values[rows] @ self.weights)[:, len(self._whitening) :])
+
+    def _joined(self, raw: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        return joined([scale.standardised(*pair) for scale, pair in zip(self._scales, raw, strict=True)])
+
+    def _of_coordinates(self, coordinates: np.ndarray) -> np.ndarray:
+        """Return what `weights` would make of cells with these coordinates, (n, w)."""
+        return np.hstack([coordinates[:, : len(self._whitening)], coordinates @ self._space.scores])
+
+    def _raw(self, projected: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return distance to the nearest centre and angle to the drawn cells, each with the type that claims."""
+        space, d = self._space, len(self._whitening)
+        leading = projected[:, :d].astype(np.float64)
+        distance, nearest = centre_distance(leading, self._whitening, space.means[:, :d], space.n)
+        found = self._drawn.search(projected[:, d:], min(RANK, self._drawn.size))
+        # Half the squared distance of unit vectors is one less the cosine.
+        angle = found.distances[:, -1].astype(np.float64) ** 2 / 2
+        return [(distance, space.type_index[nearest]), (angle, self._drawn_type[found.indices[:, 0]])]
+
+
+class NoveltyReader:
+    """The detector for files with one set of genes.
+
+    Parameters
+    ----------
+    memory, calibration
+        Of the model.
+    bank
+        Its example bank, empty where there is none.
+    genes, ensembl
+        Genes of the file, in the order of its columns.
+    """
+
+    def __init__(
+        self,
+        memory: AnalyticMemory,
+        calibration: NoveltyCalibration,
+        bank: CellPool,
+        genes: Sequence[str],
+        ensembl: Sequence[str],
+    ) -> None:
+        self._match: GeneMatch = memory.panel.match(genes, ensembl)
+        self._seen = np.flatnonzero(self._match.measured)
+        detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=calibration)
+        view = _view(memory, bank, self._seen) if len(bank) else None
+        self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), view)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What unit profiles over the memory's measured genes are multiplied by first, (S, w)."""
+        return self._detector.weights
+
+    def score_projected(self, projected: np.ndarray) -> NoveltyScores:
+        """Return novelty and p-value of unit profiles times `weights`, (n, w)."""
+        return self._detector.score_projected(projected)
+
+    def neighbours_projected(self, projected: np.ndarray, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank to unit profiles times `weights`, (n, w)."""
+        return self._detector.neighbours_projected(projected, k)
+
+    def score(self, expression: sp.csr_matrix) -> NoveltyScores:
+        """Return novelty and p-value of cells (cells, genes of the file)."""
+        return self._detector.score(self._profiles(expression))
+
+    def neighbours(self, expression: sp.csr_matrix, k: int) -> Neighbours:
+        """Return the k nearest cells of the bank, rows of the bank and their distances."""
+        return self._detector.neighbours(self._profiles(expression), k)
+
+    def _profiles(self, expression: sp.csr_matrix) -> sp.csr_matrix:
+        return unit_rows(self._match.project(expression)[:, self._seen])
+
+
+def _view(memory: AnalyticMemory, bank: CellPool, seen: np.ndarray) -> BankView:
+    values, _ = bank.on(memory.panel)
+    return BankView(values=unit_rows(values[:, seen]), types=bank.labels, stages=bank.stage)

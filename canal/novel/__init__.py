@@ -1,0 +1,1 @@
+"""Novel cells: found in groups, named, taught."""

@@ -1,0 +1,229 @@
+"""The folder of `canal novel find`: what is in it, and how it comes to be whole or not at all.
+
+The files of `canal novel find`: its page, its pictures and the novel cells.
+"""
+
+import csv
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from canal.data.formats import read_adata
+from canal.errors import DataError, StageError
+from canal.novel.groups import Groups
+from canal.novel.page import dot_plot, novel_page, umap_picture
+from canal.novel.report import FORMAT, KIND, NovelReport
+from canal.report.annotation import Annotation
+from canal.stages.clusters import places_of
+
+if TYPE_CHECKING:
+    import anndata as ad
+
+
+SUMMARY, NAMES, CELLS, NAMED = "novel.json", "names.csv", "novel.h5ad", "named.h5ad"
+PAGE, MAP, DOTS = "index.html", "umap.png", "dotplot.png"
+OURS = frozenset({SUMMARY, NAMES, CELLS, NAMED, PAGE, MAP, DOTS})
+HEAD = ("cluster", "cells", "suggested name", "name")
+
+
+def check_folder(out: Path) -> Path:
+    """Return the folder if a result can be written there: new, empty, or with an earlier result that nobody named.
+
+    Raises
+    ------
+    DataError
+        If it is a file, its parent does not exist, or it holds anything else.
+    StageError
+        If the names of an earlier result would be lost.
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100 - a link stays a link
+    if out.exists() and not out.is_dir():
+        message = f"{out} is a file; the result is a folder. Name a new folder with --out."
+        raise DataError(message)
+    if not out.parent.is_dir():
+        message = f"There is no folder {out.parent} to make {out.name} in. Make it, or name another with --out."
+        raise DataError(message)
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    strange = [name for name in found if name not in OURS]
+    if strange or (found and SUMMARY not in found):
+        message = (
+            f"{out} is not empty and no earlier result of canal novel find: found {', '.join((strange or found)[:5])}. "
+            "Name a new folder with --out."
+        )
+        raise DataError(message)
+    if found and _has_names(out):
+        message = f"{out} holds clusters that were named, which would be lost. Name a new folder with --out."
+        raise StageError(message)
+    return out
+
+
+def write_folder(out: Path, report: NovelReport, files: dict[str, Callable[[Path], object]]) -> None:
+    """Write the result beside its place, then move it there; an earlier one is replaced.
+
+    Parameters
+    ----------
+    out
+        As `check_folder` returned it.
+    report
+        For `novel.json` and `names.csv`.
+    files
+        What writes each further file, by name.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    fresh, old = (out.parent / f".{out.name}.{os.getpid()}.{kind}" for kind in ("tmp", "old"))
+    try:
+        fresh.mkdir()
+        (fresh / SUMMARY).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+        _write_names(fresh / NAMES, report)
+        for name, write in files.items():
+            write(fresh / name)
+        if out.exists():
+            out.rename(old)
+        fresh.rename(out)
+    except OSError as error:
+        message = f"{out} cannot be written: {error}. Check the free space and your rights there."
+        raise DataError(message) from error
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return what `novel.json` of a result says.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no result, or a newer canal wrote it.
+    """
+    path = folder / SUMMARY
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = f"{folder} is no result of canal novel find ({path.name}: {error}). Name the folder of its --out."
+        raise DataError(message) from error
+    if not isinstance(found, dict) or found.get("kind") != KIND:
+        message = f"{path} was not written by canal novel find. Name the folder of its --out."
+        raise DataError(message)
+    if found["format"] > FORMAT:
+        message = f"{path} is of format {found['format']}, newer than {FORMAT}; update canal."
+        raise DataError(message)
+    return found
+
+
+def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a filled CSV with their line numbers; commas, semicolons or tabs stand between columns.
+
+    Raises
+    ------
+    DataError
+        If it is missing, no such text, or lacks a column.
+    """
+    if not path.is_file():
+        message = f"There is no file {path}. Expected the filled {NAMES} of canal novel find; name it with --names."
+        raise DataError(message)
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte-order mark
+        first = text.split("\n", 1)[0]
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+        head = [name.strip().lower() for name in reader.fieldnames or ()]
+        reader.fieldnames = head
+        rows = [
+            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}) for row in reader
+        ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        message = f"{path} is not a CSV text in UTF-8 ({error}). Save it as CSV (UTF-8)."
+        raise DataError(message) from error
+    missing = [name for name in ("cluster", "name") if name not in head]
+    if missing:
+        message = (
+            f"{path} has no column {' and no column '.join(map(repr, missing))}; found {', '.join(head) or 'nothing'}. "
+            f"Keep the columns of {NAMES}: {', '.join(HEAD)}."
+        )
+        raise DataError(message)
+    return [(number, row) for number, row in rows if any(row.values())]
+
+
+def _has_names(folder: Path) -> bool:
+    if (folder / NAMED).exists():
+        return True
+    try:
+        return any(row["name"] for _, row in read_table(folder / NAMES))
+    except DataError:  # something is there that we cannot read: a person's work
+        return (folder / NAMES).exists()
+
+
+def _write_names(path: Path, report: NovelReport) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEAD)
+        writer.writerows((c.name, c.cells, c.suggested, "") for c in report.clusters)
+
+
+SHOWN_MARKERS = 6  # of each cluster in the dot plot
+
+
+def result_files(
+    data: "str | Path | ad.AnnData", annotation: Annotation, cells: Groups, report: NovelReport
+) -> dict[str, Callable[[Path], object]]:
+    """Return what writes each file of the result, by name: the page, and pictures and cells where there are any."""
+    umap, dots = (_map(cells), _dots(cells, report)) if report.taken else (None, None)
+    text = novel_page(report, umap, dots)
+    files: dict[str, Callable[[Path], object]] = {PAGE: lambda path: path.write_text(text, encoding="utf-8")}
+    if umap is not None:
+        files[MAP] = lambda path: path.write_bytes(umap)
+    if dots is not None:
+        files[DOTS] = lambda path: path.write_bytes(dots)
+    if report.taken:
+        files[CELLS] = partial(_write_cells, data, annotation, cells)
+    return files
+
+
+def _map(cells: Groups) -> bytes:
+    names = np.where(cells.known, cells.best, cells.groups)
+    return umap_picture(places_of(cells.points, cells.seed), names, cells.clusters, cells.known)
+
+
+def _dots(cells: Groups, report: NovelReport) -> bytes | None:
+    """Draw the best markers of each cluster, each gene once."""
+    chosen = [m.gene for c in report.clusters for m in c.markers[:SHOWN_MARKERS]]
+    genes = list(dict.fromkeys(chosen))
+    if not genes:
+        return None
+    place = {gene: k for k, gene in enumerate(cells.genes)}
+    values = cells.expression[:, [place[gene] for gene in genes]].toarray()
+    types = sorted(set(cells.best[cells.known].tolist()))
+    masks = {f"cluster {name}": cells.groups == name for name in cells.clusters}
+    masks |= {name: cells.known & (cells.best == name) for name in types}
+    share = np.array([(values[mask] > 0).mean(axis=0) for mask in masks.values()])
+    mean = np.array([values[mask].mean(axis=0) for mask in masks.values()])
+    return dot_plot(genes, list(masks), share, mean, {n: f"{n} ({int(m.sum())})" for n, m in masks.items()})
+
+
+def _write_cells(data: "str | Path | ad.AnnData", annotation: Annotation, cells: Groups, path: Path) -> None:
+    """Write the novel cells with all they have in their file, and what was found of them."""
+    adata = read_adata(data) if isinstance(data, str | Path) else data
+    rows = cells.rows[~cells.known]
+    part = Annotation(
+        cell_names=annotation.cell_names[rows], cell_type=annotation.cell_type[rows],
+        confidence=annotation.confidence[rows], representation=annotation.representation[rows],
+        facts=annotation.facts,
+        columns={k: v[rows] for k, v in annotation.columns.items()} | {"cluster": cells.groups[~cells.known]},
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
+        part.to_adata(adata[rows].copy(), copy=False).write_h5ad(path)

@@ -1,0 +1,116 @@
+"""Which stages a stage was learned from, and which number the next one has.
+
+Which stage annotates: another one, or back to the one before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from canal.errors import RegistryError
+from canal.model.record import StageRecord
+from canal.registry.registry import Registry
+from canal.stages.layout import Layout, open_registry
+
+
+def line_of(records: Sequence[StageRecord], number: int, *, without_removed: bool = False) -> list[int]:
+    """Return the numbers of a stage and all it was learned from, the first stage first.
+
+    Parameters
+    ----------
+    records
+        All stages.
+    number
+        The last one of the line.
+    without_removed
+        Leave out stages that a later one of the line took out of the model.
+    """
+    by_number = {record.number: record for record in records}
+    line: list[int] = []
+    gone: set[int] = set()
+    at: int | None = number
+    while at is not None and at in by_number and at not in line:
+        line.append(at)
+        if "imported" not in by_number[at].notes:  # its numbers are those of the registry it came from
+            gone |= {int(n) for n in by_number[at].notes.get("removed", ())}
+        at = by_number[at].parent
+    return [n for n in reversed(line) if not (without_removed and n in gone)]
+
+
+def next_number(records: Sequence[StageRecord]) -> int:
+    """Return the number of the next stage; a number that was used is never used again."""
+    return max((record.number for record in records), default=0) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """Which stage annotates now, and which did before.
+
+    Attributes
+    ----------
+    record
+        Record of the stage in use now.
+    before
+        Number of the stage that was in use, ``None`` if none was.
+    """
+
+    record: StageRecord
+    before: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "champion": self.record.number,
+            "name": self.record.name,
+            "version": self.record.version,
+            "before": self.before,
+            "changed": self.before != self.record.number,
+        }
+
+
+def promote(layout: Layout, number: int) -> Promotion:
+    """Let a stage annotate.
+
+    Raises
+    ------
+    RegistryError
+        If there is no such stage, or its files are missing or altered; nothing is changed then.
+    """
+    with open_registry(layout).writing() as registry:
+        return _promote(registry, registry.record(number))
+
+
+def roll_back(layout: Layout) -> Promotion:
+    """Let the parent of the stage in use annotate.
+
+    Raises
+    ------
+    RegistryError
+        If no stage is in use, it has no parent, or the parent cannot be used; nothing is changed then.
+    """
+    with open_registry(layout).writing() as registry:
+        return _promote(registry, _parent(registry))
+
+
+def _parent(registry: Registry) -> StageRecord:
+    record = registry.record()
+    if record.parent is None:
+        message = (
+            f"Stage {record.number} ({record.name}) is in use and the first of its line: there is none before it to "
+            "go back to. Choose another with `canal stage promote N`; `canal stage list` shows them."
+        )
+        raise RegistryError(message)
+    known = [r.number for r in registry.records()]
+    if record.parent not in known:
+        message = (
+            f"Stage {record.number} ({record.name}) came from stage {record.parent}, which does not exist any more. "
+            f"Stages: {', '.join(map(str, known))}. Choose one of them: canal stage promote N."
+        )
+        raise RegistryError(message)
+    return registry.record(record.parent)
+
+
+def _promote(registry: Registry, record: StageRecord) -> Promotion:
+    registry.artifacts(record)  # a stage that cannot be loaded must not come into use
+    before = registry.champion()
+    return Promotion(record=registry.set_champion(record.number), before=before)

@@ -1,0 +1,223 @@
+"""Who gets how many places in the example bank: a decision apart from who is chosen.
+
+Which cells of one type stay in the example bank: one function a policy.
+
+Every policy takes the representations of the candidates, of shape (n, d), and how many to keep, and returns positions
+in order of choice. Each is deterministic given its generator.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from canal.data.cells import CellPool
+from canal.errors import StageError
+from canal.seeds import numpy_generator
+
+
+def balanced_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
+    """Share ``size`` places equally among types, to the cell.
+
+    Every type gets the same number of places; a place that a rare type cannot fill goes to the others, and what does
+    not divide evenly goes to the types with the most cells left over, ties by name. All ``size`` places are filled
+    wherever there are that many cells.
+
+    Parameters
+    ----------
+    available
+        Number of cells of each type that can be kept.
+    size
+        L, the number of places in all.
+
+    Raises
+    ------
+    StageError
+        If there are fewer places than types, so that a type would have no example.
+    """
+    types = sorted(available)
+    if 0 < size < len(types):
+        message = (
+            f"The example bank has {size} places for {len(types)} cell types, so some types would keep no example. "
+            f"Set bank.size to at least {len(types)} (1000 by default), or to 0 to keep no cell of anybody."
+        )
+        raise StageError(message)
+    quotas = dict.fromkeys(types, 0)
+    left, open_types = min(size, sum(available.values())), types
+    while left > 0 and open_types:
+        share = left // len(open_types)
+        if share == 0:
+            by_rest = sorted(open_types, key=lambda t: (quotas[t] - available[t], t))
+            for name in by_rest[:left]:
+                quotas[name] += 1
+            break
+        for name in open_types:
+            taken = min(share, available[name] - quotas[name])
+            quotas[name] += taken
+            left -= taken
+        open_types = [t for t in open_types if quotas[t] < available[t]]
+    return quotas
+
+
+def floor_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
+    """Give every type ``size // types`` places, and leave empty what a type cannot fill (CANAL, example bank).
+
+    Parameters
+    ----------
+    available, size
+        As for `balanced_quotas`.
+
+    Raises
+    ------
+    StageError
+        As `balanced_quotas`.
+    """
+    balanced_quotas(dict.fromkeys(available, 1), size)
+    return {name: min(size // len(available), n) for name, n in sorted(available.items())}
+
+
+QUOTAS = {"balanced": balanced_quotas, "floor": floor_quotas}
+
+
+Policy = Callable[[np.ndarray, int, np.ndarray, np.random.Generator], np.ndarray]
+
+
+def random_cells(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Keep cells drawn at random; ``row`` is not used."""
+    del row
+    return rng.permutation(len(rep))[:k]
+
+
+def herding(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Keep the cells whose running mean stays nearest the mean of all (Rebuffi et al., iCaRL, algorithm 4)."""
+    del row, rng
+    unit = _unit(rep)
+    mean = unit.mean(axis=0)
+    chosen: list[int] = []
+    total = np.zeros_like(mean)
+    free = np.ones(len(unit), dtype=bool)
+    for step in range(1, min(k, len(unit)) + 1):
+        gap = ((mean - (total + unit) / step) ** 2).sum(axis=1)
+        gap[~free] = np.inf
+        best = int(gap.argmin())
+        chosen.append(best)
+        free[best] = False
+        total = total + unit[best]
+    return np.array(chosen, dtype=np.int64)
+
+
+def coverage(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Keep cells that cover the type: each next one is the farthest from those kept (greedy k-centre).
+
+    The first is the cell nearest the mean, so that one cell alone is a fair picture of its type.
+    """
+    del row, rng
+    unit = _unit(rep)
+    first = int(((unit - unit.mean(axis=0)) ** 2).sum(axis=1).argmin()) if len(unit) else 0
+    chosen = [first] if k and len(unit) else []
+    gap = ((unit - unit[first]) ** 2).sum(axis=1) if len(unit) else np.zeros(0)
+    while len(chosen) < min(k, len(unit)):
+        gap[chosen] = -1.0
+        nxt = int(gap.argmax())
+        chosen.append(nxt)
+        gap = np.minimum(gap, ((unit - unit[nxt]) ** 2).sum(axis=1))
+    return np.array(chosen, dtype=np.int64)
+
+
+def prototype(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Keep the cells with the largest dot product with the type's own classifier row (CANAL, example bank)."""
+    del rng
+    return np.argsort(-(rep @ row), kind="stable")[:k]
+
+
+POLICIES: dict[str, Policy] = {
+    "random": random_cells,
+    "herding": herding,
+    "coverage": coverage,
+    "prototype": prototype,
+}
+
+
+def _unit(rep: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rep, axis=1, keepdims=True)
+    unit: np.ndarray = rep / np.maximum(length, 1e-12)
+    return unit
+
+
+def choose_examples(
+    candidates: CellPool,
+    representation: np.ndarray,
+    rows_of_types: dict[str, np.ndarray],
+    *,
+    size: int,
+    selection: str,
+    seed: int,
+    last: np.ndarray | None = None,
+    quotas: str = "balanced",
+) -> CellPool:
+    """Choose the new bank from the old bank and the cells of the stage.
+
+    Places are shared equally among types, and within a type among the stages its cells came with, so that a type keeps
+    the technologies it was seen in; within a stage the policy decides.
+
+    Parameters
+    ----------
+    candidates
+        Old bank and stage.
+    representation
+        The new model's representation of the candidates, (cells, D).
+    rows_of_types
+        Classifier row of each type, (D,), by its own name: the paper indexes them by position and gets another
+        type's row.
+    size
+        L, cells in all.
+    selection
+        Name of the policy.
+    seed
+        The stage's recorded seed.
+    last
+        Cells that are taken only where their type and stage has no others left, bool (cells,): the cells that later
+        stages are tested on.
+    quotas
+        How places are shared among types: see `canal.training.examples`.
+    """
+    late = np.zeros(len(candidates), dtype=bool) if last is None else last
+    chosen: list[np.ndarray] = []
+    places = QUOTAS[quotas](dict(Counter(candidates.labels.tolist())), size)
+    for name, quota in places.items():
+        of_type = np.flatnonzero(candidates.labels == name)
+        chosen += _within_type(
+            candidates, representation, of_type, rows_of_types[name], quota, selection, seed, late
+        )  # fmt: skip
+    rows = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
+    return candidates.take(rows) if len(rows) else CellPool.empty()
+
+
+def _within_type(
+    pool: CellPool,
+    rep: np.ndarray,
+    of_type: np.ndarray,
+    row: np.ndarray,
+    quota: int,
+    selection: str,
+    seed: int,
+    late: np.ndarray,
+) -> list[np.ndarray]:
+    stages = pool.stage[of_type]
+    available = {f"{stage:06d}": int(n) for stage, n in Counter(stages.tolist()).items()}
+    chosen = []
+    for stage, share in _shares(available, quota).items():
+        there = of_type[stages == int(stage)]
+        draw = numpy_generator(seed, f"bank:{pool.labels[there[0]]}:{stage}")
+        first, rest = there[~late[there]], there[late[there]]
+        for cells, places in ((first, min(share, len(first))), (rest, max(share - len(first), 0))):
+            if places:
+                chosen.append(cells[POLICIES[selection](rep[cells], places, row, draw)])
+    return chosen
+
+
+def _shares(available: dict[str, int], quota: int) -> dict[str, int]:
+    if quota >= len(available):
+        return balanced_quotas(available, quota)
+    largest = sorted(available, key=lambda s: (-available[s], s))[:quota]
+    return dict.fromkeys(largest, 1)

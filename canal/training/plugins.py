@@ -1,0 +1,255 @@
+"""The loss of a stage (CANAL, Briefings in Bioinformatics 2024, representation distillation).
+
+Shapes: B cells, C types, D representation.
+
+What a stage hangs on the hooks of the training template, one plugin a concern.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from canal.config import TrainingConfig
+from canal.model.panel_cells import PanelCells
+from canal.progress import Progress
+from canal.training.avalanche import SupervisedPlugin
+from canal.training.frozen import Halfway
+
+
+def classification_loss(logits_BC: Tensor, types_B: Tensor, weights_B: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy against ``(1 - eps) onehot + eps / C``, weighted mean over the batch."""
+    losses_B = F.cross_entropy(logits_BC, types_B, label_smoothing=smoothing, reduction="none")
+    return (losses_B * weights_B).sum() / weights_B.sum()
+
+
+def distillation_loss(rep_BD: Tensor, previous_BD: Tensor) -> Tensor:
+    """Mean squared difference to the previous model's representation, over batch and dimensions."""
+    return F.mse_loss(rep_BD, previous_BD)
+
+
+def distillation_weight(strength: float, n_old: int, n_all: int) -> float:
+    """Return lambda * |old types| / |old and new types|: the more is new, the freer the representation."""
+    return strength * n_old / n_all if n_all else 0.0
+
+
+@dataclass
+class TrainingState:
+    """Where a training stands; what a checkpoint keeps besides weights and generators.
+
+    Attributes
+    ----------
+    epoch
+        Epochs done.
+    best_epoch, best_score
+        Best epoch so far (from 1) and its (accuracy, -loss) on the validation cells.
+    best_weights
+        Weights of the best epoch.
+    history
+        One dict an epoch: training loss, validation loss and accuracy.
+    """
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: tuple[float, float] = (-1.0, -math.inf)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class DistillationPlugin(SupervisedPlugin):
+    """Hold the representation near the previous model's (CANAL, representation distillation).
+
+    Parameters
+    ----------
+    previous
+        The previous model's representation of every training cell, computed once a stage, in evaluation mode.
+    weight
+        Lambda, already scaled by the share of old types.
+    """
+
+    def __init__(self, previous: Tensor, weight: float) -> None:
+        super().__init__()
+        self.previous, self.weight = previous, weight
+
+    def before_backward(self, strategy: Any, **_: Any) -> None:
+        """Add the distillation loss of the batch."""
+        target = self.previous[strategy.mb_rows]
+        distance = distillation_loss(strategy.mb_representation, target) * strategy.cell_share
+        strategy.loss = strategy.loss + self.weight * distance
+
+
+class SchedulePlugin(SupervisedPlugin):
+    """Set the learning rate of each epoch, and the training mode that validation left.
+
+    Parameters
+    ----------
+    config
+        Rate, schedule and number of epochs.
+    state
+        Where the training stands.
+    epochs
+        The most epochs.
+    batches
+        Mini-batches of an epoch.
+    """
+
+    def __init__(self, config: TrainingConfig, state: TrainingState, epochs: int, batches: int) -> None:
+        super().__init__()
+        self.config, self.state, self.epochs, self.batches = config, state, epochs, batches
+        self.step = 0
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Set mode and count."""
+        strategy.model.train()
+        self.step = self.state.epoch * self.batches
+
+    def before_training_iteration(self, strategy: Any, **_: Any) -> None:
+        """Set the rate."""
+        epoch, done = self.state.epoch, self.step / (self.epochs * self.batches)
+        for group in strategy.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, epoch, done, self.step)
+        self.step += 1
+
+
+WARM_UP = 0.15
+
+
+def learning_rate(config: TrainingConfig, epoch: int, done: float, step: int = 0) -> float:
+    """Return the rate at an epoch, counted from 0, when a share of all steps is done.
+
+    ``one-cycle`` rises from 1/25 over the first 15 % of the steps and falls to almost nothing, both along a cosine
+    (Smith and Topin 2019). ``restarts`` is the paper's, an epoch at a time: linear warm-up over 5 epochs, cosine down
+    to 1e-6, cycles of 15, 25, 45, ... epochs, each starting at 0.9 of the one before. ``decay`` is scAnnoNet's: 0.99
+    times the rate after every 20 batches, ``step`` being the batches done.
+    """
+    top = config.learning_rate
+    if config.schedule == "constant":
+        return top
+    if config.schedule == "decay":
+        return top * float(0.99 ** (step // 20))
+    if config.schedule == "one-cycle":
+        if done < WARM_UP:
+            return top * (0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * done / WARM_UP)))
+        return 0.5 * top * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + 1e-3 * top
+    length, warm, low = 15, 5, 1e-6
+    while epoch >= length:
+        epoch -= length
+        length = (length - warm) * 2 + warm
+        top *= 0.9
+    if epoch < warm:
+        return low + (top - low) * epoch / warm
+    return low + 0.5 * (top - low) * (1 + math.cos(math.pi * (epoch - warm) / (length - warm)))
+
+
+class ValidationPlugin(SupervisedPlugin):
+    """Score the validation cells after every epoch, keep the best epoch, stop when it no longer improves.
+
+    Parameters
+    ----------
+    cells, types
+        Validation cells on the panel and the index of their types, int (cells,).
+    patience
+        Epochs without improvement after which to stop.
+    state
+        Where the training stands.
+    on_epoch
+        Called with the epoch's figures.
+    by_loss
+        Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
+    halfway
+        What the frozen layers make of the cells, where it is kept.
+    """
+
+    def __init__(
+        self,
+        cells: PanelCells,
+        types: np.ndarray,
+        patience: int,
+        state: TrainingState,
+        on_epoch: Callable[[int, dict[str, float]], None],
+        *,
+        by_loss: bool = True,
+        halfway: Halfway | None = None,
+    ) -> None:
+        super().__init__()
+        self.by_loss = by_loss
+        self.halfway = halfway
+        self.cells, self.types = cells, torch.from_numpy(types)
+        self.patience, self.state, self.on_epoch = patience, state, on_epoch
+        self.losses: list[Tensor] = []
+
+    def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Stop where patience is at its end, also in a training that goes on from a checkpoint."""
+        if self.state.epoch - self.state.best_epoch >= self.patience:
+            strategy.stop_training()
+
+    def after_training_iteration(self, strategy: Any, **_: Any) -> None:
+        """Keep the loss without waiting for the device."""
+        self.losses.append(strategy.loss.detach())
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Score, keep, decide."""
+        accuracy, loss = self._score(strategy)
+        state = self.state
+        state.epoch += 1
+        figures = {
+            "training_loss": float(torch.cat(self.losses).mean()),
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+        }
+        self.losses = []
+        state.history.append(figures)
+        score = (accuracy, -loss if self.by_loss else 0.0)
+        if score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
+            state.best_weights = copy.deepcopy(strategy.model.state_dict())
+        self.on_epoch(state.epoch, figures)
+
+    @torch.no_grad()
+    def _score(self, strategy: Any) -> tuple[float, float]:
+        strategy.model.eval()
+        right, loss = 0, 0.0
+        block = strategy.model.encoder.block
+        blocks = self.cells.blocks(block if strategy.device.type == "cpu" else min(block, 64))
+        processes = strategy.processes
+        for rows in blocks if processes is None else islice(blocks, processes.rank, None, processes.count):
+            values, measured = (t.to(strategy.device) for t in self.cells.dense(rows))
+            logits = strategy.outputs(values, measured, torch.from_numpy(rows), self.halfway)[1].float()
+            types = self.types[rows].to(strategy.device)
+            right += int((logits.argmax(dim=1) == types).sum())
+            loss += float(F.cross_entropy(logits, types, reduction="sum"))
+        if processes is not None:
+            right, loss = processes.total(torch.tensor([right, loss], dtype=torch.float64)).tolist()
+        return right / len(self.cells), loss / len(self.cells)
+
+
+class ProgressPlugin(SupervisedPlugin):
+    """Tell a watcher about every batch and epoch.
+
+    Parameters
+    ----------
+    progress
+        The watcher.
+    state
+        Where the training stands.
+    """
+
+    def __init__(self, progress: Progress, state: TrainingState) -> None:
+        super().__init__()
+        self.progress, self.state = progress, state
+
+    def after_training_iteration(self, *_: Any, **__: Any) -> None:
+        """Advance by one batch."""
+        self.progress.advance(1)
+
+    def after_training_epoch(self, *_: Any, **__: Any) -> None:
+        """Tell the epoch's figures."""
+        accuracy = self.state.history[-1]["validation_accuracy"] if self.state.history else float("nan")
+        self.progress.advance(0, f"epoch {self.state.epoch}, validation accuracy {accuracy:.3f}")

@@ -1,0 +1,230 @@
+"""Several processes that train one network: started here, by torchrun or by SLURM, and joined by Lightning Fabric.
+
+The only module that knows Fabric. The first process reads, writes and decides; the others are *helpers*, which get
+everything through the group and need neither the data nor the registry.
+
+One training shared by several processes: each takes its part of every batch, and the gradients are added.
+
+Every process draws the same batches from the same generators; it computes a slice of each, scaled by the share that
+the slice has in the loss of the whole batch. The sum of the gradients is then that of the batch, up to the rounding of
+sums in another order, and so all processes hold the same weights at every step.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from canal.errors import ConfigError, StageError
+from canal.model.encoders.contract import BatchDropout
+from canal.training.avalanche import SupervisedPlugin
+
+WAIT = timedelta(minutes=30)  # for a process that computes; one that is gone is noticed at once
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A group of processes.
+
+    Attributes
+    ----------
+    rank, count
+        Number of this process, from 0, and of all.
+    fabric
+        Lightning Fabric, launched.
+    """
+
+    rank: int
+    count: int
+    fabric: Any
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of the tensors that every process gives, the same bits in each.
+
+        Raises
+        ------
+        StageError
+            If a process is gone.
+        """
+        with _lost():
+            total: Tensor = self.fabric.all_reduce(values.to(self.fabric.device), reduce_op="sum")
+        return total.to(values.device)
+
+    def sent(self, content: bytes | None) -> bytes:
+        """Return the bytes that the first process gives; the others give nothing.
+
+        Raises
+        ------
+        StageError
+            If a process is gone.
+        """
+        device = self.fabric.device
+        size = self.total(torch.tensor([len(content) if content else 0], dtype=torch.int64))
+        buffer = torch.zeros(int(size), dtype=torch.uint8, device=device)
+        if content:
+            buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        with _lost():
+            torch.distributed.broadcast(buffer, 0)
+        return buffer.cpu().numpy().tobytes()
+
+
+def started_outside(devices: int, nodes: int) -> int | None:
+    """Return this process's rank where torchrun or SLURM started it together with others, else ``None``.
+
+    Raises
+    ------
+    ConfigError
+        If they started another number of processes than is asked for, or nobody did on several nodes.
+    """
+    for rank, size, who in (("RANK", "WORLD_SIZE", "torchrun"), ("SLURM_PROCID", "SLURM_NTASKS", "srun")):
+        torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        if rank not in os.environ or (who == "torchrun") != torchrun:
+            continue
+        count = int(os.environ.get(size, "1"))
+        if count != devices * nodes and (count > 1 or torchrun):
+            message = (
+                f"{who} started {count} processes, but --devices {devices} --nodes {nodes} ask for "
+                f"{devices * nodes}. Give --devices the processes of one node and --nodes the nodes."
+            )
+            raise ConfigError(message)
+        if count > 1:
+            return int(os.environ[rank])
+    if nodes > 1:
+        message = (
+            f"--nodes {nodes} needs a process on each node. Start the command with torchrun or srun; "
+            "docs/cluster.md has examples."
+        )
+        raise ConfigError(message)
+    return None
+
+
+@contextmanager
+def joined_processes(devices: int, nodes: int) -> Iterator[Processes]:
+    """Join the group, and start its helpers first where nobody else did; leave it at the end.
+
+    Raises
+    ------
+    ConfigError
+        If Fabric is not installed, or as `started_outside`.
+    StageError
+        If a process is lost.
+    """
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    fabric_type, strategy = _fabric()
+    outside = started_outside(devices, nodes)
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= devices
+    helpers: list[subprocess.Popen[bytes]] = []
+    try:
+        if outside is None and "CANAL_HELPER" not in os.environ:
+            helpers = _started(devices)
+        with _lost():
+            fabric = fabric_type(
+                accelerator="cuda" if cuda else "cpu", devices=devices, num_nodes=nodes, strategy=strategy(timeout=WAIT)
+            )
+            fabric.launch()
+        yield Processes(fabric.global_rank, fabric.world_size, fabric)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        _ended(helpers)
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+
+
+def _fabric() -> tuple[Any, Any]:
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
+    except ImportError as error:
+        message = "Training on several devices needs Lightning Fabric. Install it with pip install 'canal[cluster]'."
+        raise ConfigError(message) from error
+    return Fabric, DDPStrategy
+
+
+def _started(devices: int) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices), "NODE_RANK": "0"}
+    os.environ |= common | {"LOCAL_RANK": "0"}
+    command = [sys.executable, "-m", "canal.training.together", str(devices)]
+    own = {"CANAL_HELPER": "1"}
+    return [
+        subprocess.Popen(command, env=os.environ | own | {"LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL)
+        for rank in range(1, devices)
+    ]
+
+
+def _ended(helpers: list[subprocess.Popen[bytes]]) -> None:
+    for helper in helpers:
+        try:
+            helper.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            helper.kill()
+            helper.wait()
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = (
+            f"A process of the training was lost ({reason}). Nothing was committed. "
+            "Run the command again with --resume to go on from the last epoch."
+        )
+        raise StageError(message) from error
+
+
+def slice_of(size: int, processes: Processes) -> tuple[tuple[int, int, int], bool]:
+    """Return first row, last but one and size of a batch's part for this process, and whether it counts.
+
+    Where a batch has fewer cells than there are processes, some compute a cell that does not count.
+    """
+    start, stop = (size * (processes.rank + i) // processes.count for i in (0, 1))
+    return ((start, stop, size), True) if stop > start else ((0, 1, size), False)
+
+
+class SharingPlugin(SupervisedPlugin):
+    """Add up gradients and loss over the processes.
+
+    Parameters
+    ----------
+    processes
+        The group.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__()
+        self.processes = processes
+
+    def before_forward(self, strategy: Any, **_: Any) -> None:
+        """Tell dropout which rows of the batch these are."""
+        for module in strategy.model.modules():
+            if isinstance(module, BatchDropout):
+                module.rows = strategy.mb_slice
+
+    def after_backward(self, strategy: Any, **_: Any) -> None:
+        """Replace each process's gradients and loss by their sums."""
+        gradients = [p.grad for p in strategy.model.parameters() if p.grad is not None]
+        parts = [*(g.flatten() for g in gradients), strategy.loss.detach().flatten()]
+        total = self.processes.total(torch.cat(parts))
+        for gradient, summed in zip(gradients, torch.split(total, [len(p) for p in parts]), strict=False):
+            gradient.copy_(summed.view_as(gradient))
+        strategy.loss = total[-1:]
+
+    def after_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Dropout stands alone again."""
+        for module in strategy.model.modules():
+            if isinstance(module, BatchDropout):
+                module.rows = None

@@ -1,0 +1,168 @@
+"""A stage on Avalanche's training template.
+
+The template gives the loop and its hooks; what makes a stage a stage hangs on the hooks as plugins. Comparison
+strategies use the same class with other plugins. Nothing durable lives in Avalanche's objects: weights, bank and
+statistics are kept in our own format.
+"""
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from canal.model.network import Network
+from canal.training.avalanche import CLExperience, EvaluationPlugin, SupervisedPlugin, SupervisedTemplate
+from canal.training.batches import Batches
+from canal.training.frozen import Halfway
+from canal.training.plugins import classification_loss
+from canal.training.processes import Processes, slice_of
+
+
+class StageExperience(CLExperience):
+    """The cells of one stage, as Avalanche hands them around.
+
+    Parameters
+    ----------
+    number
+        Number of the stage.
+    batches
+        Its mini-batches.
+    """
+
+    def __init__(self, number: int, batches: Batches) -> None:
+        super().__init__(number, None)
+        self.dataset = batches
+
+
+class StageStrategy(SupervisedTemplate):
+    """Cross-entropy with label smoothing on the batches of a stage; plugins add the rest.
+
+    Attributes
+    ----------
+    mb_representation
+        Representation of the current batch, (B, D); plugins read it.
+    mb_slice
+        First row, last but one and number of rows of the whole batch, where processes share it.
+    cell_share, weight_share
+        Share that this process has in the batch's cells and in their weight; 1 where it is alone.
+
+    Parameters
+    ----------
+    network, optimizer
+        What is trained, and by what.
+    epochs
+        The most epochs.
+    label_smoothing
+        Epsilon of the target distribution.
+    plugins
+        Distillation, validation, progress, ...
+    device
+        Where to train.
+    precision
+        ``torch.bfloat16`` runs the forward pass in autocast.
+    halfway
+        What the frozen layers make of the training cells, where it can be kept.
+    processes
+        The group that shares the training, if there is one; each computes a slice of every batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        optimizer: torch.optim.Optimizer,
+        epochs: int,
+        label_smoothing: float,
+        plugins: list[SupervisedPlugin],
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+        halfway: Halfway | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        for plugin in plugins:
+            plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
+        super().__init__(
+            model=network,
+            optimizer=optimizer,
+            train_epochs=epochs,
+            device=device,
+            plugins=plugins,
+            evaluator=silent_evaluator(),
+        )
+        self.label_smoothing = label_smoothing
+        self.precision = precision
+        self.halfway = halfway
+        self.processes = processes
+        self.mbatch: Any
+        self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0
+        self.mb_representation: Tensor | None = None
+
+    @property
+    def mb_y(self) -> Tensor:
+        """Types of the current batch, int64 (B,)."""
+        types: Tensor = self.mbatch[2]
+        return types
+
+    @property
+    def mb_rows(self) -> Tensor:
+        """Rows of the current batch among the stage's training cells, int64 (B,)."""
+        rows: Tensor = self.mbatch[4]
+        return rows
+
+    def train_dataset_adaptation(self, **_: Any) -> None:
+        """Take the batches as they are: they already hold bank and stage."""
+        self.adapted_dataset = self.experience.dataset
+
+    def make_train_dataloader(self, **_: Any) -> None:
+        """Use the batches as the loader."""
+        self.dataloader = self.adapted_dataset
+
+    def forward(self) -> Tensor:
+        """Return the logits (B, C) and keep the representation for the plugins."""
+        rep, logits = self.outputs(self.mbatch[0], self.mbatch[1], self.mb_rows, self.halfway)
+        self.mb_representation = rep.float()
+        result: Tensor = logits.float()
+        return result
+
+    def outputs(self, values: Tensor, measured: Tensor, rows: Tensor, halfway: Halfway | None) -> tuple[Tensor, Tensor]:
+        """Return representation and logits of cells, from halfway where that is kept."""
+        with self._autocast():
+            if halfway is None:
+                rep, logits = self.model(values, measured)
+            else:
+                rep, logits = self.model.finish(halfway.rows(rows.cpu()).to(self.device), measured)
+        return rep, logits
+
+    def criterion(self) -> Tensor:
+        """Return the classification loss of the batch."""
+        loss = classification_loss(self.mb_output, self.mb_y, self.mbatch[3], self.label_smoothing)
+        return loss * self.weight_share
+
+    def _unpack_minibatch(self) -> None:
+        super()._unpack_minibatch()
+        if self.processes is None:
+            return
+        whole: list[Tensor] = self.mbatch
+        self.mb_slice, counts = slice_of(len(whole[0]), self.processes)
+        start, stop, total = self.mb_slice
+        self.mbatch = [part[start:stop] for part in whole]
+        self.cell_share = (stop - start) / total * counts
+        self.weight_share = float(whole[3][start:stop].sum() / whole[3].sum()) * counts
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision)
+
+    def fit(self, number: int, batches: Batches) -> None:
+        """Train on one stage."""
+        self.train(StageExperience(number, batches), eval_streams=[])
+
+
+def silent_evaluator() -> EvaluationPlugin:
+    """Return an evaluator that logs nothing, without Avalanche's warning that it does so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return EvaluationPlugin(loggers=[])

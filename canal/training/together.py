@@ -1,0 +1,177 @@
+"""Training one network in several processes: what the first one sends, and what the others do with it.
+
+Everything goes through the group as one safetensors message: weights, cells and targets as tensors, the rest as JSON.
+
+The program of a helper process: ``python -m canal.training.together DEVICES``, started by the first process.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from pydantic import TypeAdapter
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from canal.config import EncoderConfig, TrainingConfig
+from canal.errors import StageError
+from canal.model.encoders.factory import build_encoder
+from canal.model.network import Network, product_numbers
+from canal.model.panel_cells import PanelCells
+from canal.progress import Silent
+from canal.training.frozen import Halfway
+from canal.training.processes import Processes, joined_processes
+from canal.training.train import Distillation, TrainingData, train_network
+
+Train = Callable[..., list[dict[str, float]]]
+ENCODER: TypeAdapter[Any] = TypeAdapter(EncoderConfig)
+
+
+def trainer(devices: int, nodes: int) -> Train:
+    """Return `train_network`, for so many devices on each of so many nodes."""
+    if devices * nodes == 1:
+        return train_network
+
+    def train(
+        network: Network, data: TrainingData, config: TrainingConfig, *, seed: int, stage: int,
+        distillation: Distillation | None, checkpoint: tuple[Path, str] | None = None, **watching: Any,
+    ) -> list[dict[str, float]]:  # fmt: skip
+        with joined_processes(devices, nodes) as processes:
+            facts = {"training": config.model_dump(mode="json"), "seed": seed, "stage": stage}
+            processes.sent(_packed(network, data, distillation, checkpoint, facts))
+            return train_network(
+                network, data, config, seed=seed, stage=stage, distillation=distillation, checkpoint=checkpoint,
+                processes=processes, **watching,
+            )  # fmt: skip
+
+    return train
+
+
+def help_training(devices: int, nodes: int) -> None:
+    """Train along with the first process, and leave nothing behind.
+
+    Raises
+    ------
+    StageError
+        If a process is lost.
+    """
+    with joined_processes(devices, nodes) as processes, tempfile.TemporaryDirectory() as folder:
+        tensors, facts = _unpacked(processes.sent(None), Path(folder))
+        config = TrainingConfig.model_validate(facts["training"])
+        network = _network(facts, tensors, config)
+        _train(network, tensors, facts, config, processes, Path(folder))
+
+
+def _packed(
+    network: Network,
+    data: TrainingData,
+    distillation: Distillation | None,
+    checkpoint: tuple[Path, str] | None,
+    facts: dict[str, Any],
+) -> bytes:
+    facts |= {
+        "encoder": ENCODER.dump_python(network.encoder.config, mode="json"),
+        "genes": network.encoder.n_genes,
+        "types": network.classifier.out_features,
+        "halfway": data.halfway is not None,
+        "weight": distillation.weight if distillation is not None else 0.0,
+        "key": checkpoint[1] if checkpoint is not None else "",
+    }
+    tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    tensors |= _cells("cells", data.cells) | _cells("validation", data.validation)
+    arrays = {"types": data.types, "weights": data.weights, "validation_types": data.validation_types}
+    tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+    if distillation is not None:
+        tensors["previous"] = distillation.previous.contiguous()
+    if checkpoint is not None and checkpoint[0].is_file():
+        tensors["checkpoint"] = torch.frombuffer(bytearray(checkpoint[0].read_bytes()), dtype=torch.uint8)
+    return save(tensors, metadata={"facts": json.dumps(facts)})
+
+
+def _cells(name: str, cells: PanelCells) -> dict[str, Tensor]:
+    values = cells.values
+    parts = {"data": values.data, "indices": values.indices, "indptr": values.indptr}
+    parts |= {"measured": cells.measured, "source": cells.source}
+    return {f"{name}.{k}": torch.from_numpy(v.copy()) for k, v in parts.items()}  # safetensors refuses shared memory
+
+
+def _unpacked(content: bytes, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    message = folder / "message.safetensors"
+    message.write_bytes(content)
+    with safe_open(message, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+    message.unlink()
+    return tensors, facts
+
+
+def _network(facts: dict[str, Any], tensors: dict[str, Tensor], config: TrainingConfig) -> Network:
+    network = Network(build_encoder(ENCODER.validate_python(facts["encoder"]), facts["genes"]), facts["types"])
+    network.encoder.numbers = product_numbers(config.precision)
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    return network
+
+
+def _read_cells(name: str, tensors: dict[str, Tensor]) -> PanelCells:
+    part = {k: tensors[f"{name}.{k}"].numpy() for k in ("data", "indices", "indptr", "measured", "source")}
+    shape = (len(part["indptr"]) - 1, part["measured"].shape[1])
+    values = sp.csr_matrix((part["data"], part["indices"], part["indptr"]), shape=shape)
+    return PanelCells(values=values, measured=part["measured"], source=part["source"])
+
+
+def _train(
+    network: Network,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+    config: TrainingConfig,
+    processes: Processes,
+    folder: Path,
+) -> None:
+    cells, validation = _read_cells("cells", tensors), _read_cells("validation", tensors)
+    data = TrainingData(
+        cells=cells,
+        types=tensors["types"].numpy(),
+        weights=tensors["weights"].numpy(),
+        validation=validation,
+        validation_types=tensors["validation_types"].numpy(),
+    )
+    if facts["halfway"]:
+        network.to(device := processes.fabric.device)
+        data = replace(
+            data,
+            halfway=Halfway.of(network, cells, device),
+            validation_halfway=Halfway.of(network, validation, device),
+        )
+    checkpoint = None
+    if "checkpoint" in tensors:
+        checkpoint = folder / "checkpoint.safetensors", facts["key"]
+        checkpoint[0].write_bytes(tensors["checkpoint"].numpy().tobytes())
+    distillation = None
+    if "previous" in tensors:
+        distillation = Distillation(previous=tensors["previous"], weight=facts["weight"])
+    train_network(
+        network, data, config,
+        seed=facts["seed"], stage=facts["stage"], distillation=distillation, progress=Silent(),
+        checkpoint=checkpoint, processes=processes,
+    )  # fmt: skip
+
+
+def main() -> int:
+    """Join the group, train, leave; 1 where the first process is gone."""
+    try:
+        help_training(int(sys.argv[1]), 1)
+    except StageError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""What checkpoints have in common: reading them, and the state of an optimizer as tensors by name.
+
+A checkpoint after every epoch, so that a killed stage goes on from there, bit for bit.
+
+One safetensors file: weights, best weights, optimizer and generators as tensors, the rest as JSON in its header.
+
+Training the network of one stage, from cells to the best epoch's weights.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from canal.config import TrainingConfig
+from canal.errors import ConfigError
+from canal.model.network import Network, best_device, seeded
+from canal.model.panel_cells import PanelCells
+from canal.progress import Progress
+from canal.seeds import torch_generator
+from canal.training.avalanche import SupervisedPlugin
+from canal.training.batches import Batches, Hiding
+from canal.training.frozen import Halfway
+from canal.training.plugins import DistillationPlugin, ProgressPlugin, SchedulePlugin, TrainingState, ValidationPlugin
+from canal.training.processes import Processes, SharingPlugin
+from canal.training.scannonet import encoder_plugins
+from canal.training.strategy import StageStrategy
+
+
+def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name begins with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of every parameter, by ``optimizer.<number>.<name>``."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put the state of `optimizer_tensors` back."""
+    table = optimizer.state_dict()
+    for name, value in under(tensors, "optimizer.").items():
+        number, _, key = name.partition(".")
+        table["state"].setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict(table)
+
+
+def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return tensors and facts of a checkpoint, or ``None`` where there is none of this training."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+            if facts["key"] != key:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None  # half-written by a kill before the first rename: the training starts anew
+
+
+class CheckpointPlugin(SupervisedPlugin):
+    """Write the checkpoint after every epoch; read it before the first.
+
+    Parameters
+    ----------
+    path
+        File of the checkpoint; its folder exists.
+    key
+        What must be the same for the checkpoint to be of use: data, configuration, seed, parent.
+    state
+        Where the training stands; filled from the checkpoint.
+    draw
+        Generator of the batches.
+    write
+        Whether this process writes it, or only reads.
+    """
+
+    def __init__(
+        self, path: Path, key: str, state: TrainingState, draw: torch.Generator, *, write: bool = True
+    ) -> None:
+        super().__init__()
+        self.write = write
+        self.path, self.key, self.state, self.draw = path, key, state, draw
+
+    def before_training_exp(self, strategy: Any, **_: Any) -> None:
+        """Go on from the checkpoint, if there is one."""
+        found = read_checkpoint(self.path, self.key)
+        if found is None:
+            return
+        tensors, facts = found
+        strategy.model.load_state_dict(under(tensors, "model."))
+        load_optimizer(strategy.optimizer, tensors)
+        self.draw.set_state(tensors["draw"])
+        torch.set_rng_state(tensors["torch"])
+        self.state.epoch, self.state.best_epoch = facts["epoch"], facts["best_epoch"]
+        self.state.best_score = (facts["best_score"][0], facts["best_score"][1])
+        self.state.history[:] = facts["history"]
+        self.state.best_weights = under(tensors, "best.")
+        strategy.train_epochs -= self.state.epoch
+
+    def after_training_epoch(self, strategy: Any, **_: Any) -> None:
+        """Write the checkpoint: whole or not at all."""
+        if not self.write:
+            return
+        state = self.state
+        tensors = {f"model.{k}": v for k, v in strategy.model.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
+        tensors |= optimizer_tensors(strategy.optimizer)
+        tensors |= {"draw": self.draw.get_state(), "torch": torch.get_rng_state()}
+        facts = {
+            "key": self.key,
+            "epoch": state.epoch,
+            "best_epoch": state.best_epoch,
+            "best_score": state.best_score,
+            "history": state.history,
+        }
+        new = self.path.with_suffix(".new")
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            new,
+            metadata={"facts": json.dumps(facts)},
+        )
+        new.replace(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """The previous model's representation of the training cells, (cells, D), and lambda as scaled."""
+
+    previous: Tensor
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a network is trained and scored on: cells, the index of each cell's type, how much it counts.
+
+    ``halfway`` holds what frozen layers make of them, where it can be kept.
+    """
+
+    cells: PanelCells
+    types: np.ndarray
+    weights: np.ndarray
+    validation: PanelCells
+    validation_types: np.ndarray
+    halfway: Halfway | None = None
+    validation_halfway: Halfway | None = None
+
+
+def train_network(
+    network: Network,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    stage: int,
+    distillation: Distillation | None,
+    progress: Progress,
+    checkpoint: tuple[Path, str] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+    processes: Processes | None = None,
+) -> list[dict[str, float]]:
+    """Train a network in place and leave it with the weights of its best epoch.
+
+    Parameters
+    ----------
+    network
+        The network, already grown to the stage's genes and types.
+    data
+        Training and validation cells.
+    config
+        How to train.
+    seed
+        The stage's recorded seed; order, hiding and dropout draw from generators named after it.
+    stage
+        Number of the stage.
+    distillation
+        Target and weight, or ``None`` at the first stage.
+    progress
+        Told about every batch.
+    checkpoint
+        File and key of a checkpoint to go on from and to write.
+    on_epoch
+        Told about every epoch.
+    processes
+        The group that shares the training; all its processes call this with the same arguments.
+
+    Returns
+    -------
+    One dict of figures an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If several processes are to share an encoder whose losses need whole batches.
+    """
+    device = best_device() if processes is None else processes.fabric.device
+    state = TrainingState()
+    draw = torch_generator(seed, "batches")
+    hiding = Hiding(gene_dropout=config.gene_dropout, gene_set_masking=config.gene_set_masking)
+    batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw, config.sampling)
+    epochs = max(config.epochs, -(-config.min_steps // len(batches)))
+    plugins = [
+        SchedulePlugin(config, state, epochs, len(batches)),
+        ValidationPlugin(
+            data.validation,
+            data.validation_types,
+            config.patience,
+            state,
+            on_epoch,
+            by_loss=config.best == "accuracy-loss",
+            halfway=data.validation_halfway,
+        ),
+        ProgressPlugin(progress, state),
+    ]
+    own = encoder_plugins(network, data.cells, data.types, batches)
+    if own and processes is not None:
+        message = "This encoder has losses over whole batches, which processes cannot share. Leave out --devices."
+        raise ConfigError(message)
+    plugins += own
+    if distillation is not None and distillation.weight > 0:
+        plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
+    if processes is not None:
+        plugins.append(SharingPlugin(processes))
+    if checkpoint is not None:
+        plugins.append(CheckpointPlugin(*checkpoint, state, draw, write=processes is None or processes.rank == 0))
+    progress.start(len(batches) * epochs, f"stage {stage}")
+    with seeded(seed, "training", device):
+        strategy = StageStrategy(
+            network=network,
+            optimizer=_optimizer(network, config),
+            epochs=epochs,
+            label_smoothing=config.label_smoothing,
+            plugins=plugins,
+            device=device,
+            precision=_precision(config, device),
+            halfway=data.halfway,
+            processes=processes,
+        )
+        strategy.fit(stage, batches)
+    progress.close()
+    network.load_state_dict(state.best_weights)
+    network.to("cpu").eval()
+    return state.history
+
+
+def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        trained,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        amsgrad=config.amsgrad,
+        fused=True,
+    )
+
+
+def _precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
+    if config.precision == "bfloat16":
+        return torch.bfloat16
+    if config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
