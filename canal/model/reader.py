@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 # Blocks are filled up with empty cells to a multiple of this: matrix libraries treat the rows at the edge of a matrix
-# by other code with other rounding, and a cell must get the same bits whatever block it comes in.
+# by other code with other rounding, and a cell must get the same bits whatever block it comes in. So it does where the
+# processor has AVX-512; OpenBLAS's older kernels round by a row's place, and there the last bits may differ.
 ROWS = 64
 DENSE = 1024  # cells that are made dense at a time
 

@@ -15,6 +15,7 @@ from canal.model.panel_cells import PanelCells
 from canal.progress import Silent
 from canal.training.stage import learn_stage
 from tests.make import make_adata
+from tests.products import assert_same
 
 SETTINGS = ("training.epochs=2", "training.min_steps=10", "bank.size=24", "genes.per_stage=40", "genes.statistics=55")
 QUERY = {"n_cells": 150, "n_genes": 50, "types": ("B", "NK", "HSC"), "seed": 4}
@@ -69,9 +70,9 @@ def test_a_cell_gets_the_same_bits_in_any_block(learned: tuple[Annotator, CellPo
     parts = [reader.predict_kept(kept[k : k + size]) for k in range(0, len(cells), size)]
 
     assert whole.novelty is not None
-    assert np.array_equal(np.concatenate([p.probabilities for p in parts]), whole.probabilities)
-    assert np.array_equal(np.concatenate([p.representation for p in parts]), whole.representation)
-    assert np.array_equal(np.concatenate([p.novelty.novelty for p in parts if p.novelty]), whole.novelty.novelty)
+    assert_same(np.concatenate([p.probabilities for p in parts]), whole.probabilities)
+    assert_same(np.concatenate([p.representation for p in parts]), whole.representation)
+    assert_same(np.concatenate([p.novelty.novelty for p in parts if p.novelty]), whole.novelty.novelty)
 
 
 def test_a_cell_without_counts_is_answered(learned: tuple[Annotator, CellPool]) -> None:
