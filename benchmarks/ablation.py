@@ -88,7 +88,7 @@ def learn(stream: Stream, order: list[int], seed: int, sets: tuple[str, ...]) ->
 
 def answers(model: Annotator, cells: Cells) -> dict[str, np.ndarray]:
     """Return the answer of the whole model and of its halves."""
-    reader = model.reader(cells.genes, cells.ensembl)
+    reader = model.reader(cells.genes)
     logits, _ = reader.network_outputs(cells.expression)
     scores = None if reader.solved is None else reader.solved.scores(cells.expression)
     names = np.array(model.types, dtype=object)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 from canal.model.memory import MOST_FACTORS, AnalyticMemory, save_memory
 from canal.model.statistics import TypeStatistics
@@ -32,7 +33,7 @@ def main() -> None:
         for i in range(TYPES)
     )  # fmt: skip
     memory = AnalyticMemory(
-        panel=GenePanel.empty().extended(genes, [""] * GENES, 1),
+        panel=GenePanel.empty().extended(Genes.of(genes), 1),
         measured={1: np.arange(GENES)},
         statistics=statistics,
         ridge=0.05,

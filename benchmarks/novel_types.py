@@ -75,7 +75,7 @@ def learn_without(stages: Sequence[Cells], left_out: str, preset: Preset, seed: 
 def judge(model: Model, file: int, cells: Cells, left_out: str) -> Judged:
     """Judge the cells of one test file."""
     annotator = model.annotator
-    reader = annotator.reader(cells.genes, cells.ensembl)
+    reader = annotator.reader(cells.genes)
     scores = reader.novelty(model.bank).score(cells.expression)
     logits, representation = reader.network_outputs(cells.expression)
     index = NeighbourIndex(run_network(annotator.network, on_panel(model.bank, annotator.panel))[1])

@@ -107,7 +107,7 @@ def real_cells(streams: Path) -> tuple[PanelCells, np.ndarray, tuple[str, ...]]:
     """Return cells of immune's first stage on 1000 genes, their types and the types' names."""
     cells = read_cells(streams / "immune/1_zheng_facs.train.h5ad", labels="cell_type")
     columns = highly_variable(cells, GENES)
-    panel = GenePanel.empty().extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], 1)
+    panel = GenePanel.empty().extended(cells.genes.take(columns), 1)
     assert cells.labels is not None
     names = tuple(sorted(set(cells.labels.tolist())))
     return on_panel(CellPool.of(cells, 1), panel), type_index(cells.labels, names), names

@@ -71,7 +71,7 @@ def by_detector(model: Annotator, bank: CellPool, alpha: float) -> Method:
     """Return canal as it ships."""
 
     def judge(cells: Cells) -> Answers:
-        reader = model.reader(cells.genes, cells.ensembl)
+        reader = model.reader(cells.genes)
         found = reader.novelty(bank).score(cells.expression)
         called = verdicts(found.p_value, alpha) == "novel"
         return Answers(types=reader.best_types(cells.expression), score=found.novelty, called=called)
@@ -83,7 +83,7 @@ def by_paper(model: Annotator, seed: int) -> Method:
     """Return canal with the paper's rule: a verdict depends on the other cells of the file."""
 
     def judge(cells: Cells) -> Answers:
-        reader = model.reader(cells.genes, cells.ensembl)
+        reader = model.reader(cells.genes)
         logits, _ = reader.network_outputs(cells.expression)
         mixes = Mixes.draw(len(logits), np.random.default_rng(seed))
         score = transductive_scores(1 - max_probability(logits), energy(logits, TEMPERATURE))
@@ -98,7 +98,7 @@ def neighbour_distance(model: Annotator, bank: CellPool) -> Scored:
     index = NeighbourIndex(run_network(model.network, on_panel(bank, model.panel))[1])
 
     def scored(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-        reader = model.reader(cells.genes, cells.ensembl)
+        reader = model.reader(cells.genes)
         _, representation = reader.network_outputs(cells.expression)
         return reader.best_types(cells.expression), index.search(representation, NEIGHBOUR).distances[:, -1]
 
@@ -109,7 +109,7 @@ def network_doubt(model: Annotator) -> Scored:
     """Return types and one less the largest probability of the network."""
 
     def scored(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-        reader = model.reader(cells.genes, cells.ensembl)
+        reader = model.reader(cells.genes)
         return reader.best_types(cells.expression), max_probability(reader.network_outputs(cells.expression)[0])
 
     return scored
@@ -122,10 +122,10 @@ def joint_regression(train: Sequence[Cells], n_genes: int = 2000) -> Scored:
     panel = GenePanel.empty()
     for number, cells in enumerate(train, 1):
         columns = highly_variable(cells, n_genes)
-        panel = panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], number)
+        panel = panel.extended(cells.genes.take(columns), number)
 
     def on(cells: Cells) -> sp.csr_matrix:
-        return panel.match(cells.genes, cells.ensembl).project(cells.expression)
+        return panel.match(cells.genes).project(cells.expression)
 
     labels = np.concatenate([cells.labels for cells in train]).astype(str)
     model = LogisticRegression(C=0.1, max_iter=500).fit(sp.vstack([on(cells) for cells in train]), labels)

@@ -177,7 +177,7 @@ def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Referenc
         f"distillation and analytic memory.{gap} The stages' own held-out cells are not trained on.",
         kept,
         readable.tests,
-        lambda cells: model.reader(cells.genes, cells.ensembl).best_types(cells.expression),
+        lambda cells: model.reader(cells.genes).best_types(cells.expression),
     )
 
 
@@ -222,7 +222,6 @@ def _of_bank(bank: CellPool, stage: int) -> Cells:
     return Cells(
         expression=pool.expression,
         genes=pool.panel.genes,
-        ensembl=pool.panel.ensembl,
         names=pool.names,
         labels=pool.labels,
         report=report,

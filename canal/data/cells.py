@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 
 ArrayStr = np.ndarray  # of dtype object or str, (cells,)
@@ -68,10 +69,7 @@ class Cells:
         over the genes of the file. Its zeros are measured zeros; a gene that is not in ``genes``
         was not measured.
     genes
-        Canonical gene names, unique, in the order of the columns: upper-case symbols, or Ensembl
-        ids without version where the file has no symbols.
-    ensembl
-        Ensembl id of each gene, ``""`` where unknown; same length as ``genes``.
+        Genes of the columns, each name once.
     names
         Names of the cells, unique, of shape (cells,).
     labels
@@ -81,15 +79,14 @@ class Cells:
     """
 
     expression: sp.csr_matrix
-    genes: tuple[str, ...]
-    ensembl: tuple[str, ...]
+    genes: Genes
     names: np.ndarray
     labels: np.ndarray | None
     report: FileReport
 
     def __post_init__(self) -> None:
         n, g = self.expression.shape
-        assert len(self.genes) == len(self.ensembl) == g, (len(self.genes), len(self.ensembl), g)
+        assert len(self.genes) == g, (len(self.genes), g)
         assert self.names.shape == (n,), (self.names.shape, n)
         assert self.labels is None or self.labels.shape == (n,), n
 
@@ -101,7 +98,6 @@ class Cells:
         return Cells(
             expression=self.expression[rows],
             genes=self.genes,
-            ensembl=self.ensembl,
             names=self.names[rows],
             labels=None if self.labels is None else self.labels[rows],
             report=self.report,
@@ -165,7 +161,7 @@ class CellPool:
         assert cells.labels is not None
         n = len(cells)
         return cls(
-            panel=GenePanel.empty().extended(cells.genes, cells.ensembl, stage),
+            panel=GenePanel.empty().extended(cells.genes, stage),
             expression=cells.expression,
             measured=np.ones((1, len(cells.genes)), dtype=bool),
             source=np.zeros(n, dtype=np.int64),
@@ -192,7 +188,7 @@ class CellPool:
     def joined(self, other: "CellPool") -> "CellPool":
         """Return both pools in the union of their gene spaces, the cells of ``other`` last."""
         entered = int(other.stage.max()) if len(other) else 0
-        panel = self.panel.extended(other.panel.genes, other.panel.ensembl, entered)
+        panel = self.panel.extended(other.panel.genes, entered)
         values, measured = zip(self.on(panel), other.on(panel), strict=True)
         return CellPool(
             panel=panel,
@@ -206,6 +202,6 @@ class CellPool:
 
     def on(self, panel: GenePanel) -> tuple[sp.csr_matrix, np.ndarray]:
         """Return expression (cells, panel) as CSR and the measured genes (sources, panel) on another gene space."""
-        match = panel.match(self.panel.genes, self.panel.ensembl)
+        match = panel.match(self.panel.genes)
         mask = match.project(sp.csr_matrix(self.measured.astype(np.float32)))
         return match.project(self.expression), np.asarray(mask.toarray(), dtype=bool)

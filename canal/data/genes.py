@@ -1,9 +1,9 @@
 """Canonical gene names: upper-case symbols, with Ensembl ids where the file has them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 import numpy as np
 
@@ -27,14 +27,55 @@ SYMBOL_COLUMNS = (
 SHOWN = 5
 
 
+@dataclass(frozen=True)
+class Genes(Sequence[str]):
+    """Genes in an order: a sequence of canonical names that knows their Ensembl ids.
+
+    Attributes
+    ----------
+    names
+        Canonical names: upper-case symbols, or Ensembl ids without version where a file has no symbols.
+    ensembl
+        Ensembl id of each gene, ``""`` where unknown; as many as names.
+    """
+
+    names: tuple[str, ...] = ()
+    ensembl: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.names) == len(self.ensembl), (len(self.names), len(self.ensembl))
+
+    @classmethod
+    def of(cls, names: Iterable[str], ensembl: Iterable[str] | None = None) -> Self:
+        """Return genes by their names; without ids, none is known."""
+        listed = tuple(map(str, names))
+        return cls(listed, ("",) * len(listed) if ensembl is None else tuple(map(str, ensembl)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        """Return one name, or the names of a slice."""
+        return self.names[place]
+
+    def take(self, places: Iterable[int] | np.ndarray) -> "Genes":
+        """Return the genes at these positions, in this order."""
+        chosen = [int(place) for place in places]
+        return Genes(tuple(self.names[p] for p in chosen), tuple(self.ensembl[p] for p in chosen))
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeneNames:
     """Names of the genes of a file.
 
     Attributes
     ----------
-    genes, ensembl
-        Canonical name and Ensembl id (``""`` where unknown) of each gene that is kept.
+    genes
+        The genes that are kept.
     columns
         Its position in the file, ascending, of shape (genes,).
     kind, key
@@ -42,8 +83,7 @@ class GeneNames:
         index).
     """
 
-    genes: tuple[str, ...]
-    ensembl: tuple[str, ...]
+    genes: Genes
     columns: np.ndarray
     kind: Literal["symbol", "ensembl"]
     key: str
@@ -85,8 +125,7 @@ def name_genes(
     columns, collisions = _first_of_each(canonical, weights)
     warnings = [w for w in (_mouse(names, kind, source), _collided(collisions, key, source)) if w]
     return GeneNames(
-        genes=tuple(canonical[c] for c in columns),
-        ensembl=tuple(ids[c] for c in columns),
+        genes=Genes(tuple(canonical), tuple(ids)).take(columns),
         columns=np.array(columns, dtype=np.int64),
         kind=kind,
         key=key,

@@ -1,12 +1,13 @@
 """The genes that the stages so far look at, and how a file's genes fit them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.genes import Genes
 from canal.errors import DataError
 
 SHOWN = 5
@@ -69,18 +70,17 @@ class GenePanel:
 
     Attributes
     ----------
-    genes, ensembl
-        Canonical name, unique, and Ensembl id of each gene, ``""`` where unknown.
+    genes
+        Each name once.
     entered
         Number of the stage at which each gene entered.
     """
 
-    genes: tuple[str, ...]
-    ensembl: tuple[str, ...]
+    genes: Genes
     entered: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        assert len(self.genes) == len(self.ensembl) == len(self.entered), "genes, ensembl and entered differ in length"
+        assert len(self.genes) == len(self.entered), "genes and entered differ in length"
         assert len(set(self.genes)) == len(self.genes), "gene names occur twice"
 
     def __len__(self) -> int:
@@ -89,64 +89,62 @@ class GenePanel:
     @classmethod
     def empty(cls) -> Self:
         """Return the panel before the first stage."""
-        return cls(genes=(), ensembl=(), entered=())
+        return cls(genes=Genes(), entered=())
 
-    def extended(self, genes: Sequence[str], ensembl: Sequence[str], stage: int) -> "GenePanel":
+    def extended(self, genes: Genes, stage: int) -> "GenePanel":
         """Return the panel with those genes added that it does not hold yet, in the order given.
 
         A gene that the panel holds without Ensembl id takes the id that is given.
 
         Parameters
         ----------
-        genes, ensembl
-            Of the genes to add, the same length.
+        genes
+            The genes to add.
         stage
             Number of the stage at which they enter.
         """
-        columns = self.match(genes, ensembl).columns.tolist()
+        columns = self.match(genes).columns.tolist()
         known = set(columns)
         fresh = [column for column in range(len(genes)) if column not in known]
-        ids = [own or (ensembl[c] if c >= 0 else "") for own, c in zip(self.ensembl, columns, strict=True)]
+        ids = [own or (genes.ensembl[c] if c >= 0 else "") for own, c in zip(self.genes.ensembl, columns, strict=True)]
+        added = genes.take(fresh)
         return GenePanel(
-            genes=self.genes + tuple(genes[c] for c in fresh),
-            ensembl=(*ids, *(ensembl[c] for c in fresh)),
+            genes=Genes((*self.genes.names, *added.names), (*ids, *added.ensembl)),
             entered=self.entered + (stage,) * len(fresh),
         )
 
     def subset(self, positions: np.ndarray) -> "GenePanel":
         """Return the panel of the genes at these positions, in this order."""
         return GenePanel(
-            genes=tuple(self.genes[p] for p in positions.tolist()),
-            ensembl=tuple(self.ensembl[p] for p in positions.tolist()),
+            genes=self.genes.take(positions),
             entered=tuple(self.entered[p] for p in positions.tolist()),
         )
 
-    def match(self, genes: Sequence[str], ensembl: Sequence[str]) -> GeneMatch:
+    def match(self, genes: Genes) -> GeneMatch:
         """Find the panel genes among a file's: by name first, then by Ensembl id.
 
         Parameters
         ----------
-        genes, ensembl
-            Of the file, the same length; a column of the file is used for one panel gene only.
+        genes
+            Of the file; a column of the file is used for one panel gene only.
         """
-        assert len(genes) == len(ensembl), (len(genes), len(ensembl))
         by_name = {name: column for column, name in enumerate(genes)}
-        by_id = {name: column for column, name in reversed(list(enumerate(ensembl))) if name}
+        by_id = {name: column for column, name in reversed(list(enumerate(genes.ensembl))) if name}
         columns = np.array([by_name.get(name, -1) for name in self.genes], dtype=np.int64)
         used = set(columns.tolist())
         for position in np.flatnonzero(columns < 0).tolist():
             # A panel that grew from a file without symbols has Ensembl ids as genes.
-            column = by_id.get(self.ensembl[position] or self.genes[position], -1)
+            column = by_id.get(self.genes.ensembl[position] or self.genes[position], -1)
             if column not in used:
                 columns[position] = column
                 used.add(column)
-        return GeneMatch(measured=columns >= 0, columns=columns, panel_genes=self.genes, file_genes=tuple(genes))
+        return GeneMatch(measured=columns >= 0, columns=columns, panel_genes=self.genes.names, file_genes=genes.names)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the panel as plain values for JSON."""
         return {
-            "genes": list(self.genes),
-            "ensembl": list(self.ensembl),
+            "genes": list(self.genes.names),
+            "ensembl": list(self.genes.ensembl),
             "entered": list(self.entered),
         }
 
@@ -154,8 +152,7 @@ class GenePanel:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the panel of `to_dict`'s plain values."""
         return cls(
-            genes=tuple(map(str, values["genes"])),
-            ensembl=tuple(map(str, values["ensembl"])),
+            genes=Genes.of(values["genes"], values["ensembl"]),
             entered=tuple(map(int, values["entered"])),
         )
 

@@ -7,7 +7,7 @@ Read a file of cells, or take an AnnData, and check everything that later steps 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from canal.data.cells import Cells, FileReport
 from canal.data.formats import open_file
-from canal.data.genes import name_genes
+from canal.data.genes import Genes, name_genes
 from canal.data.labels import TakenLabels, take_labels
 from canal.data.source import CellSource, from_adata
 from canal.data.tables import StoredTable
@@ -44,9 +44,9 @@ class CellsDigest:
         if labels is not None:
             self._parts["labels"].update(_bytes(labels))
 
-    def finish(self, scale: str, genes: Sequence[str], ensembl: Sequence[str]) -> str:
+    def finish(self, scale: str, genes: Genes) -> str:
         """Return ``"sha256:..."`` over the cells so far, their scale and their genes."""
-        whole = hashlib.sha256(_bytes((scale, str(len(genes)), *genes, *ensembl)))
+        whole = hashlib.sha256(_bytes((scale, str(len(genes)), *genes.names, *genes.ensembl)))
         for name, part in self._parts.items():
             whole.update(name.encode() + part.digest())
         return f"sha256:{whole.hexdigest()}"
@@ -80,7 +80,7 @@ class CellStream:
 
     Attributes
     ----------
-    genes, ensembl
+    genes
         As in `Cells`.
     names
         Names of the cells that pass, of shape (cells,).
@@ -104,7 +104,7 @@ class CellStream:
         weights = np.asarray(self._matrix.sampled.sum(axis=0)).ravel()
         var = source.genes_at(self._verdict.where)
         self._named = name_genes(var, source=source.source, gene_key=gene_key, weights=weights)
-        self.genes, self.ensembl = self._named.genes, self._named.ensembl
+        self.genes = self._named.genes
         self._passes = np.ones(len(names), dtype=bool)
         if taken is not None and not keep_unlabelled:
             self._passes = taken.labels != ""
@@ -215,7 +215,7 @@ class CellStream:
         if empty == len(self) and self._rows is None:
             message = f"{source}: none of the {empty} cells has any counts. Check the matrix in {self._verdict.where}."
             raise DataError(message)
-        self._digest, self._empty = digest.finish(scale, self.genes, self.ensembl), empty
+        self._digest, self._empty = digest.finish(scale, self.genes), empty
 
     def rows(self, start: int, stop: int) -> sp.csr_matrix:
         """Return some cells out of turn, as `chunks` would; only where all cells of the file pass."""
@@ -397,7 +397,6 @@ def _collect(source: CellSource, taken: TakenLabels | None, gene_key: str | None
     return Cells(
         expression=expression,
         genes=stream.genes,
-        ensembl=stream.ensembl,
         names=stream.names,
         labels=stream.labels,
         report=stream.report,

@@ -122,7 +122,7 @@ def stage_difference(
     registry = open_registry(layout)
     records = registry.record(a), registry.record(b)
     models = [load_annotator(registry.artifacts(record)) for record in records]
-    genes_added, genes_removed = _new(models[0].panel.genes, models[1].panel.genes)
+    genes_added, genes_removed = _new(models[0].panel.genes.names, models[1].panel.genes.names)
     types_added, types_removed = _new(records[0].types, records[1].types)
     return StageDiff(
         a=a,

@@ -25,6 +25,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from canal.data.cells import Cells
+from canal.data.genes import Genes
 from canal.data.panel import GeneMatch, GenePanel
 from canal.data.variable_genes import unit_rows
 from canal.files import read_tensor_file, write_tensor_file
@@ -79,8 +80,9 @@ class AnalyticMemory:
             no cell can be told from them.
         """
         assert cells.labels is not None
-        panel = self.panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
-        match = panel.match([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns])
+        kept_genes = cells.genes.take(columns)
+        panel = self.panel.extended(kept_genes, stage)
+        match = panel.match(kept_genes)
         positions = np.flatnonzero(match.measured)
         values = unit_rows(cells.expression[:, columns[match.columns[positions]]])
         fresh = []
@@ -119,17 +121,17 @@ class AnalyticMemory:
         """Return the number of cells of each type of each stage."""
         return {(s.stage, s.name): s.n for s in self.statistics}
 
-    def solved_for(self, genes: Sequence[str], ensembl: Sequence[str], types: Sequence[str]) -> "SolvedMemory":
+    def solved_for(self, genes: Genes, types: Sequence[str]) -> "SolvedMemory":
         """Return the memory solved for the genes of a file.
 
         Parameters
         ----------
-        genes, ensembl
+        genes
             Genes of the file.
         types
             Order of the scores; a type without statistics scores zero.
         """
-        match = self.panel.match(genes, ensembl)
+        match = self.panel.match(genes)
         rows, targets = self._rows(match.measured, {name: i for i, name in enumerate(types)})
         # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
         fewer_genes = rows.shape[1] < rows.shape[0]

@@ -12,7 +12,7 @@ Files of an annotator, none of them pickled: ``weights.safetensors``, ``memory.s
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax, softmax
 
 from canal.config import Preset, dump_preset, parse_preset
+from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
@@ -145,21 +146,20 @@ class Annotator:
         network.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in self.weights.items()})
         return network.eval()
 
-    def reader(self, genes: Sequence[str], ensembl: Sequence[str]) -> "GeneSetReader":
+    def reader(self, genes: Genes) -> "GeneSetReader":
         """Return the annotator as seen through the genes of one file; the memory is solved for them once.
 
         The last one is kept: the tests of a stage look through the same genes again and again.
         """
         from canal.model.reader import GeneSetReader
 
-        key = (tuple(genes), tuple(ensembl))
-        if key not in self._readers:
+        if genes not in self._readers:
             self._readers.clear()
-            self._readers[key] = GeneSetReader(self, *key)
-        return self._readers[key]
+            self._readers[genes] = GeneSetReader(self, genes)
+        return self._readers[genes]
 
     @cached_property
-    def _readers(self) -> dict[tuple[tuple[str, ...], tuple[str, ...]], "GeneSetReader"]:
+    def _readers(self) -> dict[Genes, "GeneSetReader"]:
         return {}
 
 

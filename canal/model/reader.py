@@ -7,7 +7,6 @@ become dense. Nothing else of a file is touched: `GeneSetReader.columns` says wh
 Shapes: n cells, K columns that count, C types, D representation.
 """
 
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.cells import CellPool
+from canal.data.genes import Genes
 from canal.model.encoders.compact_arrays import CompactArrays
 from canal.model.memory import SolvedMemory
 from canal.model.novelty.detector import NoveltyReader, NoveltyScores
@@ -81,18 +81,18 @@ class GeneSetReader:
     ----------
     annotator
         The model.
-    genes, ensembl
+    genes
         Genes of the file, in the order of its columns.
     """
 
-    def __init__(self, annotator: "Annotator", genes: Sequence[str], ensembl: Sequence[str]) -> None:
+    def __init__(self, annotator: "Annotator", genes: Genes) -> None:
         self.annotator = annotator
-        self._genes, self._ensembl = genes, ensembl
-        self.match = annotator.panel.match(genes, ensembl)
+        self._genes = genes
+        self.match = annotator.panel.match(genes)
         self.solved: SolvedMemory | None = None
         wanted = [self.match.columns[self.match.measured]]
         if annotator.memory is not None:
-            self.solved = annotator.memory.solved_for(genes, ensembl, annotator.types)
+            self.solved = annotator.memory.solved_for(genes, annotator.types)
             wanted.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(wanted))
         self._network = _network(self)
@@ -105,7 +105,7 @@ class GeneSetReader:
         model = self.annotator
         if model.memory is None or not model.memory.statistics:
             return None
-        return NoveltyReader(model.memory, model.novelty, bank, self._genes, self._ensembl)
+        return NoveltyReader(model.memory, model.novelty, bank, self._genes)
 
     @property
     def judges(self) -> bool:

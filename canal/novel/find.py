@@ -264,7 +264,7 @@ def _expression(
             stop = start + block.shape[0]
             kept.append(block[order[(order >= start) & (order < stop)] - start])
             start = stop
-        return sp.vstack(kept, format="csr")[np.searchsorted(order, rows)], stream.genes
+        return sp.vstack(kept, format="csr")[np.searchsorted(order, rows)], stream.genes.names
 
 
 def _evidence(cells: Groups, annotation: Annotation, batches: "pd.Series | None") -> tuple[NovelCluster, ...]:

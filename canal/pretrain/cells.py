@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 from canal.data.stream import CellStream, open_stream
 from canal.data.variable_genes import unit_rows
@@ -56,7 +57,7 @@ class FileSurvey:
         The file, and the digest of its cells.
     cells
         Number of its cells.
-    genes, ensembl
+    genes
         Its genes.
     ranked
         Columns by the variance of unit profiles, highest first; genes that no cell expresses are left out.
@@ -67,8 +68,7 @@ class FileSurvey:
     path: str
     digest: str
     cells: int
-    genes: tuple[str, ...]
-    ensembl: tuple[str, ...]
+    genes: Genes
     ranked: np.ndarray
     warnings: tuple[str, ...]
 
@@ -119,7 +119,7 @@ def panel_of(surveys: Sequence[FileSurvey], per_file: int) -> GenePanel:
     panel = GenePanel.empty()
     for number, found in enumerate(surveys, 1):
         columns = found.ranked[: per_file or None].tolist()
-        panel = panel.extended([found.genes[c] for c in columns], [found.ensembl[c] for c in columns], number)
+        panel = panel.extended(found.genes.take(columns), number)
     return panel
 
 
@@ -138,7 +138,7 @@ class TokenBlocks:
 
     def __init__(self, files: CellFiles, panel: GenePanel, bins: int) -> None:
         self._files, self._bins = files, bins
-        self._matches = [panel.match(s.genes, s.ensembl) for s in files.streams]
+        self._matches = [panel.match(s.genes) for s in files.streams]
         self._places = [
             (number, start, min(start + BLOCK, len(stream)))
             for number, stream in enumerate(files.streams)
@@ -197,6 +197,6 @@ def _survey(stream: CellStream, tell: Callable[[int], None]) -> FileSurvey:
     ranked = np.argsort(-variance, kind="stable")
     report = stream.report
     return FileSurvey(
-        path=report.path, digest=report.digest, cells=n, genes=stream.genes, ensembl=stream.ensembl,
+        path=report.path, digest=report.digest, cells=n, genes=stream.genes,
         ranked=ranked[total[ranked] > 0], warnings=report.warnings,
     )  # fmt: skip

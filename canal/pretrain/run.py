@@ -109,7 +109,7 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
             history = training.run(progress, lambda _epoch, _figures: None)
             facts = _facts(request, preset, surveys, history, plain, held, cells.count)
             facts |= {"seconds": round(time.monotonic() - begin, 1), "resumed": resumed}
-            return save_pretrained(pretrained_of(name, model.published(), panel.genes, facts), weights / name)
+            return save_pretrained(pretrained_of(name, model.published(), panel.genes.names, facts), weights / name)
 
 
 def _vectors(request: PretrainRequest, preset: PretrainPreset) -> tuple[tuple[str, ...], np.ndarray] | None:
@@ -161,7 +161,7 @@ def _panel(
     if vectors is not None:
         names, numbers = vectors
         named = name_genes(pd.DataFrame(index=list(names)), source="the list of genes with vectors")
-        columns = panel.match(named.genes, named.ensembl).columns
+        columns = panel.match(named.genes).columns
         have = np.flatnonzero(columns >= 0)
         table = torch.from_numpy(numbers[named.columns[columns[have]]]).float()
         panel = panel.subset(have)

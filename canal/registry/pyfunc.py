@@ -77,7 +77,7 @@ class StageModel:
             places={"X": Matrix(matrix, _NAME, "X")},
         )
         stream = CellStream(source)
-        reader = self.annotator.reader(stream.genes, stream.ensembl)
+        reader = self.annotator.reader(stream.genes)
         check_overlap(reader.match, self.annotator.preset.genes.min_overlap, _NAME)
         found = np.concatenate([reader.predict_kept(block).probabilities for block in stream.chunks(reader.columns)])
         types = np.array(self.annotator.types, dtype=object)[found.argmax(axis=1)]

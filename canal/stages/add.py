@@ -139,7 +139,7 @@ def _refuse_again(request: StageRequest, cells: Cells, records: list[StageRecord
 def _check_genes(previous: Annotator | None, cells: Cells, preset: Preset) -> dict[str, Any]:
     if previous is None:
         return {"panel_genes": 0, "measured": 0, "share": 1.0}
-    match = previous.panel.match(cells.genes, cells.ensembl)
+    match = previous.panel.match(cells.genes)
     check_overlap(match, preset.genes.min_overlap, cells.report.path)
     return {
         "panel_genes": len(previous.panel),
@@ -156,7 +156,7 @@ def _check_labels(request: StageRequest, previous: Annotator | None, cells: Cell
     found = similar_names(new, known)
     rows = np.flatnonzero(np.isin(cells.labels, new))
     if len(rows):
-        predicted = previous.reader(cells.genes, cells.ensembl).best_types(cells.expression[rows])
+        predicted = previous.reader(cells.genes).best_types(cells.expression[rows])
         found += called_known(cells.labels[rows], predicted, known)
     if found and request.strict_labels:
         message = " ".join(w.message for w in found) + " Refused because of --strict-labels."

@@ -202,7 +202,7 @@ def fit_joint(train: list[Cells], n_genes: int = 2000) -> Callable[[Cells], np.n
     panel = GenePanel.empty()
     for number, cells in enumerate(train, 1):
         columns = highly_variable(cells, n_genes)
-        panel = panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], number)
+        panel = panel.extended(cells.genes.take(columns), number)
     values = sp.vstack([_on(panel, cells) for cells in train])
     labels = np.concatenate([cells.labels for cells in train if cells.labels is not None]).astype(str)
     model = LogisticRegression(C=0.1, max_iter=500).fit(values, labels)
@@ -210,4 +210,4 @@ def fit_joint(train: list[Cells], n_genes: int = 2000) -> Callable[[Cells], np.n
 
 
 def _on(panel: GenePanel, cells: Cells) -> sp.csr_matrix:
-    return panel.match(cells.genes, cells.ensembl).project(cells.expression)
+    return panel.match(cells.genes).project(cells.expression)

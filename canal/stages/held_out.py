@@ -204,7 +204,6 @@ def _read(path: Path, options: ReadingOptions, rows: tuple[int, ...] | None) -> 
         return Cells(
             expression=sp.vstack(blocks, format="csr"),
             genes=stream.genes,
-            ensembl=stream.ensembl,
             names=stream.names,
             labels=stream.labels,
             report=stream.report,

@@ -92,7 +92,7 @@ def reader_of(annotator: Annotator, stream: CellStream) -> GeneSetReader:
     DataError
         If the file measures too few genes of the model.
     """
-    reader = annotator.reader(stream.genes, stream.ensembl)
+    reader = annotator.reader(stream.genes)
     check_overlap(reader.match, annotator.preset.genes.min_overlap, stream.report.path)
     return reader
 

@@ -180,7 +180,7 @@ def tested(annotator: Annotator, cells: Cells, stage: int, digest: str) -> Outco
         If the cells measure too few genes of the model.
     """
     assert cells.labels is not None
-    reader = annotator.reader(cells.genes, cells.ensembl)
+    reader = annotator.reader(cells.genes)
     check_overlap(reader.match, annotator.preset.genes.min_overlap, cells.report.path)
     return Outcome(stage=stage, digest=digest, counts=count(cells.labels, reader.best_types(cells.expression)))
 

@@ -28,7 +28,7 @@ def calibrate(fitted: Annotator, previous: Annotator | None, held: Cells) -> tup
         The held-out cells, labelled.
     """
     assert held.labels is not None
-    reader = fitted.reader(held.genes, held.ensembl)
+    reader = fitted.reader(held.genes)
     logits, _ = reader.network_outputs(held.expression)
     scores = np.zeros_like(logits) if reader.solved is None else reader.solved.scores(held.expression)
     types = type_index(held.labels, fitted.types)
@@ -69,7 +69,7 @@ def with_held_out(before: NoveltyCalibration, memory: AnalyticMemory, cells: Cel
     stage
         Number of the stage.
     """
-    match = memory.panel.match(cells.genes, cells.ensembl)
+    match = memory.panel.match(cells.genes)
     profiles = unit_rows(match.project(cells.expression)[:, np.flatnonzero(match.measured)])
     detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=before)
     return before.with_stage(detector.held_out(stage, match.measured, len(cells.genes), profiles))

@@ -108,7 +108,7 @@ def draw_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.
     -------
     A pool on ``panel`` with one source a stage. Values are of unit profiles, some negative.
     """
-    at = panel.match(memory.panel.genes, memory.panel.ensembl)
+    at = panel.match(memory.panel.genes)
     into, of = np.flatnonzero(at.measured), at.columns[at.measured]
     share = np.sqrt([s.n for s in memory.statistics])
     numbers = np.maximum(1, np.floor(n * share / share.sum())).astype(int) if len(share) else []

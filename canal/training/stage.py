@@ -118,7 +118,7 @@ def learn_stage(
     # Calibrated and scored on cells that neither network nor memory has seen; then the memory takes these in too.
     held = cells.take(held_rows)
     fusion, reliability = calibrate(fitted, previous, held)
-    held_types = fitted.reader(held.genes, held.ensembl).best_types(held.expression)
+    held_types = fitted.reader(held.genes).best_types(held.expression)
     memory = _memory(previous, cells, columns, preset, stage=stage)
     novelty = _novelty(previous, fitted, held, stage)
     annotator = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
@@ -147,7 +147,7 @@ def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage:
         columns = type_specific(cells, n, specific)
     else:
         columns = ranked[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
-    return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
+    return panel.extended(cells.genes.take(columns), stage)
 
 
 def _memory(
@@ -164,9 +164,9 @@ def _memory(
 
 def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
     """Return the columns of the stage to keep statistics of: the most variable and all that are followed already."""
-    followed = panel.match(cells.genes, cells.ensembl).columns
+    followed = panel.match(cells.genes).columns
     if previous is not None and previous.memory is not None:
-        earlier = previous.memory.panel.match(cells.genes, cells.ensembl).columns
+        earlier = previous.memory.panel.match(cells.genes).columns
         followed = np.concatenate([followed, earlier])
     return np.unique(np.concatenate([variable, followed[followed >= 0]]))
 

@@ -305,7 +305,7 @@ def take_weights(network: Network, weights: PretrainedWeights, panel: GenePanel,
 def gene_vectors(weights: PretrainedWeights, panel: GenePanel, seed: int) -> tuple[Tensor, Tensor]:
     """Return the vector of each panel gene, (G, E), and whether it is a row of the table, bool (G,)."""
     table = weights.tensors[TABLE][:-1].float()
-    rows = torch.from_numpy(weights.rows(panel.match(weights.named.genes, weights.named.ensembl).columns))
+    rows = torch.from_numpy(weights.rows(panel.match(weights.named.genes).columns))
     has_row = rows >= 0
     draw = torch_generator(seed, "genes without pre-trained vector")
     noise = torch.randn(len(panel), table.shape[1], generator=draw)

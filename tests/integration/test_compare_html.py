@@ -34,7 +34,7 @@ def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
     registry = open_registry(layout)
     record = registry.record(3)
     bank = load_bank(registry.artifacts(record) / "bank.safetensors")
-    reader = load_annotator(registry.artifacts(record)).reader(bank.panel.genes, bank.panel.ensembl)
+    reader = load_annotator(registry.artifacts(record)).reader(bank.panel.genes)
     seen = []
     monkeypatch.setattr(clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
 

@@ -152,7 +152,7 @@ def peak_of(workspace: Workspace, n: int, folder: Path) -> int:
     source = CellSource(source="made", obs=pd.DataFrame(index=names), var=genes, places={"X": matrix})
     stream = CellStream(source, chunk=512)
     model = workspace.model()
-    reader = model.annotator.reader(stream.genes, stream.ensembl)
+    reader = model.annotator.reader(stream.genes)
     detector = reader.novelty(model.bank)
     assert detector is not None
     tracemalloc.start()

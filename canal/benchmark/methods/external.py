@@ -153,7 +153,7 @@ def _learn(name: str, *, joint: bool) -> Learn:
 def _write(path: Path, stages: Sequence[Cells], seed: int, *, labelled: bool) -> None:
     panel = GenePanel.empty()
     for number, cells in enumerate(stages, 1):
-        panel = panel.extended(cells.genes, cells.ensembl, number)
+        panel = panel.extended(cells.genes, number)
     values = sp.vstack([on_panel(panel, cells) for cells in stages], format="csr")
     stage = np.concatenate([np.full(len(cells), number) for number, cells in enumerate(stages, 1)])
     labels = np.concatenate([labels_of(c) for c in stages]).tolist() if labelled else [""] * values.shape[0]

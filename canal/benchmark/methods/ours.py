@@ -35,7 +35,7 @@ def stages_of(preset: str | None = None, overrides: tuple[str, ...] = ()) -> Lea
             learned = learn_stage(previous, bank, cells, config, stage=number, seed=context.seed, progress=Silent())
             previous, bank = learned.annotator, learned.bank
             yield lambda test, model=previous: np.asarray(  # type: ignore[misc]
-                model.reader(test.genes, test.ensembl).best_types(test.expression)
+                model.reader(test.genes).best_types(test.expression)
             )
 
     return learn

@@ -41,13 +41,13 @@ def union_panel(stages: Sequence[Cells]) -> GenePanel:
     panel = GenePanel.empty()
     for number, cells in enumerate(stages, 1):
         columns = highly_variable(cells, GENES)
-        panel = panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], number)
+        panel = panel.extended(cells.genes.take(columns), number)
     return panel
 
 
 def on_panel(panel: GenePanel, cells: Cells) -> Any:
     """Return the cells on the genes of a panel, CSR float32 (cells, genes)."""
-    return panel.match(cells.genes, cells.ensembl).project(cells.expression)
+    return panel.match(cells.genes).project(cells.expression)
 
 
 METHODS = (

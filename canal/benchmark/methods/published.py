@@ -59,7 +59,7 @@ def fit_scibet(stages: Sequence[Cells], context: Context) -> Predict:
     chosen = panel.subset(columns)
 
     def predict(cells: Cells) -> np.ndarray:
-        seen = np.flatnonzero(chosen.match(cells.genes, cells.ensembl).measured)
+        seen = np.flatnonzero(chosen.match(cells.genes).measured)
         test = on_panel(chosen, cells)[:, seen] / LN2
         return np.asarray(np.array(types)[models.log_likelihoods(test, model[:, seen]).argmax(axis=1)])
 
@@ -139,7 +139,7 @@ def fit_seurat(stages: Sequence[Cells], context: Context) -> Predict:
     labels = np.concatenate([labels_of(cells) for cells in stages])
 
     def predict(test: Cells) -> np.ndarray:
-        seen = np.flatnonzero(panel.match(test.genes, test.ensembl).measured)
+        seen = np.flatnonzero(panel.match(test.genes).measured)
         query = on_panel(panel, test)[:, seen].toarray().astype(np.float64)
         types, votes = projection.transfer(reference[:, seen], labels, query)
         return np.asarray(np.array(types, dtype=object)[votes.argmax(axis=1)])
@@ -182,9 +182,9 @@ def _by_markers(test: Cells, types: list[str], table: dict[str, tuple[str, ...]]
 
 
 def _common_genes(stages: Sequence[Cells]) -> GenePanel:
-    panel = GenePanel.empty().extended(stages[0].genes, stages[0].ensembl, 1)
+    panel = GenePanel.empty().extended(stages[0].genes, 1)
     for cells in stages[1:]:
-        panel = panel.subset(np.flatnonzero(panel.match(cells.genes, cells.ensembl).measured))
+        panel = panel.subset(np.flatnonzero(panel.match(cells.genes).measured))
     return panel
 
 
@@ -192,7 +192,7 @@ def _variable_common_genes(stages: Sequence[Cells]) -> GenePanel:
     common = _common_genes(stages)
     varying: set[int] = set()
     for cells in stages:
-        position = {column: g for g, column in enumerate(common.match(cells.genes, cells.ensembl).columns.tolist())}
+        position = {column: g for g, column in enumerate(common.match(cells.genes).columns.tolist())}
         varying |= {position[c] for c in highly_variable(cells, GENES).tolist() if c in position}
     return common.subset(np.array(sorted(varying), dtype=np.int64))
 
@@ -205,13 +205,13 @@ def _log2(panel: GenePanel, stages: Sequence[Cells]) -> Any:
 
 def _features(cells: Cells) -> tuple[GenePanel, np.ndarray]:
     columns = projection.features(cells.expression / LN2)
-    panel = GenePanel.empty().extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], 1)
+    panel = GenePanel.empty().extended(cells.genes.take(columns), 1)
     return panel, cells.expression[:, columns].toarray() / LN2
 
 
 def _measured(panel: GenePanel, test: Cells) -> tuple[np.ndarray, np.ndarray]:
     """Return which features the file measures, and its cells on these."""
-    seen = np.flatnonzero(panel.match(test.genes, test.ensembl).measured)
+    seen = np.flatnonzero(panel.match(test.genes).measured)
     return seen, on_panel(panel, test)[:, seen].toarray() / LN2
 
 
@@ -226,7 +226,7 @@ def _most_similar(answers: Sequence[Answer]) -> np.ndarray:
 def _varying(cells: Cells) -> tuple[list[str], np.ndarray]:
     values = cells.expression.toarray()
     columns = np.flatnonzero(values.max(axis=0) > values.min(axis=0))
-    return [cells.genes[c] for c in columns], values[:, columns].astype(np.float64)
+    return list(cells.genes.take(columns).names), values[:, columns].astype(np.float64)
 
 
 METHODS = (

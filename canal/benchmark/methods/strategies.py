@@ -73,9 +73,7 @@ class ComparedStrategy:
         first = len(self._pool)
         self._pool = self._pool.joined(CellPool.of(cells, self.stage))
         columns = rank_by_variance(cells)[: self.preset.genes.per_stage]
-        self.panel = self.panel.extended(
-            [cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], self.stage
-        )
+        self.panel = self.panel.extended(cells.genes.take(columns), self.stage)
         self.types += tuple(sorted(set(cells.labels.tolist()) - set(self.types)))
         self._rows.cells = on_panel(self._pool, self.panel)
         self._grow()
@@ -92,7 +90,7 @@ class ComparedStrategy:
         """Return the type of each cell, (cells,)."""
         assert self._model is not None
         genes = np.arange(self._model.network.encoder.n_genes)  # an encoder that is fixed has those of its first stage
-        match = self.panel.subset(genes).match(cells.genes, cells.ensembl)
+        match = self.panel.subset(genes).match(cells.genes)
         values = match.project(cells.expression)
         seen = PanelCells(
             values=values, measured=match.measured[None], source=np.zeros(values.shape[0], dtype=np.int64)

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.cells import CellPool
+from canal.data.genes import Genes
 from canal.data.panel import GeneMatch
 from canal.data.variable_genes import unit_rows
 from canal.errors import StageError
@@ -297,7 +298,7 @@ class NoveltyReader:
         Of the model.
     bank
         Its example bank, empty where there is none.
-    genes, ensembl
+    genes
         Genes of the file, in the order of its columns.
     """
 
@@ -306,10 +307,9 @@ class NoveltyReader:
         memory: AnalyticMemory,
         calibration: NoveltyCalibration,
         bank: CellPool,
-        genes: Sequence[str],
-        ensembl: Sequence[str],
+        genes: Genes,
     ) -> None:
-        self._match: GeneMatch = memory.panel.match(genes, ensembl)
+        self._match: GeneMatch = memory.panel.match(genes)
         self._seen = np.flatnonzero(self._match.measured)
         detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=calibration)
         view = _view(memory, bank, self._seen) if len(bank) else None

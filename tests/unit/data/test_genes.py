@@ -45,8 +45,8 @@ def test_names_are_found(
     """Symbols are found by themselves, and Ensembl ids are kept beside them."""
     named = name_genes(var, source="toy", gene_key=gene_key)
 
-    assert named.genes == tuple(genes)
-    assert named.ensembl == ensembl
+    assert named.genes.names == tuple(genes)
+    assert named.genes.ensembl == ensembl
     assert named.key == key
 
 
@@ -54,7 +54,7 @@ def test_mouse_symbols_are_upper_case_with_a_warning() -> None:
     """Mouse symbols match human ones by upper case, and the person is told."""
     named = name_genes(_var(["Ins1", "Ctrb1", "Gcg"]), source="toy")
 
-    assert named.genes == ("INS1", "CTRB1", "GCG")
+    assert named.genes.names == ("INS1", "CTRB1", "GCG")
     assert "mouse gene symbols" in named.warnings[0]
 
 
@@ -73,7 +73,7 @@ def test_collisions_keep_the_most_expressed() -> None:
     assert name_genes(var, source="toy").columns.tolist() == [0, 1]
     named = name_genes(var, source="toy", weights=np.array([1.0, 1.0, 5.0]))
     assert named.columns.tolist() == [1, 2]
-    assert named.genes == ("TP53", "C2ORF15")
+    assert named.genes.names == ("TP53", "C2ORF15")
     assert "C2ORF15" in named.warnings[0]
 
 

@@ -149,7 +149,7 @@ def test_pools_of_other_genes_join_and_know_what_was_measured() -> None:
 
     both = first.joined(second)
 
-    assert both.panel.genes == tuple(f"G{i}" for i in range(15))
+    assert both.panel.genes.names == tuple(f"G{i}" for i in range(15))
     assert both.measured.tolist() == [[True] * 10 + [False] * 5, [False] * 5 + [True] * 10]
     np.testing.assert_array_equal(both.expression[30:, 5:].toarray(), second.expression.toarray())
     only_second = both.take(np.arange(30, 60))

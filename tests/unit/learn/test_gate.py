@@ -187,11 +187,11 @@ def test_two_stages_learn_and_new_types_bring_their_genes() -> None:
     hsc = {f"GENE{g}" for g in range(48, 56)}  # make.py: what type 6 raises
     assert not hsc <= set(first.annotator.panel.genes)
     assert hsc <= set(second.annotator.panel.genes)
-    assert second.annotator.panel.genes[: len(first.annotator.panel)] == first.annotator.panel.genes
+    assert second.annotator.panel.genes[: len(first.annotator.panel)] == first.annotator.panel.genes.names
     assert bool(second.annotator.network.encoder.gate_ready)
     assert all(torch.equal(v, again[k]) for k, v in second.annotator.network.state_dict().items())
     test = check_adata(make_adata(90, 200, types=("B", "CD4 T", "HSC"), seed=9), labels="cell_type")
-    said = second.annotator.reader(test.genes, test.ensembl).best_types(test.expression)
+    said = second.annotator.reader(test.genes).best_types(test.expression)
     assert (said == test.labels).mean() > 0.9
 
 
@@ -232,4 +232,4 @@ def test_the_choice_of_genes_never_sees_held_out_cells() -> None:
 
     second = learn_stage(None, CellPool.empty(), emptied, preset, stage=1, seed=0, progress=Silent())
 
-    assert second.annotator.panel.genes == first.annotator.panel.genes
+    assert second.annotator.panel.genes == first.annotator.panel.genes.names

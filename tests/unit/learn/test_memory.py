@@ -44,7 +44,7 @@ def test_full_rank_equals_ridge_on_the_cells() -> None:
     types = sorted(set(cells.labels.tolist()))
     memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=1000, cells_per_factor=1)
 
-    solved = memory.solved_for(cells.genes, cells.ensembl, types)
+    solved = memory.solved_for(cells.genes, types)
 
     np.testing.assert_allclose(solved.weights, weighted_ridge(cells, 0.1, types), atol=2e-4)
 
@@ -57,7 +57,7 @@ def test_the_order_of_stages_does_not_matter() -> None:
     def scores(first: Cells, second: Cells) -> np.ndarray:
         memory = AnalyticMemory.empty(0.1).with_stage(first, all_columns(first), stage=1, rank=20)
         memory = memory.with_stage(second, all_columns(second), stage=2, rank=20)
-        return memory.solved_for(query.genes, query.ensembl, types).scores(query.expression)
+        return memory.solved_for(query.genes, types).scores(query.expression)
 
     np.testing.assert_allclose(scores(a, b), scores(b, a), atol=1e-4)
 
@@ -71,8 +71,8 @@ def test_taking_a_stage_out_is_exact() -> None:
 
     without = both.without_stage(2)
 
-    expected = alone.solved_for(query.genes, query.ensembl, types).scores(query.expression)
-    got = without.solved_for(query.genes, query.ensembl, types).scores(query.expression)
+    expected = alone.solved_for(query.genes, types).scores(query.expression)
+    got = without.solved_for(query.genes, types).scores(query.expression)
     np.testing.assert_array_equal(expected, got)
 
 
@@ -83,12 +83,12 @@ def test_solving_for_fewer_genes_is_not_taking_the_others_for_zero() -> None:
     memory = AnalyticMemory.empty(0.05).with_stage(cells, all_columns(cells), stage=1, rank=50)
     half = np.arange(40)
 
-    solved = memory.solved_for(query.genes[:40], query.ensembl[:40], types)
+    solved = memory.solved_for(query.genes.take(range(40)), types)
     right = np.array(types, dtype=object)[solved.scores(query.expression[:, half]).argmax(axis=1)] == query.labels
 
     zeros = query.expression.toarray()
     zeros[:, 40:] = 0
-    whole = memory.solved_for(query.genes, query.ensembl, types)
+    whole = memory.solved_for(query.genes, types)
     naive = np.array(types, dtype=object)[whole.scores(sp.csr_matrix(zeros)).argmax(axis=1)] == query.labels
     assert right.mean() >= naive.mean()
     assert right.mean() > 0.8
@@ -100,8 +100,8 @@ def test_a_gene_without_statistics_is_left_out() -> None:
     types = sorted(set(cells.labels.tolist()))
     memory = AnalyticMemory.empty(0.1).with_stage(cells, np.arange(10), stage=1, rank=20)
 
-    few = memory.solved_for(cells.genes[:10], cells.ensembl[:10], types)
-    more = memory.solved_for(cells.genes, cells.ensembl, types)
+    few = memory.solved_for(cells.genes.take(range(10)), types)
+    more = memory.solved_for(cells.genes, types)
 
     np.testing.assert_array_equal(few.scores(cells.expression[:, :10]), more.scores(cells.expression))
 
@@ -130,8 +130,8 @@ def test_it_reads_back_what_it_wrote(tmp_path) -> None:
     assert again.panel == memory.panel
     assert again.counts() == memory.counts()
     np.testing.assert_allclose(
-        again.solved_for(query.genes, query.ensembl, types).scores(query.expression),
-        memory.solved_for(query.genes, query.ensembl, types).scores(query.expression),
+        again.solved_for(query.genes, types).scores(query.expression),
+        memory.solved_for(query.genes, types).scores(query.expression),
         atol=5e-3,
     )
 
@@ -148,7 +148,7 @@ def test_pseudo_cells_have_the_moments_of_their_type() -> None:
     """Drawn cells have the mean and the variance of the cells they stand for."""
     cells = toy(600, n_genes=30)
     memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=10)
-    panel = GenePanel.empty().extended(cells.genes, cells.ensembl, 1)
+    panel = GenePanel.empty().extended(cells.genes, 1)
 
     drawn = draw_cells(memory, 60_000, panel, np.random.default_rng(0))
 

@@ -35,7 +35,7 @@ def test_the_parts_are_what_they_are_alone(learned: tuple[Annotator, CellPool]) 
     """One product for memory and detector, and the network on arrays, against each computed by itself."""
     model, bank = learned
     cells = check_adata(make_adata(**QUERY), labels=None)
-    reader = model.reader(cells.genes, cells.ensembl)
+    reader = model.reader(cells.genes)
     detector = reader.novelty(bank)
     assert detector is not None
     assert reader.solved is not None
@@ -60,7 +60,7 @@ def test_a_cell_gets_the_same_bits_in_any_block(learned: tuple[Annotator, CellPo
     """Probabilities, representations and novelties do not depend on which cells come along."""
     model, bank = learned
     cells = check_adata(make_adata(**QUERY), labels=None)
-    reader = model.reader(cells.genes, cells.ensembl)
+    reader = model.reader(cells.genes)
     detector = reader.novelty(bank)
     assert detector is not None
     reader = reader.judging(detector)
@@ -79,7 +79,7 @@ def test_a_cell_without_counts_is_answered(learned: tuple[Annotator, CellPool]) 
     """A profile of zeros gives numbers, not NaN."""
     model, _ = learned
     cells = check_adata(make_adata(**QUERY), labels=None)
-    reader = model.reader(cells.genes, cells.ensembl)
+    reader = model.reader(cells.genes)
 
     found = reader.predict(sp.csr_matrix((2, len(cells.genes)), dtype=np.float32))
 

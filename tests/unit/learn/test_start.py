@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from canal.config import Preset, load_preset
+from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 from canal.errors import StageError
 from canal.model.encoders.performer import LN_2, PerformerEncoder
@@ -26,7 +27,7 @@ def preset_for(weights: PretrainedWeights, *more: str) -> Preset:
 
 
 def panel_of(genes: list[str]) -> GenePanel:
-    return GenePanel.empty().extended(genes, [""] * len(genes), 1)
+    return GenePanel.empty().extended(Genes.of(genes), 1)
 
 
 def encodings(network: Network, values: Tensor, measured: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def test_two_stages_learn_all_types_and_keep_old_rows() -> None:
 
     assert second.annotator.types == ("B", "NK", "CD4 T", "HSC")
     for cells in (toy(("B", "NK"), seed=5), toy(("CD4 T", "HSC"), seed=6)):
-        p = second.annotator.reader(cells.genes, cells.ensembl).predict(cells.expression)
+        p = second.annotator.reader(cells.genes).predict(cells.expression)
         names = np.array(second.annotator.types, dtype=object)[p.probabilities.argmax(axis=1)]
         assert (names == cells.labels).mean() > 0.9
 
@@ -104,8 +104,8 @@ def test_an_annotator_reads_back_what_it_wrote(tmp_path: Path) -> None:
     files = save_annotator(stage.annotator, tmp_path)
     again = load_annotator(tmp_path)
 
-    expected = stage.annotator.reader(query.genes, query.ensembl).predict(query.expression)
-    got = again.reader(query.genes, query.ensembl).predict(query.expression)
+    expected = stage.annotator.reader(query.genes).predict(query.expression)
+    got = again.reader(query.genes).predict(query.expression)
 
     np.testing.assert_allclose(got.probabilities, expected.probabilities, atol=5e-3)
     np.testing.assert_array_equal(got.representation, expected.representation)
@@ -115,7 +115,7 @@ def test_an_annotator_reads_back_what_it_wrote(tmp_path: Path) -> None:
 def test_a_cell_alone_is_annotated_as_in_company() -> None:
     """The answer for a cell does not depend on the other cells."""
     stage, query = learn(toy()), toy(seed=4)
-    reader = stage.annotator.reader(query.genes, query.ensembl)
+    reader = stage.annotator.reader(query.genes)
 
     together = reader.predict(query.expression).probabilities
     alone = np.concatenate([reader.predict(query.expression[i]).probabilities for i in range(10)])
