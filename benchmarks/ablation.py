@@ -27,14 +27,15 @@ import numpy as np
 from scipy.special import softmax
 
 from canal.config import load_preset
-from canal.data.cells import CellPool, Cells
+from canal.data.cells import Cells
+from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.figures import score
-from canal.model.model import Annotator
-from canal.progress import Silent
+from canal.model.model import Model
 from canal.seeds import numpy_generator
 from canal.stages.evaluate import fit_joint, joint_logistic_regression
 from canal.training.batches import stratified_split
+from canal.training.run import Run
 from canal.training.stage import learn_stage
 
 RARE = 30
@@ -61,7 +62,7 @@ def read_stream(folder: Path) -> Stream:
     return [
         (
             read_cells(path, labels="cell_type"),
-            read_cells(str(path).replace(".train.", ".test."), labels="cell_type", keep_rare=True),
+            read_cells(str(path).replace(".train.", ".test."), labels=LabelOptions(column="cell_type", keep_rare=True)),
         )
         for path in train
     ]
@@ -77,16 +78,15 @@ def held_out(stream: Stream, seed: int) -> Stream:
     return parts
 
 
-def learn(stream: Stream, order: list[int], seed: int, sets: tuple[str, ...]) -> Iterator[Annotator]:
+def learn(stream: Stream, order: list[int], seed: int, sets: tuple[str, ...]) -> Iterator[Model]:
     """Yield the model after each stage."""
-    preset, previous, bank = load_preset("compact", sets), None, CellPool.empty()
+    preset, model = load_preset("compact", sets), None
     for number, i in enumerate(order, 1):
-        stage = learn_stage(previous, bank, stream[i][0], preset, stage=number, seed=seed, progress=Silent())
-        previous, bank = stage.annotator, stage.bank
-        yield previous
+        model = learn_stage(model, stream[i][0], preset, Run(number=number, seed=seed)).model
+        yield model
 
 
-def answers(model: Annotator, cells: Cells) -> dict[str, np.ndarray]:
+def answers(model: Model, cells: Cells) -> dict[str, np.ndarray]:
     """Return the answer of the whole model and of its halves."""
     reader = model.reader(cells.genes)
     logits, _ = reader.network_outputs(cells.expression)

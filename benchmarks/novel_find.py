@@ -19,7 +19,6 @@ from novel_types import stream_files
 
 import canal
 from canal.errors import CanalError
-from canal.novel.find import find_novel
 from canal.novel.names import name_novel
 from canal.workspace import Workspace
 
@@ -89,7 +88,7 @@ def run(stream: Path, left_out: str, labels: str, preset: str, alpha: float) -> 
             if n < 10:
                 continue
             folder = Path(root) / f"found-{number}"
-            find_novel(workspace, query, folder, alpha=alpha)
+            workspace.find_novel(query, folder, alpha=alpha)
             names, held, pure = found_in(folder, query, labels, left_out)
             reached = "yes" if min(held, pure) >= GOAL else "no"
             print(

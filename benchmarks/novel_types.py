@@ -18,28 +18,20 @@ from pathlib import Path
 import numpy as np
 
 from canal.config import Preset, load_preset
-from canal.data.cells import CellPool, Cells
+from canal.data.cells import Cells
 from canal.data.stream import read_cells
 from canal.figures import NoveltyFigures, auroc, novelty_figures, share
-from canal.model.model import Annotator
+from canal.model.model import Model
 from canal.model.network import run_network
 from canal.model.novelty.calibration import verdicts
 from canal.model.novelty.neighbours import NeighbourIndex
 from canal.model.novelty.scores import energy, max_probability
-from canal.progress import Silent
 from canal.training.fitting import on_panel
+from canal.training.run import Run
 from canal.training.stage import learn_stage
 
 ALPHAS = (0.01, 0.05, 0.10)
 NEIGHBOUR = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model that learned all stages."""
-
-    annotator: Annotator
-    bank: CellPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +56,20 @@ def stream_files(folder: Path, kind: str) -> list[Path]:
 
 def learn_without(stages: Sequence[Cells], left_out: str, preset: Preset, seed: int) -> Model:
     """Learn the stages in order without the cells of one type."""
-    annotator, bank = None, CellPool.empty()
+    model = None
     for number, stage in enumerate(stages, 1):
         cells = stage.take(np.flatnonzero(stage.labels != left_out))
-        learned = learn_stage(annotator, bank, cells, preset, stage=number, seed=seed, progress=Silent())
-        annotator, bank = learned.annotator, learned.bank
-    return Model(annotator=annotator, bank=bank)
+        model = learn_stage(model, cells, preset, Run(number=number, seed=seed)).model
+    assert model is not None
+    return model
 
 
 def judge(model: Model, file: int, cells: Cells, left_out: str) -> Judged:
     """Judge the cells of one test file."""
-    annotator = model.annotator
-    reader = annotator.reader(cells.genes)
-    scores = reader.novelty(model.bank).score(cells.expression)
+    reader = model.reader(cells.genes)
+    scores = reader.novelty().score(cells.expression)
     logits, representation = reader.network_outputs(cells.expression)
-    index = NeighbourIndex(run_network(annotator.network, on_panel(model.bank, annotator.panel))[1])
+    index = NeighbourIndex(run_network(model.network, on_panel(model.bank, model.panel))[1])
     return Judged(
         file=np.full(len(cells), file),
         novel=cells.labels == left_out,

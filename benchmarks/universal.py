@@ -25,19 +25,19 @@ import scipy.sparse as sp
 from novel_types import NEIGHBOUR, stream_files
 
 from canal.config import Preset, load_preset
-from canal.data.cells import CellPool, Cells
+from canal.data.cells import Cells
 from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.data.variable_genes import highly_variable
 from canal.figures import novelty_figures, share
-from canal.model.model import Annotator
+from canal.model.model import Model
 from canal.model.network import run_network
 from canal.model.novelty.calibration import verdicts
 from canal.model.novelty.neighbours import NeighbourIndex
 from canal.model.novelty.rules import TEMPERATURE, Mixes, transductive_scores, transductive_threshold
 from canal.model.novelty.scores import energy, max_probability
-from canal.progress import Silent
 from canal.training.fitting import on_panel
+from canal.training.run import Run
 from canal.training.stage import LearnedStage, learn_stage
 
 NAIVE = ("bank.size=0", "training.distillation=0.0", "analytic.enabled=false")
@@ -67,19 +67,19 @@ def with_threshold(scored: Scored, held: Sequence[Cells], alpha: float) -> Metho
     return judge
 
 
-def by_detector(model: Annotator, bank: CellPool, alpha: float) -> Method:
+def by_detector(model: Model, alpha: float) -> Method:
     """Return canal as it ships."""
 
     def judge(cells: Cells) -> Answers:
         reader = model.reader(cells.genes)
-        found = reader.novelty(bank).score(cells.expression)
+        found = reader.novelty().score(cells.expression)
         called = verdicts(found.p_value, alpha) == "novel"
         return Answers(types=reader.best_types(cells.expression), score=found.novelty, called=called)
 
     return judge
 
 
-def by_paper(model: Annotator, seed: int) -> Method:
+def by_paper(model: Model, seed: int) -> Method:
     """Return canal with the paper's rule: a verdict depends on the other cells of the file."""
 
     def judge(cells: Cells) -> Answers:
@@ -93,9 +93,9 @@ def by_paper(model: Annotator, seed: int) -> Method:
     return judge
 
 
-def neighbour_distance(model: Annotator, bank: CellPool) -> Scored:
+def neighbour_distance(model: Model) -> Scored:
     """Return types and the distance to the fifth neighbour in the bank, in the network's representation."""
-    index = NeighbourIndex(run_network(model.network, on_panel(bank, model.panel))[1])
+    index = NeighbourIndex(run_network(model.network, on_panel(model.bank, model.panel))[1])
 
     def scored(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
         reader = model.reader(cells.genes)
@@ -105,7 +105,7 @@ def neighbour_distance(model: Annotator, bank: CellPool) -> Scored:
     return scored
 
 
-def network_doubt(model: Annotator) -> Scored:
+def network_doubt(model: Model) -> Scored:
     """Return types and one less the largest probability of the network."""
 
     def scored(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
@@ -164,20 +164,19 @@ def run(
 ) -> None:
     """Learn the stages and print a table after each."""
     ours: LearnedStage | None = None
-    plain: Annotator | None = None
+    plain: Model | None = None
     seen: list[Cells] = []
     held: list[Cells] = []
     for number, cells in enumerate(stages, 1):
-        settings = {"stage": number, "seed": seed, "progress": Silent()}
-        before, bank = (None, CellPool.empty()) if ours is None else (ours.annotator, ours.bank)
-        ours = learn_stage(before, bank, cells, preset, **settings)
-        plain = learn_stage(plain, CellPool.empty(), cells, naive, **settings).annotator
+        settings = Run(number=number, seed=seed)
+        ours = learn_stage(None if ours is None else ours.model, cells, preset, settings)
+        plain = learn_stage(plain, cells, naive, settings).model
         held.append(cells.take(ours.held_out))
         seen.append(cells.take(np.setdiff1d(np.arange(len(cells)), ours.held_out)))
-        model, bank = ours.annotator, ours.bank
+        model = ours.model
         methods = {
-            "canal": by_detector(model, bank, alpha),
-            "canal's network, neighbour distance": with_threshold(neighbour_distance(model, bank), held, alpha),
+            "canal": by_detector(model, alpha),
+            "canal's network, neighbour distance": with_threshold(neighbour_distance(model), held, alpha),
             "canal's network, the paper's rule": by_paper(model, seed),
             "naive fine-tuning, probability": with_threshold(network_doubt(plain), held[-1:], alpha),
             "joint logistic regression, probability": with_threshold(joint_regression(seen), held, alpha),

@@ -1,24 +1,21 @@
-"""What is done with the stages of a workspace once they are there: compare, use another, take out, hand over.
+"""A workspace: what a lab works with, from Python as from the command line. The one door to everything canal does.
 
-What killed processes left in a workspace.
-
-A workspace: what a lab works with, from Python as from the command line.
+Every command of the command line calls a method here and prints what it returns. What a method needs is imported when
+it is called, so that opening a workspace is quick.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from canal.errors import ConfigError
 from canal.files import Problem
 from canal.model.record import StageRecord
 from canal.progress import Progress
 from canal.registry.cache import LIMIT
-from canal.registry.health import Orphan, remove_pretrain_drafts
+from canal.registry.health import Orphan, remove_working_folders
 from canal.registry.registry import Registry
-from canal.report.annotation import Annotation, write_annotation
-from canal.stages.evaluate import Evaluation
 from canal.stages.layout import Layout, has_registry, open_registry
-from canal.stages.request import StageRequest, StageResult
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -28,126 +25,229 @@ if TYPE_CHECKING:
     from canal.history.diff import StageDiff
     from canal.history.remove import RemovalResult
     from canal.history.replay import ReplayReport
+    from canal.model.model import Model
     from canal.model.reliability import Reliability
-    from canal.stages.annotate import Model
+    from canal.novel.names import Naming
+    from canal.novel.report import NovelReport
+    from canal.report.annotation import Annotation
+    from canal.stages.annotate import AnnotateOptions
+    from canal.stages.evaluate import Evaluation
+    from canal.stages.request import StageResult
     from canal.stages.use import Promotion
+    from canal.training.start import PretrainedWeights
 
 
-class WorkspaceStages:
-    """The part of `canal.Workspace` that works on stages already committed.
+def _options(
+    *,
+    alpha: float | None = None,
+    neighbors: int = 0,
+    transductive: bool = False,
+    min_probability: float | None = None,
+    **options: Any,
+) -> "AnnotateOptions":
+    """Return what is asked for from the keywords of `Annotator.annotate`."""
+    from canal.stages.annotate import AnnotateOptions
+    from canal.stages.novelty_rules import NoveltyOptions
 
-    Parameters
-    ----------
-    layout
-        Where everything is.
-    """
+    novelty = NoveltyOptions(
+        alpha=alpha, neighbors=neighbors, transductive=transductive, min_probability=min_probability
+    )
+    return AnnotateOptions(novelty=novelty, **options)
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
 
-    def compare(
+class Annotator:
+    """What annotates: a workspace, or a model that was loaded from a file."""
+
+    @property
+    def labels(self) -> str:
+        """Column of ``obs`` with the cell types, where none is named."""
+        raise NotImplementedError
+
+    def model(self, number: int | None = None) -> "Model":
+        """Return the model of a stage, by default of the one in use."""
+        raise NotImplementedError
+
+    def annotate(
         self,
-        *numbers: int,
-        html: str | Path | None = None,
-        recompute: bool = False,
-        references: bool = False,
-        progress: Progress | None = None,
-    ) -> "CompareReport":
-        """Put stages side by side, all by default; with ``html``, write the page of it there, too."""
-        from canal.compare.gather import compare_stages
-        from canal.files import check_file
-
-        if html is not None:
-            check_file(Path(html), ".html", "html")
-        report = compare_stages(
-            self.layout, numbers, recompute=recompute, references=references, progress=progress
-        )  # fmt: skip
-        if html is not None:
-            from canal.compare.page import write_compare_page
-
-            write_compare_page(self.layout, report, Path(html), progress)
-        return report
-
-    def diff(
-        self,
-        a: int,
-        b: int,
+        data: "str | Path | ad.AnnData",
         *,
-        data: "str | Path | ad.AnnData | None" = None,
+        stage: int | None = None,
+        types: Sequence[str] | None = None,
+        majority_voting: bool = False,
+        over_clustering: str | None = None,
+        key_added: str = "canal",
         gene_key: str | None = None,
+        alpha: float | None = None,
+        neighbors: int = 0,
+        transductive: bool = False,
+        min_probability: float | None = None,
+        out: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> "StageDiff":
-        """Tell what is different in stage ``b`` as compared with stage ``a``; with ``data``, annotate it with both."""
-        from canal.history.diff import stage_difference
+    ) -> "Annotation":
+        """Annotate the type of every cell; with ``out``, write the cells with their annotation there.
 
-        return stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=progress)
+        Parameters
+        ----------
+        data
+            File of cells, or an AnnData; it is not changed.
+        stage
+            Model of this stage; by default the one in use.
+        types
+            The answer is one of these types; every known type by default.
+        majority_voting
+            Give every cell of a cluster the type most of them have.
+        over_clustering
+            Column of ``obs`` with the clusters for it; found from the representation by default.
+        key_added
+            Begins every name that is added in ``out``.
+        gene_key
+            Column of ``var`` with the gene names.
+        alpha
+            Share of known cells that may be called novel; 0.05 by default, where the model can tell.
+        neighbors
+            Nearest reference cells to name for each cell.
+        transductive
+            Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
+        min_probability
+            Call cells novel whose highest probability is below it, in place of the memory's detector.
+        out
+            File to write: ``.h5ad``, ``.zarr`` or ``.csv``.
+        progress
+            Told about every block of cells.
 
-    def remove(self, number: int, *, progress: Progress | None = None) -> "RemovalResult":
-        """Commit a new stage without the cells of stage ``number``; nothing is deleted."""
-        from canal.history.remove import remove_stage
+        Raises
+        ------
+        DataError, StageError, RegistryError
+            If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
+        """
+        from canal.stages.annotate import annotate_to
 
-        return remove_stage(self.layout, number, progress=progress)
+        options = _options(
+            types=types,
+            majority_voting=majority_voting,
+            over_clustering=over_clustering,
+            gene_key=gene_key,
+            alpha=alpha,
+            neighbors=neighbors,
+            transductive=transductive,
+            min_probability=min_probability,
+        )
+        return annotate_to(self.model(stage), data, options, None if out is None else Path(out), key_added, progress)
 
-    def promote(self, number: int) -> "Promotion":
-        """Let a stage annotate; its files are checked first."""
-        from canal.stages.use import promote
+    def annotate_files(
+        self, files: Sequence[str | Path], out: str | Path, *, stage: int | None = None, **options: Any
+    ) -> "list[Annotation]":
+        """Annotate files one after the other.
 
-        return promote(self.layout, number)
+        Parameters
+        ----------
+        files, out
+            Files of cells; the file to write, or a folder for several.
+        stage
+            Model of this stage; by default the one in use.
+        options
+            As for `annotate`.
+        """
+        from canal.stages.annotate import targets_of
 
-    def rollback(self) -> "Promotion":
-        """Let the stage annotate that the one in use was learned from."""
-        from canal.stages.use import roll_back
+        paths = [Path(file) for file in files]
+        written = []
+        for path, target in zip(paths, targets_of(paths, Path(out)), strict=True):
+            written.append(self.annotate(path, out=target, stage=stage, **options))
+        return written
 
-        return roll_back(self.layout)
+    def evaluate(
+        self,
+        data: "str | Path | ad.AnnData",
+        *,
+        labels: str | None = None,
+        stage: int | None = None,
+        label_map: Path | None = None,
+        gene_key: str | None = None,
+        novel: Sequence[str] = (),
+        alpha: float | None = None,
+        transductive: bool = False,
+        min_probability: float | None = None,
+        progress: Progress | None = None,
+    ) -> "Evaluation":
+        """Annotate labelled cells and score the annotation.
 
-    def replay(self, out: str | Path, *, progress: Progress | None = None) -> "ReplayReport":
-        """Learn all stages again in a new workspace, and tell whether every file comes out the same."""
-        from canal.history.replay import replay
+        Parameters
+        ----------
+        data
+            File of labelled cells, or an AnnData.
+        labels
+            Column of ``obs`` with the cell types; by default `labels` of the workspace.
+        stage
+            Model of this stage; by default the one in use.
+        label_map, gene_key
+            CSV of their name and our name; column of ``var`` with the gene names.
+        novel
+            Types of the file that the model was never taught: how well it tells them from the others is scored too.
+        alpha, transductive, min_probability
+            How novelty is judged, as for `annotate`.
+        progress
+            Told about every block of cells.
 
-        return replay(self.layout.stages, Path(out), progress=progress)
+        Raises
+        ------
+        DataError
+            If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
+        """
+        from canal.stages.evaluate import EvaluateOptions, evaluate
+        from canal.stages.novelty_rules import NoveltyOptions
 
-    def export(self, path: str | Path, number: int | None = None) -> StageRecord:
-        """Write a stage, by default the one in use, to one file for another machine; return its record."""
-        registry = self._registry()
-        return registry.export(registry.record(number).number, Path(path))[0]
+        options = EvaluateOptions(
+            labels=self.labels if labels is None else labels,
+            label_map=label_map,
+            gene_key=gene_key,
+            novel=novel,
+            novelty=NoveltyOptions(alpha=alpha, transductive=transductive, min_probability=min_probability),
+        )
+        return evaluate(self.model(stage), data, options, progress)
 
-    def import_stage(self, path: str | Path, *, name: str | None = None) -> StageRecord:
-        """Take the stage of an export into the registry, as its next stage; return its record."""
-        from canal.history.exchange import import_stage
+    def explain(self, data: "str | Path | ad.AnnData", *, stage: int | None = None, **options: Any) -> "Explanation":
+        """Score the genes that the model looks at; ``options`` as `canal.explain.explain.ExplainOptions`."""
+        from canal.explain.explain import ExplainOptions, explain
 
-        return import_stage(self.layout, Path(path), name)[0]
+        progress = options.pop("progress", None)
+        return explain(self.model(stage), data, ExplainOptions(**options), progress)
 
-    def verify(self) -> list[Problem]:
-        """Compare every file of every stage with its hash and follow every reference; return what is wrong."""
-        return self._registry().verify()
+    def explain_to(
+        self,
+        out: str | Path | None,
+        *,
+        data: "str | Path | ad.AnnData",
+        stage: int | None = None,
+        top: int = 20,
+        gene_sets: str | Path | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Score the genes that the model looks at, and write tables and a picture of them.
 
-    def gc(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
-        """Delete what killed runs left, and copies beyond ``cache_limit`` bytes; return what was deleted."""
-        return collect_garbage(self.layout, keep_drafts=keep_drafts, cache_limit=cache_limit)
+        Parameters
+        ----------
+        out
+            Folder for genes.csv, gene_sets.csv and top-genes.png; nothing is written where ``None``.
+        data, stage, options
+            As for `explain`.
+        top
+            Genes of a type that are shown and tested.
+        gene_sets
+            Gene sets (.gmt) to test the top genes against.
 
-    def _registry(self) -> Registry:
-        return open_registry(self.layout)
+        Returns
+        -------
+        The explanation as plain values, with gene sets and the names of the files where there are some.
+        """
+        from canal.explain.files import explain_to
 
-
-def collect_garbage(layout: Layout, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
-    """Delete what no stage and no weights need, and copies beyond ``cache_limit`` bytes; return it.
-
-    Parameters
-    ----------
-    layout
-        The workspace.
-    keep_drafts
-        Whether to keep what `canal stage add` and `canal pretrain` could go on from with ``--resume``.
-    cache_limit
-        Bytes that copies may take.
-    """
-    removed: list[Orphan] = []
-    if has_registry(layout) or not layout.weights.is_dir():  # weights can be there before any stage
-        removed += open_registry(layout).collect_garbage(keep_drafts=keep_drafts, cache_limit=cache_limit)
-    return removed if keep_drafts else removed + remove_pretrain_drafts(layout.weights)
+        return explain_to(
+            lambda: self.explain(data, stage=stage, **options), None if out is None else Path(out), top, gene_sets
+        )
 
 
-class Workspace(WorkspaceStages):
+class Workspace(Annotator):
     """Presets, declarations and the registry of one lab's annotator.
 
     Examples
@@ -164,13 +264,20 @@ class Workspace(WorkspaceStages):
     """
 
     def __init__(self, layout: Layout) -> None:
-        super().__init__(layout)
+        self.layout = layout
         self._models: dict[str, Model] = {}
 
     @property
     def root(self) -> Path:
         """The workspace's folder."""
         return self.layout.root
+
+    @property
+    def labels(self) -> str:
+        """Column of ``obs`` with the cell types, as ``canal.toml`` names it."""
+        return self.layout.settings.labels
+
+    # The main path: add, annotate, evaluate, promote.
 
     def add_stage(
         self,
@@ -181,9 +288,10 @@ class Workspace(WorkspaceStages):
         seed: int | None = None,
         progress: Progress | None = None,
         **options: Any,
-    ) -> StageResult:
-        """Learn a stage and commit it; ``options`` are the other fields of `StageRequest`."""
+    ) -> "StageResult":
+        """Learn a stage and commit it; ``options`` are the other fields of `canal.stages.request.StageRequest`."""
         from canal.stages.add import add_stage
+        from canal.stages.request import StageRequest
 
         settings = self.layout.settings
         request = StageRequest(
@@ -195,51 +303,57 @@ class Workspace(WorkspaceStages):
         )
         return add_stage(self.layout, request, progress)
 
-    def annotate(
+    def annotate_files(
         self,
-        data: "str | Path | ad.AnnData",
+        files: Sequence[str | Path],
+        out: str | Path,
         *,
         stage: int | None = None,
-        types: Sequence[str] | None = None,
-        majority_voting: bool = False,
-        over_clustering: str | None = None,
-        key_added: str = "canal",
-        gene_key: str | None = None,
-        alpha: float | None = None,
-        neighbors: int = 0,
-        transductive: bool = False,
-        min_probability: float | None = None,
-        out: Path | None = None,
-        progress: Progress | None = None,
-    ) -> Annotation:
-        """Say of every cell which type it is; with ``out``, write the cells with their annotation there."""
-        from canal.stages.annotate import annotate
+        dask: str | None = None,
+        **options: Any,
+    ) -> "list[Annotation]":
+        """Annotate files one after the other, or on the workers of a Dask cluster.
 
-        annotation = annotate(
-            self.model(stage), data,
-            types=types, majority_voting=majority_voting, over_clustering=over_clustering,
-            gene_key=gene_key, alpha=alpha, neighbors=neighbors,
-            transductive=transductive, min_probability=min_probability,
-            folder=None if out is None else out.absolute().parent, progress=progress,
-        )  # fmt: skip
-        if out is not None:
-            write_annotation(data, annotation, out, key_added)
-        return annotation
+        Parameters
+        ----------
+        files, out
+            Files of cells; the file to write, or a folder for several.
+        stage
+            Model of this stage; by default the one in use.
+        dask
+            ``tcp://host:port`` of a scheduler, or ``local:N`` for N workers on this machine.
+        options
+            As for `annotate`.
+        """
+        if dask is None:
+            return super().annotate_files(files, out, stage=stage, **options)
+        from canal.cluster.shards import annotate_on_dask
 
-    def evaluate(
-        self, data: "str | Path | ad.AnnData", *, labels: str | None = None, stage: int | None = None, **options: Any
-    ) -> Evaluation:
-        """Annotate labelled cells and score the annotation; ``options`` as `canal.stages.evaluate.evaluate`."""
-        from canal.stages.evaluate import evaluate
+        key_added, progress = options.pop("key_added", "canal"), options.pop("progress", None)
+        return annotate_on_dask(
+            self.layout,
+            [Path(file) for file in files],
+            dask,
+            out=Path(out),
+            stage=stage,
+            key_added=key_added,
+            options=_options(**options),
+            progress=progress,
+        )
 
-        column = self.layout.settings.labels if labels is None else labels
-        return evaluate(self.model(stage), data, labels=column, **options)
+    def promote(self, number: int) -> "Promotion":
+        """Let a stage annotate; its files are checked first."""
+        from canal.stages.use import promote
 
-    def explain(self, data: "str | Path | ad.AnnData", *, stage: int | None = None, **options: Any) -> "Explanation":
-        """Score the genes that the model looks at; ``options`` as `canal.explain.explain.explain`."""
-        from canal.explain.explain import explain
+        return promote(self.layout, number)
 
-        return explain(self.model(stage), data, **options)
+    def rollback(self) -> "Promotion":
+        """Let the stage annotate that the one in use was learned from."""
+        from canal.stages.use import roll_back
+
+        return roll_back(self.layout)
+
+    # What is there.
 
     def stages(self) -> list[StageRecord]:
         """Return the record of every committed stage, in order."""
@@ -249,6 +363,10 @@ class Workspace(WorkspaceStages):
         """Return the record of a stage, by default the one in use."""
         return self._registry().record(number)
 
+    def champion(self) -> int | None:
+        """Return the number of the stage in use, or ``None`` before the first."""
+        return self._registry().champion()
+
     def reliability(self, number: int | None = None) -> "Reliability | None":
         """Return how well a stage's confidence met its accuracy; ``None`` where nothing was kept of it."""
         from canal.stages.tests import read_reliability
@@ -256,25 +374,299 @@ class Workspace(WorkspaceStages):
         registry = self._registry()
         return read_reliability(registry, registry.record(number))
 
-    def champion(self) -> int | None:
-        """Return the number of the stage in use, or ``None`` before the first."""
-        return self._registry().champion()
-
     def bank(self, number: int | None = None) -> dict[str, Any]:
         """Return size, cells per type and cells per stage of a stage's example bank."""
         return dict(self.stage(number).bank)
 
     def model(self, number: int | None = None) -> "Model":
         """Return the model of a stage, by default of the one in use; read once."""
-        from canal.stages.annotate import Model
-
         registry = self._registry()
         record = registry.record(number)
         key = record.artifacts["weights.safetensors"]
         if key not in self._models:
-            folder = registry.artifacts(record)
-            self._models[key] = Model.open(folder, record, self.layout.settings.name)
+            self._models[key] = registry.model(record)
         return self._models[key]
+
+    @property
+    def registry_place(self) -> str:
+        """Where the registry is, for messages: never with a password."""
+        return self._registry().place
+
+    def verify(self) -> list[Problem]:
+        """Compare every file of every stage with its hash and follow every reference; return what is wrong."""
+        return self._registry().verify()
+
+    def gc(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
+        """Delete what killed runs left and no stage or weights need, and copies beyond a limit; return it.
+
+        Parameters
+        ----------
+        keep_drafts
+            Keep what `canal stage add` and `canal pretrain` could go on from with ``--resume``.
+        cache_limit
+            Bytes that copies may take.
+        """
+        removed: list[Orphan] = []
+        if has_registry(self.layout) or not self.layout.weights.is_dir():  # weights can be there before any stage
+            removed += self._registry().collect_garbage(keep_drafts=keep_drafts, cache_limit=cache_limit)
+        if not keep_drafts:
+            removed += remove_working_folders(self.layout.weights)
+        return removed
+
+    # Features; each is a folder of its own.
+
+    def find_novel(
+        self,
+        data: "str | Path | ad.AnnData",
+        out: str | Path,
+        *,
+        alpha: float = 0.05,
+        stage: int | None = None,
+        min_size: int = 10,
+        resolution: float = 1.0,
+        batch: str | None = None,
+        gene_key: str | None = None,
+        uncertain: bool = False,
+        progress: Progress | None = None,
+    ) -> "NovelReport":
+        """Group the novel cells of a file and write what speaks for each group.
+
+        Parameters
+        ----------
+        data
+            File of cells, or an AnnData; it is not changed.
+        out
+            Folder to write, whole or not at all: `novel.h5ad`, `names.csv`, `novel.json`, `index.html` and pictures.
+        alpha
+            Share of known cells that may be called novel.
+        stage
+            Model of this stage; by default the one in use.
+        min_size
+            Clusters below are set aside.
+        resolution
+            Higher for more clusters.
+        batch
+            Column of ``obs`` with batch or donor; found by its name by default.
+        gene_key
+            Column of ``var`` with the gene names.
+        uncertain
+            Take uncertain cells too.
+        progress
+            Told about every block of cells.
+
+        Raises
+        ------
+        DataError, StageError
+            If file, folder, column or model cannot be used; nothing is written then.
+        """
+        from canal.novel.find import FindOptions, find_novel
+
+        options = FindOptions(
+            alpha=alpha,
+            min_size=min_size,
+            resolution=resolution,
+            batch=batch,
+            gene_key=gene_key,
+            uncertain=uncertain,
+        )
+        return find_novel(self.model(stage), data, Path(out), options, progress)
+
+    def name_novel(
+        self, folder: str | Path, *, names: Path | None = None, labels: str = "cell_type", known_ok: bool = False
+    ) -> "Naming":
+        """Write the cells of the named groups of `find_novel`, ready for `add_stage`.
+
+        Parameters
+        ----------
+        folder
+            Result of `find_novel`.
+        names
+            The filled table; ``names.csv`` of the folder by default.
+        labels
+            Column of ``obs`` for the names.
+        known_ok
+            A name may be that of a type the model knows.
+        """
+        from canal.novel.names import name_novel
+
+        return name_novel(Path(folder), names=names, labels=labels, known_ok=known_ok)
+
+    def compare(
+        self,
+        *numbers: int,
+        html: str | Path | None = None,
+        recompute: bool = False,
+        references: bool = False,
+        progress: Progress | None = None,
+    ) -> "CompareReport":
+        """Put stages side by side, all by default; with ``html``, write the page of it there, too."""
+        from canal.compare.gather import compare_stages
+        from canal.files import check_file
+
+        if html is not None:
+            check_file(Path(html), ".html", "--html")
+        report = compare_stages(self.layout, numbers, recompute=recompute, references=references, progress=progress)
+        if html is not None:
+            from canal.compare.page import write_compare_page
+
+            write_compare_page(self.layout, report, Path(html), progress)
+        return report
+
+    def diff(
+        self,
+        a: int,
+        b: int,
+        *,
+        data: "str | Path | ad.AnnData | None" = None,
+        out: str | Path | None = None,
+        gene_key: str | None = None,
+        progress: Progress | None = None,
+    ) -> "StageDiff":
+        """Tell what is different in stage ``b`` as compared with stage ``a``.
+
+        Parameters
+        ----------
+        a, b
+            Numbers of the stages.
+        data
+            Cells to annotate with both.
+        out
+            CSV to write: the cells of ``data`` whose type changes.
+        gene_key
+            Column of ``var`` with the gene names.
+        progress
+            Told about every block of cells.
+        """
+        from canal.history.diff import check_changes_file, stage_difference, write_changes
+
+        if out is not None:
+            check_changes_file(Path(out), data)
+        difference = stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=progress)
+        if out is not None and difference.cells is not None:
+            write_changes(difference.cells, (a, b), Path(out))
+        return difference
+
+    def remove(self, number: int, *, progress: Progress | None = None) -> "RemovalResult":
+        """Commit a new stage without the cells of stage ``number``; nothing is deleted."""
+        from canal.history.remove import remove_stage
+
+        return remove_stage(self.layout, number, progress=progress)
+
+    def replay(
+        self, out: str | Path, *, declarations: str | Path | None = None, progress: Progress | None = None
+    ) -> "ReplayReport":
+        """Learn all stages again in a new workspace, and tell whether every file comes out the same.
+
+        Parameters
+        ----------
+        out
+            The new workspace; empty or not there yet.
+        declarations
+            Folder of declarations, ``NNN-name.toml``; the workspace's own by default.
+        progress
+            Told how far the training is.
+        """
+        from canal.history.replay import replay
+
+        folder = self.layout.stages if declarations is None else Path(declarations)
+        return replay(folder, Path(out), progress=progress)
+
+    def export(self, path: str | Path, number: int | None = None) -> StageRecord:
+        """Write a stage, by default the one in use, to one file for another machine; return its record."""
+        registry = self._registry()
+        return registry.export(registry.record(number).number, Path(path))[0]
+
+    def import_stage(self, path: str | Path, *, name: str | None = None) -> StageRecord:
+        """Take the stage of an export into the registry, as its next stage; return its record."""
+        from canal.history.exchange import import_stage
+
+        return import_stage(self.layout, Path(path), name)[0]
+
+    def weights(self) -> list[dict[str, Any]]:
+        """Return what the workspace's pre-trained weights are, by name."""
+        from canal.stages.starting import list_weights
+
+        return list_weights(self.layout.require())
+
+    def find_weights(self, name: str) -> "PretrainedWeights":
+        """Return pre-trained weights by their name or folder; their files are compared with their hashes."""
+        from canal.stages.starting import find_weights
+
+        return find_weights(self.layout, name)
+
+    def import_weights(
+        self, file: str | Path, *, genes: Path, gene2vec: Path | None = None, name: str | None = None
+    ) -> "PretrainedWeights":
+        """Check a checkpoint in scBERT's published layout and keep it.
+
+        Parameters
+        ----------
+        file
+            ``.pth``, ``.pt`` or ``.safetensors``.
+        genes
+            Genes of its table in order: text, ``.json`` or ``.h5ad``.
+        gene2vec
+            Vectors of these genes: compared, or taken where the checkpoint lacks them.
+        name
+            Name of the weights; the file's by default.
+        """
+        from canal.weights.weights import import_weights
+
+        return import_weights(self.layout, Path(file), genes=genes, gene2vec=gene2vec, name=name)
+
+    def export_weights(self, name: str, out: str | Path) -> "tuple[PretrainedWeights, Path]":
+        """Write weights in scBERT's published layout; return them and the file of their genes beside it."""
+        from canal.weights.weights import export_weights, genes_beside
+
+        return export_weights(self.layout, name, Path(out)), genes_beside(Path(out))
+
+    def pretrain(
+        self,
+        data: Sequence[str | Path],
+        *,
+        name: str = "pretrained",
+        seed: int | None = None,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> "PretrainedWeights":
+        """Pre-train a Performer on unlabelled cells and keep its weights.
+
+        Parameters
+        ----------
+        data
+            Files of cells; they may be larger than memory.
+        name
+            Name of the weights.
+        seed
+            The recorded seed; by default what ``canal.toml`` says.
+        progress
+            Told about every group of blocks.
+        options
+            The other fields of `canal.pretrain.run.PretrainRequest`.
+        """
+        from canal.pretrain.run import PretrainRequest, pretrain
+
+        chosen = self.layout.settings.seed if seed is None else seed
+        request = PretrainRequest(data=[Path(path) for path in data], name=name, seed=chosen, **options)
+        return pretrain(self.layout, request, progress)
+
+    def presets(self) -> "dict[str, tuple[str, str]]":
+        """Return text and place of every preset: those of canal, and those of ``configs/``, which come first."""
+        from canal.config import shipped_presets
+
+        presets = {name: (text, "canal") for name, text in shipped_presets().items()}
+        for path in sorted(self.layout.configs.glob("*.toml")):
+            presets[path.stem] = (path.read_text(encoding="utf-8"), str(path))
+        return presets
+
+    def preset(self, name: str | None = None) -> dict[str, Any]:
+        """Return every value of a preset, by default of the workspace's own."""
+        from canal.config import dump_preset, load_preset
+
+        return dump_preset(load_preset(name or self.layout.settings.preset, folder=self.layout.configs))
+
+    def _registry(self) -> Registry:
+        return open_registry(self.layout)
 
 
 def open_workspace(path: str | Path = ".", *, create: bool = False, registry: str | None = None) -> Workspace:
@@ -298,3 +690,40 @@ def open_workspace(path: str | Path = ".", *, create: bool = False, registry: st
     if not create:
         layout.require()
     return Workspace(layout)
+
+
+class LoadedModel(Annotator):
+    """A model that was loaded from a file: it annotates without a workspace.
+
+    Parameters
+    ----------
+    model
+        The model.
+    """
+
+    labels = "cell_type"
+
+    def __init__(self, model: "Model") -> None:
+        self._model = model
+
+    def model(self, number: int | None = None) -> "Model":
+        """Return the model; it is of one stage only."""
+        if number is not None and number != self._model.stage.number:
+            message = (
+                f"The file holds the model of stage {self._model.stage.number} alone; stage {number} was asked for."
+            )
+            raise ConfigError(message)
+        return self._model
+
+
+def load_model(path: str | Path) -> LoadedModel:
+    """Load the model of an export, such as ``model.canal``; every byte is compared with its hash.
+
+    Raises
+    ------
+    RegistryError
+        If the file is missing, damaged, or of a newer canal.
+    """
+    from canal.stages.annotate import open_export
+
+    return LoadedModel(open_export(Path(path)))

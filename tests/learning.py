@@ -1,13 +1,18 @@
 """Toy stages without files, for tests of learning."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from canal.config import Preset, load_preset
 from canal.data.cells import CellPool, Cells
-from canal.data.stream import check_adata
-from canal.progress import Silent
+from canal.data.stream import read_cells
+from canal.training.examples import Candidates, choose_examples
+from canal.training.run import Run
 from canal.training.stage import LearnedStage, learn_stage
 from tests.make import make_adata
 
@@ -27,34 +32,47 @@ def quick(*sets: str) -> Preset:
 
 def toy(types: tuple[str, ...] = ("B", "NK"), n: int = 60, prefix: str = "a", **options: object) -> Cells:
     """Return labelled toy cells."""
-    return check_adata(make_adata(n, types=types, prefix=prefix, **options), labels="cell_type")
+    return read_cells(make_adata(n, types=types, prefix=prefix, **options), labels="cell_type")
+
+
+@dataclass(frozen=True)
+class ToyDraft:
+    """A working folder that tells a test about every epoch."""
+
+    folder: Path
+    key: str = "key"
+    on_epoch: Callable[[int, Mapping[str, float]], object] = lambda _epoch, _figures: None
+
+    def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell the test."""
+        self.on_epoch(step, metrics)
 
 
 def learn(
     cells: Cells,
     before: LearnedStage | None = None,
     preset: Preset | None = None,
-    checkpoint: tuple[Path, str] | None = None,
-    seed: int = 0,
-    on_epoch=lambda _epoch, _figures: None,
+    draft: ToyDraft | None = None,
+    **run: Any,
 ) -> LearnedStage:
-    """Learn one stage."""
-    return learn_stage(
-        before.annotator if before else None,
-        before.bank if before else CellPool.empty(),
-        cells,
-        preset or quick(),
-        stage=2 if before else 1,
-        seed=seed,
-        progress=Silent(),
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-    )
+    """Learn one stage; ``run`` are other fields of `Run`."""
+    parent = before.model if before else None
+    settings = Run(**({"number": 2 if before else 1, "seed": 0, "draft": draft} | run))
+    return learn_stage(parent, cells, preset or quick(), settings)
+
+
+def choose(pool: CellPool, rep: np.ndarray, rows: Mapping[str, np.ndarray], **options: Any) -> CellPool:
+    """Choose a bank; ``options`` are size, selection and quotas, ``seed``, and ``last`` as in `Candidates`."""
+    seed, last = options.pop("seed", 0), options.pop("last", None)
+    late = np.zeros(len(pool), dtype=bool) if last is None else last
+    candidates = Candidates(cells=pool, representation=rep, classifier_rows=rows, last=late)
+    config = load_preset("compact").bank.model_copy(update={"quotas": "balanced"} | options)
+    return choose_examples(candidates, config, seed)
 
 
 def weights_of(stage: LearnedStage) -> dict[str, torch.Tensor]:
     """Return the network's weights."""
-    return stage.annotator.network.state_dict()
+    return stage.model.network.state_dict()
 
 
 def same(a: LearnedStage, b: LearnedStage) -> bool:

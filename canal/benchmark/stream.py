@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.data.cells import Cells
+from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import ConfigError
 from canal.seeds import numpy_generator
@@ -197,10 +198,13 @@ def read_test(test: CellFile) -> Cells:
 
 
 def _read(file: CellFile, path: Path, *, keep_rare: bool) -> Cells:
-    return read_cells(
-        path, labels=file.labels, label_map=file.label_map, gene_key=file.gene_key,
-        drop_rare=file.drop_rare, keep_rare=keep_rare and not file.drop_rare,
-    )  # fmt: skip
+    labels = LabelOptions(
+        column=file.labels,
+        label_map=file.label_map,
+        drop_rare=file.drop_rare,
+        keep_rare=keep_rare and not file.drop_rare,
+    )
+    return read_cells(path, labels=labels, gene_key=file.gene_key)
 
 
 def stream_digest(stream: Stream) -> str:

@@ -1,12 +1,5 @@
-"""The options that say how novelty is judged, alike in every command that has them.
+"""`canal annotate` and `canal evaluate`."""
 
-`canal annotate`.
-
-`canal evaluate`.
-"""
-
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,8 +66,11 @@ def annotate(
     Written: obs[canal_cell_type], obs[canal_confidence], obs[canal_status] (known, uncertain or novel),
     obs[canal_novelty], obs[canal_p_value], obs[canal_best_known], obsm[X_canal] and uns[canal].
     """
-    annotations = _with(session, stage, model, dask)(
-        data,
+    annotations = _annotated(
+        session,
+        (stage, model, dask),
+        files=data,
+        out=out,
         types=None if types is None else [t.strip() for t in types.split(",") if t.strip()],
         majority_voting=majority_voting,
         over_clustering=over_clustering,
@@ -84,7 +80,6 @@ def annotate(
         transductive=transductive,
         neighbors=neighbors,
         min_probability=min_probability,
-        out=out,
         progress=watcher(session),
     )
     if len(annotations) > 1:
@@ -121,26 +116,22 @@ def _status(annotation: "Annotation") -> dict[str, int]:
     return {name: int((values == name).sum()) for name in ("known", "uncertain", "novel")}
 
 
-def _with(
-    session: Session, stage: int | None, model: Path | None, dask: str | None
-) -> Callable[..., "list[Annotation]"]:
-    from canal.cluster.shards import annotate_here, annotate_on_dask
-
-    if dask is not None:
-        if model is not None:
-            message = (
-                f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
-            )
-            raise ConfigError(message)
-        return partial(annotate_on_dask, session.layout, address=dask, stage=stage)
+def _annotated(
+    session: Session, asked: tuple[int | None, Path | None, str | None], **options: Any
+) -> "list[Annotation]":
+    """Annotate with the model that was named: of a stage, of a file, or on workers."""
+    stage, model, dask = asked
     if model is None:
-        return partial(annotate_here, partial(session.workspace().annotate, stage=stage))
+        return session.workspace().annotate_files(**options, stage=stage, dask=dask)
+    if dask is not None:
+        message = f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
+        raise ConfigError(message)
     if stage is not None:
         message = f"Both stage {stage} and {model} are named. Name one of them."
         raise ConfigError(message)
-    from canal.stages.annotate import annotate_with_export
+    from canal.workspace import load_model
 
-    return partial(annotate_here, partial(annotate_with_export, model))
+    return load_model(model).annotate_files(**options)
 
 
 def _per_type(annotation: "Annotation") -> dict[str, dict[str, Any]]:

@@ -48,12 +48,13 @@ class Session:
     as_json: bool = False
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
 
-    def workspace(self, *, create: bool = False) -> "Workspace":
+    def workspace(self, *, create: bool = False, anywhere: bool = False) -> "Workspace":
         """Open the workspace that is meant.
 
-        With ``create``, a folder that is empty or new will do: the first stage makes it a workspace.
+        With ``create``, a folder that is empty or new will do: what is written first makes it a workspace. With
+        ``anywhere`` any folder will do: the command itself says what it needs.
         """
-        layout = self.layout.require(or_vacant=create)
+        layout = self.layout if anywhere else self.layout.require(or_vacant=create)
         from canal.workspace import Workspace
 
         return Workspace(layout)

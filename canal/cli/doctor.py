@@ -115,12 +115,10 @@ def _registry(session: Session) -> dict[str, Any]:
     found["workspace"] = str(layout.root.resolve())
     if not layout.has_registry():
         return found
-    from canal.stages.layout import open_registry
-
     try:
-        registry = open_registry(layout)
-        found["stages"] = len(registry.records())
-        found["problems"] = [str(problem) for problem in registry.verify()]
+        workspace = session.workspace()
+        found["stages"] = len(workspace.stages())
+        found["problems"] = [str(problem) for problem in workspace.verify()]
     except CanalError as error:
         found["problems"] = [str(error)]
     return found

@@ -42,14 +42,12 @@ def verify(session: Session) -> Answer:
 
     The exit code is 2 if anything is damaged.
     """
-    from canal.stages.layout import open_registry
-
-    registry = open_registry(session.layout)
-    problems = registry.verify()
+    workspace = session.workspace(anywhere=True)
+    problems, place = workspace.verify(), workspace.registry_place
     damaged = sorted({p.stage for p in problems if p.stage is not None})
-    data = {"registry": registry.place, "healthy": not problems, "damaged_stages": damaged, "problems": problems}
+    data = {"registry": place, "healthy": not problems, "damaged_stages": damaged, "problems": problems}
     if not problems:
-        return Answer(data, [f"{registry.place}: every file and reference is as it was kept."])
+        return Answer(data, [f"{place}: every file and reference is as it was kept."])
     return Answer(data, [*map(_damage, problems), _MEND], exit_code=USER_ERROR)
 
 
@@ -58,9 +56,7 @@ def collect(
     keep_drafts: Annotated[bool, typer.Option("--keep-drafts", help="Keep what --resume could go on from.")] = False,
 ) -> Answer:
     """Delete what killed runs left and no stage or weights need."""
-    from canal.workspace import collect_garbage
-
-    removed = collect_garbage(session.layout, keep_drafts=keep_drafts)
+    removed = session.workspace(anywhere=True).gc(keep_drafts=keep_drafts)
     size = sum(orphan.size for orphan in removed)
     lines = [f"deleted {orphan.kind} {orphan.name}, {orphan.size / 1e6:.1f} MB" for orphan in removed]
     return Answer({"removed": removed, "bytes": size}, lines or ["Nothing is left over."])
@@ -75,9 +71,8 @@ def export(
 
     The cells of its example bank go with it.
     """
-    from canal.history.exchange import export_stage
-
-    record, size = export_stage(session.layout, number, path)
+    record = session.workspace(anywhere=True).export(path, number)
+    size = path.stat().st_size
     bank = int(record.bank.get("size", 0))
     data = {"out": str(path), "stage": record.number, "name": record.name, "bytes": size, "bank_cells": bank}
     text = f"Stage {record.number}, {record.name}, is in {short_path(path)}: {size / 1e6:.1f} MB"
@@ -93,9 +88,9 @@ def take_in(
 
     The first stage annotates at once; a later one after `canal stage promote`.
     """
-    from canal.history.exchange import import_stage
-
-    record, champion = import_stage(session.layout, path, name)
+    workspace = session.workspace(anywhere=True)
+    record = workspace.import_stage(path, name=name)
+    champion = workspace.champion() == record.number
     data = {"stage": record.number, "name": record.name, "version": record.version, "champion": champion}
     text = f"Stage {record.number}, {record.name}: {len(record.types)} types, {record.genes} genes."
     use = "It annotates now." if champion else f"Let it annotate: canal stage promote {record.number}"

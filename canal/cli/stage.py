@@ -218,16 +218,12 @@ def promote(
     number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the stage.")],
 ) -> Answer:
     """Let stage N annotate; its files are checked first."""
-    from canal.stages.use import promote as promote_stage
-
-    return _answer(promote_stage(session.layout, number))
+    return _answer(session.workspace().promote(number))
 
 
 def rollback(session: Session) -> Answer:
     """Let the stage annotate that the one in use was learned from."""
-    from canal.stages.use import roll_back
-
-    return _answer(roll_back(session.layout))
+    return _answer(session.workspace().rollback())
 
 
 def _answer(found: "Promotion") -> Answer:

@@ -73,11 +73,8 @@ def list_presets(session: Session) -> Answer:
     """List the presets of canal and of the workspace's configs/, which come first."""
     from rich.table import Table
 
-    from canal.config import shipped_presets
-
-    found = {name: _described(text, "canal") for name, text in shipped_presets().items()}
-    for path in sorted(session.layout.configs.glob("*.toml")):
-        found[path.stem] = _described(path.read_text(encoding="utf-8"), str(path))
+    workspace = session.workspace(anywhere=True)
+    found = {name: _described(text, source) for name, (text, source) in workspace.presets().items()}
     table = Table(box=None, pad_edge=False)
     for title in ("preset", "description", "from"):
         table.add_column(title)
@@ -95,9 +92,7 @@ def show_preset(
     """Print a preset with every key, as TOML: a start for one of your own."""
     import tomli_w
 
-    from canal.config import dump_preset, load_preset
-
-    table = dump_preset(load_preset(preset or session.layout.settings.preset, folder=session.layout.configs))
+    table = session.workspace(anywhere=True).preset(preset)
     return Answer(table, [tomli_w.dumps(table).rstrip()])
 
 

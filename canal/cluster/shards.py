@@ -7,26 +7,25 @@ cell gets the answer it gets on one machine.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from canal.cluster.dask_cluster import connected, mapped, worker_count
 from canal.data.stream import open_stream
-from canal.errors import CanalError, ConfigError
+from canal.errors import CanalError
+from canal.model.model import Model
 from canal.progress import Progress, Silent
-from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
-from canal.stages.annotate import Model, annotate
+from canal.report.annotation import Annotation, write_annotation
+from canal.stages.annotate import AnnotateOptions, annotate, targets_of
 from canal.stages.layout import Layout, open_registry
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
 PARTS_OF_A_WORKER = 3  # a lost part is a third of a worker's work
-WHOLE = ("majority_voting", "over_clustering")  # options that look at all cells of a file together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +39,18 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
-    """What a worker needs to annotate a shard: where the workspace is, the stage, and the options of `annotate`."""
+    """What a worker needs to annotate a shard: where the workspace is, the stage, and what is asked for."""
 
     workspace: Path
     registry: str | None
     stage: int
-    options: Mapping[str, Any]
+    options: AnnotateOptions
 
     def __call__(self, shard: Shard) -> Annotation | CanalError:
         """Annotate a shard; what a user can mend comes back, for trying again does not mend it."""
         try:
             model = _model(self.workspace, self.registry, self.stage)
-            return annotate(model, shard.file, rows=shard.rows, **self.options)
+            return annotate(model, shard.file, replace(self.options, rows=shard.rows))
         except CanalError as error:
             return error
 
@@ -59,12 +58,11 @@ class Answerer:
 @lru_cache(maxsize=2)
 def _model(workspace: Path, registry: str | None, stage: int) -> Model:
     layout = Layout.find(workspace, registry)
-    found = open_registry(layout.require())
-    record = found.record(stage)
-    return Model.open(found.artifacts(record), record, layout.settings.name)
+    registered = open_registry(layout.require())
+    return registered.model(registered.record(stage))
 
 
-def shards_of(files: Sequence[Path], workers: int, options: Mapping[str, Any]) -> list[Shard]:
+def shards_of(files: Sequence[Path], workers: int, options: AnnotateOptions) -> list[Shard]:
     """Cut files into parts, a few for each worker, or leave them whole where the options need that.
 
     Raises
@@ -74,9 +72,9 @@ def shards_of(files: Sequence[Path], workers: int, options: Mapping[str, Any]) -
     """
     sizes = []
     for file in files:
-        with open_stream(file, gene_key=options.get("gene_key")) as stream:
+        with open_stream(file, gene_key=options.gene_key) as stream:
             sizes.append(len(stream))
-    whole = any(options.get(name) for name in WHOLE)
+    whole = options.majority_voting or options.over_clustering is not None  # they look at all cells of a file
     wanted = workers * PARTS_OF_A_WORKER / max(sum(sizes), 1)
     return [
         Shard(file=file, rows=rows, cells=size if rows is None else rows[1] - rows[0])
@@ -115,32 +113,6 @@ def joined_answers(parts: Sequence[Annotation]) -> Annotation:
     )
 
 
-def targets_of(files: Sequence[Path], out: Path) -> list[Path]:
-    """Return where the annotation of each file goes: ``out``, or for several files one of its name in the folder.
-
-    Raises
-    ------
-    ConfigError
-        If two files have the same name, or ``out`` is a file's name although there are several files.
-    DataError
-        As `check_target`.
-    """
-    if len(files) == 1:
-        return [check_target(out)]
-    if out.suffix in TARGETS:
-        message = f"{len(files)} files are annotated into a folder, and {out} is the name of a file. Name a folder."
-        raise ConfigError(message)
-    names = [file.name.split(".")[0] for file in files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        message = (
-            f"Several files are called {', '.join(twice)}; their answers would have one name in {out}. Rename one."
-        )
-        raise ConfigError(message)
-    out.mkdir(exist_ok=True)
-    return [check_target(out / f"{name}.h5ad") for name in names]
-
-
 def annotate_on_dask(
     layout: Layout,
     files: Sequence[Path],
@@ -149,8 +121,8 @@ def annotate_on_dask(
     out: Path,
     stage: int | None = None,
     key_added: str = "canal",
+    options: AnnotateOptions | None = None,
     progress: Progress | None = None,
-    **options: Any,
 ) -> list[Annotation]:
     """Annotate files on the workers of a Dask cluster, and write the answers here.
 
@@ -165,8 +137,12 @@ def annotate_on_dask(
         Files of cells; the file to write, or a folder for several.
     address
         ``tcp://host:port`` of a scheduler, or ``local:N``.
-    stage, key_added, options
-        As `canal.workspace.Workspace.annotate`.
+    stage
+        Model of this stage; by default the one in use.
+    key_added
+        Begins every name that is added.
+    options
+        What is asked for.
     progress
         Told about the cells of every part that is done.
 
@@ -176,7 +152,7 @@ def annotate_on_dask(
         If the cluster, a file or the model is not as it must be; a file whose parts did not all succeed is not written.
     """
     files = [Path(file).absolute() for file in files]
-    targets, progress = targets_of(files, out), progress or Silent()
+    targets, progress, options = targets_of(files, out), progress or Silent(), options or AnnotateOptions()
     number = open_registry(layout).record(stage).number
     answerer = Answerer(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
     with connected(address) as client:
@@ -185,13 +161,6 @@ def annotate_on_dask(
         answers = mapped(client, answerer, shards, [shard.cells for shard in shards], progress)
         progress.close()
     return [_written(file, target, shards, answers, key_added) for file, target in zip(files, targets, strict=True)]
-
-
-def annotate_here(
-    annotate: Callable[..., Annotation], files: Sequence[Path], *, out: Path, **options: Any
-) -> list[Annotation]:
-    """Annotate files one after the other; ``out`` is a folder where there are several."""
-    return [annotate(file, out=target, **options) for file, target in zip(files, targets_of(files, out), strict=True)]
 
 
 def _written(

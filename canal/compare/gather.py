@@ -19,7 +19,7 @@ from canal.compare.report import AlarmCurve, CompareReport, Number, SetColumn, S
 from canal.data.cells import Cells
 from canal.errors import DataError
 from canal.figures import Counts, Figures, continual, figures, total
-from canal.model.model import Annotator, load_annotator
+from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.scores import Reference
 from canal.model.record import StageRecord
@@ -280,11 +280,11 @@ def recomputed(registry: Registry, kept: Kept, progress: Progress) -> Kept:
     progress.start(len(models), "testing again")
     tests = dict(kept.tests)
     for number in models:
-        annotator = load_annotator(registry.artifacts(kept.records[number]))
+        model = registry.model(kept.records[number])
         outcomes = []
         for of in (s for s in kept.line(number, without_removed=True) if s in kept.sets):
             if of in cells:
-                outcomes.append(_tested(annotator, cells[of], of, kept.sets[of].digest))
+                outcomes.append(_tested(model, cells[of], of, kept.sets[of].digest))
             else:
                 unread = Outcome(stage=of, digest=kept.sets[of].digest, reason=reasons[of])
                 outcomes.append(kept.outcome(number, of) or unread)
@@ -294,9 +294,9 @@ def recomputed(registry: Registry, kept: Kept, progress: Progress) -> Kept:
     return replace(kept, tests=tests)
 
 
-def _tested(annotator: Annotator, cells: Cells, of: int, digest: str) -> Outcome:
+def _tested(model: Model, cells: Cells, of: int, digest: str) -> Outcome:
     try:
-        return tested(annotator, cells, of, digest)
+        return tested(model, cells, of, digest)
     except DataError as error:
         return Outcome(stage=of, digest=digest, reason=str(error))
 

@@ -334,15 +334,15 @@ def stage_map(registry: Registry, record: StageRecord) -> StageMap:
 
 
 def _map(folder: Path) -> dict[str, list[object]]:
-    from canal.model.bank import load_bank
-    from canal.model.model import load_annotator
+    from canal.model.model import Model
     from canal.model.network import run_network
     from canal.model.panel_cells import PanelCells
     from canal.stages.clusters import places_of
 
-    annotator, bank = load_annotator(folder), load_bank(folder / BANK)
-    values, measured = bank.on(annotator.panel)
+    model = Model.load(folder)
+    bank = model.bank
+    values, measured = bank.on(model.panel)
     cells = PanelCells(values=values, measured=measured, source=bank.source)
-    _, representation = run_network(annotator.network, cells)
+    _, representation = run_network(model.network, cells)
     places = places_of(representation, SEED)
     return {"types": bank.labels.tolist(), "places": np.round(places, 3).tolist()}

@@ -23,8 +23,8 @@ from canal.data.cells import CellPool, Cells, FileReport
 from canal.errors import DataError, StageError
 from canal.figures import count, figures
 from canal.files import file_stamp
-from canal.model.bank import load_bank
-from canal.model.model import Annotator
+from canal.model.bank import BANK, load_bank
+from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.progress import Progress
 from canal.registry.cache import key_of
@@ -33,6 +33,7 @@ from canal.stages.declarations import recorded_preset, recorded_request
 from canal.stages.evaluate import fit_joint
 from canal.stages.held_out import read_held_out
 from canal.stages.request import cells_of
+from canal.training.run import Run
 from canal.training.stage import learn_stage
 
 Predict = Callable[[Cells], np.ndarray]
@@ -90,7 +91,7 @@ def read_all(registry: Registry, kept: Kept, focus: int) -> Readable:
         raise DataError(message)
     records = tuple(r for r in line if r.data)
     cells = {r.number: c for r in records if (c := _training_cells(r)) is not None}
-    bank = registry.file(kept.records[focus], "bank.safetensors")
+    bank = registry.file(kept.records[focus], BANK)
     return Readable(
         records=records, cells=cells, tests=tests, bank=CellPool.empty() if bank is None else load_bank(bank)
     )
@@ -152,7 +153,7 @@ def _regression(kept: Kept, readable: Readable) -> Reference | None:
 
 
 def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Reference:
-    annotator: Annotator | None = None
+    model: Model | None = None
     for record in (r for r in readable.records if r.number in readable.cells):
         preset = recorded_preset(record)
         naive = preset.model_copy(
@@ -162,22 +163,19 @@ def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Referenc
                 "analytic": preset.analytic.model_copy(update={"enabled": False}),
             }
         )
-        annotator = learn_stage(
-            annotator, CellPool.empty(), readable.cells[record.number], naive,
-            stage=record.number, seed=record.seed, progress=progress,
-        ).annotator  # fmt: skip
-    assert annotator is not None
+        run = Run(number=record.number, seed=record.seed, progress=progress)
+        model = learn_stage(model, readable.cells[record.number], naive, run).model
+    assert model is not None
     trained = ", ".join(str(n) for n in sorted(readable.cells))
     missing = [str(r.number) for r in readable.records if r.number not in readable.cells]
     gap = f" Stages {', '.join(missing)} are left out: their files are gone or changed." if missing else ""
-    model = annotator
     return _reference(
         "naive fine-tuning",
         f"The network of the preset, trained on the files of stages {trained} one after the other, without bank, "
         f"distillation and analytic memory.{gap} The stages' own held-out cells are not trained on.",
         kept,
         readable.tests,
-        lambda cells: model.reader(cells.genes).best_types(cells.expression),
+        model.types_of,
     )
 
 
@@ -275,7 +273,7 @@ def _asked(kept: Kept, focus: int) -> dict[str, Any]:
     return {
         "stages": [[r.number, r.data_digest, r.cells, r.seed, r.preset, dict(r.notes)] for r in line],
         "sets": [[n, held.digest, held.kind] for n, held in kept.sets.items()],
-        "bank": kept.records[focus].artifacts.get("bank.safetensors"),
+        "bank": kept.records[focus].artifacts.get(BANK),
     }
 
 

@@ -1,10 +1,10 @@
-"""Checked cells: what every later step may rely on.
+"""Checked cells: what every later step may rely on; of one file, or of several in one gene space.
 
-Cells of several files in one gene space, each with the genes its file measured.
-
-The example bank is a pool, and so are the cells a stage trains on.
+The example bank is a `CellPool`, and so are the cells a stage trains on.
 """
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,6 @@ import scipy.sparse as sp
 
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
-
-ArrayStr = np.ndarray  # of dtype object or str, (cells,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +56,33 @@ class FileReport:
     warnings: tuple[str, ...] = ()
 
 
+class CellsDigest:
+    """SHA-256 over cells that come in blocks; blocks of any size give the same digest."""
+
+    def __init__(self) -> None:
+        self._parts = {part: hashlib.sha256() for part in ("lengths", "columns", "values", "names", "labels")}
+
+    def update(self, block: sp.csr_matrix, names: Iterable[str], labels: Iterable[str] | None) -> None:
+        """Add cells: their values as stored (CSR, sorted, no zeros), names and labels."""
+        self._parts["lengths"].update(np.diff(block.indptr).astype("<i4").data)
+        self._parts["columns"].update(np.ascontiguousarray(block.indices, dtype="<i4").data)
+        self._parts["values"].update(np.ascontiguousarray(block.data, dtype="<f4").data)
+        self._parts["names"].update(_bytes(names))
+        if labels is not None:
+            self._parts["labels"].update(_bytes(labels))
+
+    def finish(self, scale: str, genes: Genes) -> str:
+        """Return ``"sha256:..."`` over the cells so far, their scale and their genes."""
+        whole = hashlib.sha256(_bytes((scale, str(len(genes)), *genes.names, *genes.ensembl)))
+        for name, part in self._parts.items():
+            whole.update(name.encode() + part.digest())
+        return f"sha256:{whole.hexdigest()}"
+
+
+def _bytes(texts: Iterable[str]) -> bytes:
+    return b"".join(len(raw).to_bytes(4, "little") + raw for raw in (str(t).encode() for t in texts))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cells:
     """Cells that passed every check.
@@ -76,6 +101,11 @@ class Cells:
         Cell type of each cell, of shape (cells,), or ``None`` where labels were not asked for.
     report
         What was found.
+    rows
+        Row of the file that each cell stands in, of shape (cells,); ``None`` where that is not known.
+    stored
+        The values as the file holds them, in the order of ``expression.data``, for the digest of some of the cells;
+        ``None`` where nobody asked for them.
     """
 
     expression: sp.csr_matrix
@@ -83,12 +113,16 @@ class Cells:
     names: np.ndarray
     labels: np.ndarray | None
     report: FileReport
+    rows: np.ndarray | None = None
+    stored: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, g = self.expression.shape
         assert len(self.genes) == g, (len(self.genes), g)
         assert self.names.shape == (n,), (self.names.shape, n)
         assert self.labels is None or self.labels.shape == (n,), n
+        assert self.rows is None or self.rows.shape == (n,), n
+        assert self.stored is None or self.stored.shape == self.expression.data.shape, self.stored.shape
 
     def __len__(self) -> int:
         return int(self.expression.shape[0])
@@ -101,7 +135,21 @@ class Cells:
             names=self.names[rows],
             labels=None if self.labels is None else self.labels[rows],
             report=self.report,
+            rows=None if self.rows is None else self.rows[rows],
+            stored=None if self.stored is None else self._stored()[rows].data,
         )
+
+    def digest(self) -> str:
+        """Return the digest of exactly these cells, as that of a file which holds these and no others."""
+        digest = CellsDigest()
+        digest.update(self._stored(), self.names, self.labels)
+        return digest.finish(self.report.scale, self.genes)
+
+    def _stored(self) -> sp.csr_matrix:
+        """Return the values as the file holds them: scaling keeps zeros zero, so the places are the same."""
+        assert self.stored is not None, "the stored values were not kept"
+        expression = self.expression
+        return sp.csr_matrix((self.stored, expression.indices, expression.indptr), shape=expression.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,20 +125,14 @@ class TakenLabels:
     warnings: tuple[str, ...] = ()
 
 
-def take_labels(
-    obs: "pd.DataFrame | StoredTable",
-    column: str,
-    *,
-    source: str,
-    label_map: Path | None = None,
-    drop_rare: bool = False,
-    require_two: bool = False,
-    keep_rare: bool = False,
-) -> TakenLabels:
-    """Take the cell types of a column of ``obs``.
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Which column holds the cell types, and how they are taken.
 
-    Parameters
+    Attributes
     ----------
+    column
+        Column of ``obs``.
     label_map
         CSV of two columns: their name, our name. A name mapped to nothing is left out as
         unlabelled.
@@ -148,6 +142,26 @@ def take_labels(
         Refuse a file with one type only.
     keep_rare
         Take types with a single cell as they are, where nothing is trained.
+    """
+
+    column: str
+    label_map: Path | None = None
+    drop_rare: bool = False
+    require_two: bool = False
+    keep_rare: bool = False
+
+
+def take_labels(obs: "pd.DataFrame | StoredTable", options: LabelOptions, source: str) -> TakenLabels:
+    """Take the cell types of a column of ``obs``.
+
+    Parameters
+    ----------
+    obs
+        Annotations of the cells.
+    options
+        Which column, and how.
+    source
+        Name of the data, for messages.
 
     Raises
     ------
@@ -155,10 +169,11 @@ def take_labels(
         If there is no such column, it holds no text, no cell has a label, a type has a single cell,
         or there is one type where two are needed.
     """
+    column = options.column
     values = _column(obs, column, source)
     warnings: list[str] = []
-    if label_map is not None:
-        values = _mapped(values, label_map, source, warnings)
+    if options.label_map is not None:
+        values = _mapped(values, options.label_map, source, warnings)
     labels = np.array(["" if v.lower() in NO_LABEL else v for v in values], dtype=object)
     counts = Counter(labels.tolist())
     unlabelled = counts.pop("", 0)
@@ -168,8 +183,8 @@ def take_labels(
             f"another column{_likely(obs, besides=column)}."
         )
         raise DataError(message)
-    rare = {name: n for name, n in sorted(counts.items()) if n < FEWEST and not keep_rare}
-    if rare and not drop_rare:
+    rare = {name: n for name, n in sorted(counts.items()) if n < FEWEST and not options.keep_rare}
+    if rare and not options.drop_rare:
         message = (
             f"{source}: {len(rare)} types in {column!r} have a single cell: {_listed(list(rare))}. "
             f"A type needs {FEWEST} cells at least: add cells, map the type to another one with "
@@ -186,7 +201,7 @@ def take_labels(
         sorted(set(counts) - set(rare)),
         column,
         source,
-        require_two=require_two,
+        require_two=options.require_two,
     )
     return TakenLabels(labels=labels, unlabelled=unlabelled, dropped_types=rare, warnings=tuple(warnings))
 

@@ -1,13 +1,8 @@
-"""A digest of what is used of a file, whatever container and path it has.
+"""Checked cells: in blocks, in the order of the file and in constant memory, or all of them in memory."""
 
-Checked cells in blocks, in the order of the file and in constant memory.
-
-Read a file of cells, or take an AnnData, and check everything that later steps rely on.
-"""
-
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -15,10 +10,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.cells import Cells, FileReport
+from canal.data.cells import Cells, CellsDigest, FileReport
 from canal.data.formats import open_file
-from canal.data.genes import Genes, name_genes
-from canal.data.labels import TakenLabels, take_labels
+from canal.data.genes import name_genes
+from canal.data.labels import LabelOptions, TakenLabels, take_labels
 from canal.data.source import CellSource, from_adata
 from canal.data.tables import StoredTable
 from canal.data.values import find_values, normalise, scale_warning
@@ -27,33 +22,6 @@ from canal.errors import DataError
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
-
-
-class CellsDigest:
-    """SHA-256 over cells that come in blocks; blocks of any size give the same digest."""
-
-    def __init__(self) -> None:
-        self._parts = {part: hashlib.sha256() for part in ("lengths", "columns", "values", "names", "labels")}
-
-    def update(self, block: sp.csr_matrix, names: Iterable[str], labels: Iterable[str] | None) -> None:
-        """Add cells: their values as stored (CSR, sorted, no zeros), names and labels."""
-        self._parts["lengths"].update(np.diff(block.indptr).astype("<i4").data)
-        self._parts["columns"].update(np.ascontiguousarray(block.indices, dtype="<i4").data)
-        self._parts["values"].update(np.ascontiguousarray(block.data, dtype="<f4").data)
-        self._parts["names"].update(_bytes(names))
-        if labels is not None:
-            self._parts["labels"].update(_bytes(labels))
-
-    def finish(self, scale: str, genes: Genes) -> str:
-        """Return ``"sha256:..."`` over the cells so far, their scale and their genes."""
-        whole = hashlib.sha256(_bytes((scale, str(len(genes)), *genes.names, *genes.ensembl)))
-        for name, part in self._parts.items():
-            whole.update(name.encode() + part.digest())
-        return f"sha256:{whole.hexdigest()}"
-
-
-def _bytes(texts: Iterable[str]) -> bytes:
-    return b"".join(len(raw).to_bytes(4, "little") + raw for raw in (str(t).encode() for t in texts))
 
 
 SHOWN = 5
@@ -121,6 +89,11 @@ class CellStream:
         self._passes[:first], self._passes[end:] = False, False
         self.names = self.names[first:end]
 
+    @property
+    def file_rows(self) -> np.ndarray:
+        """Rows of the file that pass, ascending, of shape (cells,)."""
+        return np.flatnonzero(self._passes)
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -182,7 +155,9 @@ class CellStream:
             warnings=tuple(w for w in warnings if w),
         )
 
-    def chunks(self, columns: np.ndarray | None = None) -> Iterator[sp.csr_matrix]:
+    def chunks(
+        self, columns: np.ndarray | None = None, stored_values: list[np.ndarray] | None = None
+    ) -> Iterator[sp.csr_matrix]:
         """Yield the cells in blocks, as `Cells.expression`: CSR float32 of shape (cells, genes).
 
         Parameters
@@ -190,6 +165,8 @@ class CellStream:
         columns
             The genes to yield, ascending positions among ``genes``; all by default. Every value of the file is checked
             and goes into the digest, and cells are scaled over all genes, whatever is asked for.
+        stored_values
+            Takes the values of each block as the file holds them.
 
         Raises
         ------
@@ -210,6 +187,8 @@ class CellStream:
             )
             done = stop
             empty += int((np.diff(block.indptr) == 0).sum())
+            if stored_values is not None:
+                stored_values.append(block.data)
             if block.shape[0]:
                 yield normalise(block, scale, self._verdict.where, source, columns)
         if empty == len(self) and self._rows is None:
@@ -260,103 +239,53 @@ def _checked_names(source: CellSource) -> np.ndarray:
     return names
 
 
-__all__ = ["CellStream", "check_adata", "open_stream", "read_cells"]
-
-
 def read_cells(
-    path: str | Path,
+    data: "str | Path | ad.AnnData",
     *,
-    labels: str | None,
-    label_map: Path | None = None,
+    labels: LabelOptions | str | None,
     gene_key: str | None = None,
-    drop_rare: bool = False,
-    require_two: bool = False,
-    keep_rare: bool = False,
+    keep_stored: bool = False,
 ) -> Cells:
-    """Read and check a file of cells.
+    """Read and check cells.
 
     Parameters
     ----------
-    path
-        See `canal.data.formats.open_file`.
+    data
+        A file, see `canal.data.formats.open_file`; or an AnnData, which is not changed.
     labels
-        Column of ``obs`` with the cell types, or ``None`` for none; cells without a label are left
-        out.
-    label_map
-        CSV of two columns: their name, our name.
+        Column of ``obs`` with the cell types, or how they are taken, or ``None`` for none; cells without a label are
+        left out.
     gene_key
         Column of ``var`` with the gene names; found without help where ``None``.
-    drop_rare
-        Leave out types with a single cell instead of refusing the file.
-    require_two
-        Refuse a file with one type only.
-    keep_rare
-        Take types with a single cell as they are, for cells that are not trained on.
+    keep_stored
+        Keep the values as the file holds them too, for digests of some of the cells.
 
     Raises
     ------
     DataError
-        If the file cannot be used; the message says what was found, what was expected and how to
+        If the cells cannot be used; the message says what was found, what was expected and how to
         mend it.
     """
-    with open_file(path) as source:
-        taken = None
-        if labels is not None:
-            taken = take_labels(
-                source.obs,
-                labels,
-                source=source.source,
-                label_map=label_map,
-                drop_rare=drop_rare,
-                require_two=require_two,
-                keep_rare=keep_rare,
-            )
-        return _collect(source, taken, gene_key)
+    with opened(data) as source:
+        taken = None if labels is None else take_labels(source.obs, _options(labels), source.source)
+        stream = CellStream(source, gene_key=gene_key, taken=taken, keep_unlabelled=False)
+        return collect(stream, keep_stored=keep_stored)
 
 
-def check_adata(
-    adata: "ad.AnnData",
-    *,
-    labels: str | None,
-    source: str = "AnnData",
-    label_map: Path | None = None,
-    gene_key: str | None = None,
-    drop_rare: bool = False,
-    require_two: bool = False,
-    keep_rare: bool = False,
-) -> Cells:
-    """Check an AnnData; as `read_cells`, and the AnnData is not changed.
+def _options(labels: LabelOptions | str) -> LabelOptions:
+    return LabelOptions(column=labels) if isinstance(labels, str) else labels
 
-    Parameters
-    ----------
-    source
-        Name of the data for messages and the report.
 
-    Raises
-    ------
-    DataError
-        As `read_cells`.
-    """
-    taken = None
-    if labels is not None:
-        taken = take_labels(
-            adata.obs,
-            labels,
-            source=source,
-            label_map=label_map,
-            drop_rare=drop_rare,
-            require_two=require_two,
-            keep_rare=keep_rare,
-        )
-    return _collect(from_adata(adata, source), taken, gene_key)
+def opened(data: "str | Path | ad.AnnData") -> CellSource:
+    """Return the open source of a file's or an AnnData's cells; close it after use."""
+    return open_file(data) if isinstance(data, str | Path) else from_adata(data)
 
 
 def open_stream(
     file: "str | Path | ad.AnnData",
     *,
     gene_key: str | None = None,
-    labels: str | None = None,
-    label_map: Path | None = None,
+    labels: LabelOptions | str | None = None,
     chunk: int = CHUNK,
 ) -> CellStream:
     """Open cells for reading in blocks and in constant memory; use it in a ``with`` statement.
@@ -370,8 +299,8 @@ def open_stream(
         See `canal.data.formats.open_file`; or an AnnData, in memory or backed.
     gene_key
         Column of ``var`` with the gene names; found without help where ``None``.
-    labels, label_map
-        Column of ``obs`` with the cell types, and their mapping, where they are to be compared.
+    labels
+        Column of ``obs`` with the cell types, or how they are taken, where they are to be compared.
     chunk
         Most cells in a block.
 
@@ -380,24 +309,33 @@ def open_stream(
     DataError
         As `read_cells`.
     """
-    source = open_file(file) if isinstance(file, str | Path) else from_adata(file)
+    source = opened(file)
     try:
         taken = None
         if labels is not None:
-            taken = take_labels(source.obs, labels, source=source.source, label_map=label_map, keep_rare=True)
+            taken = take_labels(source.obs, replace(_options(labels), keep_rare=True), source.source)
         return CellStream(source, gene_key=gene_key, taken=taken, chunk=chunk)
     except BaseException:
         source.close()
         raise
 
 
-def _collect(source: CellSource, taken: TakenLabels | None, gene_key: str | None) -> Cells:
-    stream = CellStream(source, gene_key=gene_key, taken=taken, keep_unlabelled=False)
-    expression = sp.vstack(list(stream.chunks()), format="csr")
+def collect(stream: CellStream, *, keep_stored: bool = False) -> Cells:
+    """Return all cells of a stream that pass, in memory.
+
+    Raises
+    ------
+    DataError
+        If a value cannot be expression, or no cell has any.
+    """
+    stored: list[np.ndarray] = []
+    expression = sp.vstack(list(stream.chunks(stored_values=stored if keep_stored else None)), format="csr")
     return Cells(
         expression=expression,
         genes=stream.genes,
         names=stream.names,
         labels=stream.labels,
         report=stream.report,
+        rows=stream.file_rows,
+        stored=np.concatenate(stored) if keep_stored else None,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from canal.data.example_cells import LABELS, STAGES, DemoCells, write_cells
+from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import ConfigError
 from canal.progress import Progress
@@ -152,7 +153,7 @@ def run_demo(
         naive = _stream(open_workspace(other, create=True), cells, NAIVE, seed, None, None)
     joint = joint_logistic_regression(
         [read_cells(path, labels=LABELS) for path in cells.train],
-        [read_cells(path, labels=LABELS, keep_rare=True) for path in cells.test],
+        [read_cells(path, labels=LabelOptions(column=LABELS, keep_rare=True)) for path in cells.test],
     )
     report = DemoReport(
         folder=folder,

@@ -10,9 +10,9 @@ import numpy as np
 from canal.data.stream import CellStream, open_stream
 from canal.errors import DataError, StageError
 from canal.explain.explainers import Explainer, explainer_of
+from canal.model.model import Model
 from canal.model.reader import GeneSetReader
 from canal.progress import Progress, Silent
-from canal.stages.annotate import Model
 from canal.stages.predictions import reader_of
 
 if TYPE_CHECKING:
@@ -76,25 +76,12 @@ class Explanation:
         }
 
 
-def explain(
-    model: Model,
-    data: "str | Path | ad.AnnData",
-    *,
-    types: Sequence[str] = (),
-    labels: str | None = None,
-    gene_key: str | None = None,
-    most_cells: int = 200,
-    rank: Rank = "difference",
-    progress: Progress | None = None,
-) -> Explanation:
-    """Score the genes of each type.
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """What is explained, and how the genes are ranked.
 
-    Parameters
+    Attributes
     ----------
-    model
-        Model of a stage.
-    data
-        File of cells, or an AnnData.
     types
         Types to explain; every type that the file has cells of by default.
     labels
@@ -105,6 +92,31 @@ def explain(
         Cells of a type that are looked at, the first ones of the file.
     rank
         Genes by the difference of their score to that in all other cells, or by their score alone.
+    """
+
+    types: Sequence[str] = ()
+    labels: str | None = None
+    gene_key: str | None = None
+    most_cells: int = 200
+    rank: Rank = "difference"
+
+
+def explain(
+    model: Model,
+    data: "str | Path | ad.AnnData",
+    options: ExplainOptions | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Score the genes of each type.
+
+    Parameters
+    ----------
+    model
+        Model of a committed stage.
+    data
+        File of cells, or an AnnData.
+    options
+        What is explained.
     progress
         Told about every block of cells.
 
@@ -113,24 +125,35 @@ def explain(
     DataError, StageError
         If the file cannot be used, has no cell of a type, or the model can explain nothing.
     """
-    progress = progress or Silent()
-    with open_stream(data, gene_key=gene_key, labels=labels, chunk=512) as stream:
-        reader = reader_of(model.annotator, stream)
-        names = _groups(model, stream, types)
-        found = explainer_of(reader, names)
-        counts = _read(stream, reader, found, names, most_cells, progress)
+    options, progress = options or ExplainOptions(), progress or Silent()
+    # Collect the cells of each type, a block at a time.
+    with open_stream(data, gene_key=options.gene_key, labels=options.labels, chunk=512) as stream:
+        reader = reader_of(model, stream)
+        names = _groups(model, stream, options.types)
+        explainer = explainer_of(reader, names)
+        counts = _read(stream, reader, explainer, names, options.most_cells, progress)
         path, warnings = stream.report.path, stream.report.warnings
-    wanted = [n for n in names if (n in types if types else counts[n])]
-    empty = [n for n in wanted if not counts[n]]
+    # A type that was asked for and has no cell cannot be explained.
+    wanted = [name for name in names if (name in options.types if options.types else counts[name])]
+    empty = [name for name in wanted if not counts[name]]
     if empty:
-        message = f"{path} has no cell of {', '.join(map(repr, empty))}{'' if labels else ' in the eyes of the model'}."
+        eyes = "" if options.labels else " in the eyes of the model"
+        message = f"{path} has no cell of {', '.join(map(repr, empty))}{eyes}."
         raise DataError(message)
-    explained = tuple(_of_type(found, names, name, counts[name], rank) for name in wanted)
-    return Explanation(method=found.method, rank=rank, stage=model.record.number, types=explained, warnings=warnings)
+    explained = []
+    for name in wanted:
+        explained.append(_of_type(explainer, names, name, counts[name], options.rank))
+    return Explanation(
+        method=explainer.method,
+        rank=options.rank,
+        stage=model.stage.number,
+        types=tuple(explained),
+        warnings=warnings,
+    )
 
 
 def _groups(model: Model, stream: CellStream, types: Sequence[str]) -> tuple[str, ...]:
-    known = model.annotator.types
+    known = model.types
     if stream.labels is not None:
         known = tuple(sorted(set(stream.labels.astype(str).tolist()) - {""}))
     strange = sorted(set(types) - set(known))
@@ -144,7 +167,12 @@ def _groups(model: Model, stream: CellStream, types: Sequence[str]) -> tuple[str
 
 
 def _read(
-    stream: CellStream, reader: GeneSetReader, found: Explainer, names: tuple[str, ...], most: int, progress: Progress
+    stream: CellStream,
+    reader: GeneSetReader,
+    explainer: Explainer,
+    names: tuple[str, ...],
+    most: int,
+    progress: Progress,
 ) -> dict[str, int]:
     """Give the cells of the file to the explainer, ``most`` of each type; return their numbers."""
     counts = dict.fromkeys(names, 0)
@@ -160,7 +188,7 @@ def _read(
                 counts[name] += 1
                 chosen.append(row)
         if chosen:
-            found.add(block[chosen], np.array([at[given[row]] for row in chosen]))
+            explainer.add(block[chosen], np.array([at[given[row]] for row in chosen]))
         done += n
         progress.advance(n)
     progress.close()

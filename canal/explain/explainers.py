@@ -144,11 +144,11 @@ def explainer_of(reader: GeneSetReader, groups: tuple[str, ...]) -> Explainer:
     StageError
         If the model has neither attention nor memory, or a group is no type of the memory.
     """
-    if has_attention(reader.annotator.network.encoder):
+    if has_attention(reader.model.network.encoder):
         return AttentionExplainer(reader, len(groups))
     if reader.solved is None:
         message = (
-            f"This stage cannot be explained: the encoder of preset {reader.annotator.preset.name!r} has no attention, "
+            f"This stage cannot be explained: the encoder of preset {reader.model.preset.name!r} has no attention, "
             "and there is no analytic memory. Use a stage of preset 'canal' or 'compact'."
         )
         raise StageError(message)
@@ -184,7 +184,7 @@ class AttentionExplainer:
     def __init__(self, reader: GeneSetReader, groups: int) -> None:
         self._reader = reader
         self._seen = np.flatnonzero(reader.match.measured)
-        self.genes = tuple(reader.annotator.panel.genes[i] for i in self._seen.tolist())
+        self.genes = tuple(reader.model.panel.genes[i] for i in self._seen.tolist())
         self._sums = _Sums(groups, len(self._seen))
 
     def add(self, expression: sp.csr_matrix, groups: np.ndarray) -> None:
@@ -193,7 +193,7 @@ class AttentionExplainer:
         source = np.zeros(values.shape[0], dtype=np.int64)
         cells = PanelCells(values=values, measured=self._reader.match.measured[None], source=source)
         device = best_device()
-        encoder = self._reader.annotator.network.encoder.to(device).eval()
+        encoder = self._reader.model.network.encoder.to(device).eval()
         for rows in cells.blocks(BLOCK):
             share = attention_to_genes(encoder, *(t.to(device) for t in cells.dense(rows)))
             self._sums.add(share.double().cpu().numpy()[:, self._seen], groups[rows])

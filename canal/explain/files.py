@@ -1,12 +1,14 @@
 """An explanation as files: a table of genes, a table of gene sets, a picture of the top genes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from canal.errors import DataError
+from canal.explain.enrichment import enriched, read_gene_sets, require_gseapy
+from canal.explain.explain import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,3 +126,44 @@ def _bars(axes: "Axes", found: ScoredGenes, top: int) -> None:
     axes.set_title(f"{found.name}, {found.cells} cells", fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def explain_to(
+    explained: Callable[[], Explanation], out: Path | None, top: int, gene_sets: str | Path | None
+) -> dict[str, Any]:
+    """Explain, test the top genes against gene sets, and write what was found.
+
+    Parameters
+    ----------
+    explained
+        Makes the explanation; it is called once everything else was checked.
+    out
+        Folder to write, or ``None``.
+    top
+        Genes of a type that are shown and tested.
+    gene_sets
+        Gene sets (.gmt), or ``None``.
+
+    Raises
+    ------
+    DataError, StageError
+        If the folder or the gene sets cannot be used, or nothing can be explained; nothing is written then.
+    """
+    # What can be refused before the cells are read.
+    folder = None if out is None else check_folder(out)
+    sets = None
+    if gene_sets is not None:
+        require_gseapy()
+        sets = read_gene_sets(Path(gene_sets))
+    explanation = explained()
+    answer = explanation.to_dict(top)
+    of_types: dict[str, Any] | None = None
+    if sets is not None:
+        of_types = {}
+        for t in explanation.types:
+            rows = enriched(t.genes[:top].tolist(), t.genes.tolist(), sets)
+            of_types[t.name] = answer["types"][t.name]["gene_sets"] = [row.to_dict() for row in rows]
+    if folder is not None:
+        answer["files"] = write_explanation(folder, explanation.method, explanation.types, top, of_types)
+        answer["out"] = str(folder)
+    return answer

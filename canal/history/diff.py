@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.data.stream import CellStream, open_stream
-from canal.model.model import Annotator, load_annotator
+from canal.errors import ConfigError
+from canal.files import check_file
+from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.commit import flatten
@@ -121,7 +123,7 @@ def stage_difference(
     """
     registry = open_registry(layout)
     records = registry.record(a), registry.record(b)
-    models = [load_annotator(registry.artifacts(record)) for record in records]
+    models = [registry.model(record) for record in records]
     genes_added, genes_removed = _new(models[0].panel.genes.names, models[1].panel.genes.names)
     types_added, types_removed = _new(records[0].types, records[1].types)
     return StageDiff(
@@ -137,6 +139,20 @@ def stage_difference(
     )
 
 
+def check_changes_file(out: Path, data: object | None) -> None:
+    """Refuse a file of changes that cannot be written, or a difference without cells.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If so.
+    """
+    check_file(out, ".csv", "--out")
+    if data is None:
+        message = "--out lists the cells of a file that change; name that file with --data."
+        raise ConfigError(message)
+
+
 def write_changes(cells: ChangedCells, numbers: tuple[int, int], out: Path) -> None:
     """Write a CSV with one line for each cell that changes its type."""
     a, b = numbers
@@ -149,7 +165,7 @@ def write_changes(cells: ChangedCells, numbers: tuple[int, int], out: Path) -> N
 
 
 def _cells(
-    first: Annotator, second: Annotator, data: "str | Path | ad.AnnData", gene_key: str | None, progress: Progress
+    first: Model, second: Model, data: "str | Path | ad.AnnData", gene_key: str | None, progress: Progress
 ) -> ChangedCells:
     answers = []
     for model in (first, second):
@@ -161,7 +177,7 @@ def _cells(
     )  # fmt: skip
 
 
-def _answers(model: Annotator, stream: CellStream, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+def _answers(model: Model, stream: CellStream, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     answers = answer_stream(reader_of(model, stream), stream, progress)
     return answers.names(model.types), answers.confidence
 

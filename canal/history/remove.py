@@ -11,7 +11,7 @@ never been. The gene panel and the temperature of the calibration stay as they a
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ import numpy as np
 from canal.config import Preset, dump_preset
 from canal.data.cells import CellPool
 from canal.errors import StageError
-from canal.model.bank import bank_contents, bank_digest, save_bank
+from canal.model.bank import bank_contents, bank_digest
 from canal.model.memory import AnalyticMemory
-from canal.model.model import Annotator, save_annotator
+from canal.model.model import Model
 from canal.model.network import new_network, weights_of
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
-from canal.stages.add import open_stage
 from canal.stages.layout import Layout, open_registry
 from canal.stages.tests import FILE as TESTS
 from canal.stages.tests import (
@@ -43,7 +42,8 @@ from canal.stages.tests import (
 )
 from canal.stages.use import line_of, next_number
 from canal.training.batches import stratified_split
-from canal.training.fitting import draw_cells, fit_network
+from canal.training.fitting import Goal, draw_cells, fit_network
+from canal.training.run import Run
 
 FEWEST_TYPES = 2
 
@@ -54,64 +54,53 @@ class Relearned:
 
     Attributes
     ----------
-    annotator, bank
-        The model and its example bank.
+    model
+        The model with its example bank.
     removed_types
         Types that nothing is known of any more.
     history
         One dict of figures an epoch.
     """
 
-    annotator: Annotator
-    bank: CellPool
+    model: Model
     removed_types: tuple[str, ...]
     history: list[dict[str, float]]
 
 
-def relearn_without(
-    previous: Annotator,
-    bank: CellPool,
-    removed: int,
-    *,
-    stage: int,
-    seed: int,
-    progress: Progress,
-    checkpoint: tuple[Path, str] | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
-) -> Relearned:
+def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     """Return the model without one of its stages.
 
     Parameters
     ----------
-    previous, bank
-        The model and its example bank.
+    parent
+        The model with its example bank.
     removed
         Number of the stage to take out.
-    stage, seed
-        Number of the new stage and its recorded seed.
-    progress, checkpoint, on_epoch
-        As for `train_network`.
+    run
+        Number of the new stage, its seed and who watches.
 
     Raises
     ------
     StageError
         If fewer than two types would be left.
     """
-    memory = None if previous.memory is None else previous.memory.without_stage(removed)
-    left = bank.take(np.flatnonzero(bank.stage != removed)) if (bank.stage != removed).any() else CellPool.empty()
-    types = _types_left(previous.types, memory, left, removed)
+    # 1. Statistics, bank and calibration without the stage: exact.
+    memory = None if parent.memory is None else parent.memory.without_stage(removed)
+    others = parent.bank.stage != removed
+    bank = parent.bank.take(np.flatnonzero(others)) if others.any() else CellPool.empty()
+    types = _types_left(parent.types, memory, bank, removed)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(previous, types=types, memory=memory, novelty=previous.novelty.without_stage(removed))
-    network = new_network(previous.preset, len(base.panel), len(types), seed)
-    pool = _rehearsed(base, left, seed)
-    history = fit_network(
-        network, base, pool, _validation(pool, base.preset, seed), base.panel, types, _fresh(base.preset),
-        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
-    )  # fmt: skip
-    gone = tuple(name for name in previous.types if name not in types)
+    base = replace(parent, types=types, memory=memory, novelty=parent.novelty.without_stage(removed), bank=bank)
+    # 2. A fresh network on what is left: nothing of the stage is in its weights.
+    network = new_network(parent.preset, len(base.panel), len(types), run.seed)
+    pool = _rehearsed(base, run.seed)
+    goal = Goal(preset=_fresh(base.preset), panel=base.panel, types=types)
+    history = fit_network(network, base, pool, _validation(pool, base.preset, run.seed), goal, run)
     return Relearned(
-        annotator=replace(base, weights=weights_of(network)), bank=left, removed_types=gone, history=history
+        model=replace(base, weights=weights_of(network)),
+        removed_types=tuple(name for name in parent.types if name not in types),
+        history=history,
     )
 
 
@@ -128,7 +117,7 @@ def _types_left(known: tuple[str, ...], memory: AnalyticMemory | None, bank: Cel
     return types
 
 
-def _rehearsed(base: Annotator, bank: CellPool, seed: int) -> CellPool:
+def _rehearsed(base: Model, seed: int) -> CellPool:
     """Return the cells to train and validate on beside the pseudo-cells: the bank, or more of these if it is too small.
 
     Raises
@@ -136,6 +125,7 @@ def _rehearsed(base: Annotator, bank: CellPool, seed: int) -> CellPool:
     StageError
         If there is neither.
     """
+    bank = base.bank
     if len(bank) > len(set(bank.labels.tolist())):  # of some type two cells: one to train on, one to validate on
         return bank
     if base.memory is None:
@@ -210,34 +200,38 @@ def remove_stage(
     begin = time.monotonic()
     progress = progress or Silent()
     with open_registry(layout).writing() as registry:
+        # 1. What must not be removed is refused.
         records = registry.records()
-        parent, gone = registry.record(), registry.record(removed)
-        _check(records, parent, gone)
-        previous, bank = open_stage(registry, parent)
-        assert previous is not None
-        new = next_number(records) if number is None else number
-        draft = registry.draft(_key(parent, removed))
+        parent, gone = registry.model(registry.record()), registry.record(removed)
+        _check(records, parent.stage, gone)
+        # 2. Learn without the stage, anew.
+        draft = registry.draft(_key(parent.stage, removed))
         draft.clear()
-        learned = relearn_without(
-            previous, bank, removed, stage=new, seed=parent.seed, progress=progress, on_epoch=draft.log_epoch
-        )
-        earlier = [e for e in earlier_stages(registry, records, parent) if e.stage != removed]
-        outcomes, known = run_on_earlier(learned.annotator, previous, earlier, progress)
+        new = next_number(records) if number is None else number
+        run = Run(number=new, seed=parent.stage.seed, progress=progress, draft=draft)
+        learned = relearn_without(parent, removed, run)
+        # 3. Test as a stage that is added, without the cells of the one that goes.
+        earlier = [e for e in earlier_stages(registry, records, parent.stage) if e.stage != removed]
+        outcomes, known = run_on_earlier(learned.model, parent, earlier, progress)
         tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite(learned.history))
         changes = compared(outcomes, known)
-        why = held_back(new, parent.number, changes, previous.preset.promotion.max_fall)
-        figures = figures_for_record(new, tests, earlier)
-        record = _record(new, gone, parent, learned, figures, why, time.monotonic() - begin)
+        why = held_back(new, parent.stage.number, changes, parent.preset.promotion.max_fall)
+        # 4. Commit.
+        metrics = figures_for_record(new, tests, earlier)
+        record = _record(run, gone, parent.stage, learned, metrics)
+        record = record.with_fields(
+            notes=record.notes | {"held_back": why or None}, seconds=round(time.monotonic() - begin, 3)
+        )
         committed = draft.commit(record, _write(learned, tests, draft.folder), promote=not why)
     return RemovalResult(
         stage=new,
         name=committed.name,
         version=committed.version,
-        parent=parent.number,
+        parent=parent.stage.number,
         removed=removed,
         removed_types=learned.removed_types,
         types=committed.types,
-        bank=len(learned.bank),
+        bank=len(learned.model.bank),
         metrics=committed.metrics,
         champion=not why,
         tested=tuple(asdict(c) for c in changes),
@@ -283,42 +277,32 @@ def _key(parent: StageRecord, number: int) -> str:
 
 
 def _record(
-    number: int,
-    gone: StageRecord,
-    parent: StageRecord,
-    learned: Relearned,
-    metrics: dict[str, float],
-    why: str,
-    seconds: float,
+    run: Run, gone: StageRecord, parent: StageRecord, learned: Relearned, metrics: dict[str, float]
 ) -> StageRecord:
-    annotator = learned.annotator
+    model = learned.model
     return StageRecord(
-        number=number,
+        number=run.number,
         name=f"without-{gone.name}",
         parent=parent.number,
-        seed=parent.seed,
-        preset=dump_preset(annotator.preset),
-        types=annotator.types,
+        seed=run.seed,
+        preset=dump_preset(model.preset),
+        types=model.types,
         new_types=(),
         cells=0,
-        genes=len(annotator.panel),
-        bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
+        genes=len(model.panel),
+        bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
         metrics=metrics,
-        seconds=round(seconds, 3),
         notes={
             "removed": [gone.number],
             "removed_types": list(learned.removed_types),
-            "held_back": why or None,
+            "held_back": None,
             "epochs": len(learned.history),
         },
     )
 
 
 def _write(learned: Relearned, tests: StageTests, folder: Path) -> dict[str, Path]:
-    files = save_annotator(learned.annotator, folder)
+    files = learned.model.save(folder)
     files[TESTS] = folder / TESTS
     tests.write(files[TESTS])
-    if len(learned.bank):
-        files["bank.safetensors"] = folder / "bank.safetensors"
-        save_bank(learned.bank, files["bank.safetensors"])
     return files

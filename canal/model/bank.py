@@ -16,6 +16,7 @@ from canal.data.panel import GenePanel
 from canal.files import read_tensor_file, write_tensor_file
 
 FORMAT = 1
+BANK = "bank.safetensors"  # its name among the files of a model
 
 
 def bank_contents(bank: CellPool) -> dict[str, object]:

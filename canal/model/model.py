@@ -1,13 +1,11 @@
-"""How network and analytic memory are joined into one calibrated probability.
+"""What one stage leaves behind to annotate with: gene panel, types, network, analytic memory, bank, calibration.
 
 The network gives probabilities, the memory ridge scores near 1 for the type and near 0 elsewhere. Their weighted sum
 decides; divided by a temperature and put through a softmax it is the confidence. The temperature is learned on cells
 of the stage that neither was fitted to; it never changes which type is best.
 
-What one stage leaves behind to annotate with: gene panel, types, network, analytic memory and how they are joined.
-
-Files of an annotator, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``genes.json``,
-``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``.
+Files of a model, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``bank.safetensors``,
+``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``.
 """
 
 import json
@@ -24,14 +22,19 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax, softmax
 
 from canal.config import Preset, dump_preset, parse_preset
+from canal.data.cells import CellPool, Cells
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
+from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
+from canal.model.record import StageRecord
 
 if TYPE_CHECKING:
     from canal.model.network import Network
     from canal.model.reader import GeneSetReader
+
+WEIGHTS, MEMORY = "weights.safetensors", "memory.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,7 @@ class Fusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annotator:
+class Model:
     """The model of one stage.
 
     Attributes
@@ -125,6 +128,12 @@ class Annotator:
         How network and memory are joined and calibrated.
     novelty
         Novelties of the cells held out at each stage.
+    bank
+        The example bank; empty where there is none.
+    record
+        What the registry keeps of the stage; ``None`` before it is committed.
+    name
+        Name of the registered model, for what is written beside annotated cells.
     """
 
     preset: Preset
@@ -134,6 +143,15 @@ class Annotator:
     memory: AnalyticMemory | None
     fusion: Fusion
     novelty: NoveltyCalibration = field(default_factory=NoveltyCalibration)
+    bank: CellPool = field(default_factory=CellPool.empty)
+    record: StageRecord | None = None
+    name: str = "canal"
+
+    @property
+    def stage(self) -> StageRecord:
+        """The record of a committed model."""
+        assert self.record is not None, "the model was not committed"
+        return self.record
 
     @cached_property
     def network(self) -> "Network":
@@ -147,7 +165,7 @@ class Annotator:
         return network.eval()
 
     def reader(self, genes: Genes) -> "GeneSetReader":
-        """Return the annotator as seen through the genes of one file; the memory is solved for them once.
+        """Return the model as seen through the genes of one file; the memory is solved for them once.
 
         The last one is kept: the tests of a stage look through the same genes again and again.
         """
@@ -158,42 +176,49 @@ class Annotator:
             self._readers[genes] = GeneSetReader(self, genes)
         return self._readers[genes]
 
+    def types_of(self, cells: Cells) -> np.ndarray:
+        """Return the name of the most probable type of each cell, (cells,)."""
+        return self.reader(cells.genes).best_types(cells.expression)
+
     @cached_property
     def _readers(self) -> dict[Genes, "GeneSetReader"]:
         return {}
 
+    def save(self, folder: Path) -> dict[str, Path]:
+        """Write the model's files into a folder and return them by name; a bank without cells has none."""
+        weights = {name: np.ascontiguousarray(values) for name, values in self.weights.items()}
+        save_file(weights, folder / WEIGHTS)
+        _write_json(folder / "genes.json", self.panel.to_dict())
+        _write_json(folder / "types.json", {"types": list(self.types)})
+        _write_json(folder / "calibration.json", self.fusion.to_dict())
+        _write_json(folder / "novelty.json", self.novelty.to_dict())
+        (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(self.preset)), encoding="utf-8")
+        names = [WEIGHTS, "genes.json", "types.json", "calibration.json", "novelty.json", "config.toml"]
+        if self.memory is not None:
+            save_memory(self.memory, folder / MEMORY)
+            names.append(MEMORY)
+        if len(self.bank):
+            save_bank(self.bank, folder / BANK)
+            names.append(BANK)
+        return {name: folder / name for name in names}
 
-def save_annotator(annotator: Annotator, folder: Path) -> dict[str, Path]:
-    """Write the annotator's files into a folder and return them by name."""
-    weights = {name: np.ascontiguousarray(values) for name, values in annotator.weights.items()}
-    save_file(weights, folder / "weights.safetensors")
-    _write_json(folder / "genes.json", annotator.panel.to_dict())
-    _write_json(folder / "types.json", {"types": list(annotator.types)})
-    _write_json(folder / "calibration.json", annotator.fusion.to_dict())
-    _write_json(folder / "novelty.json", annotator.novelty.to_dict())
-    (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(annotator.preset)), encoding="utf-8")
-    names = ["weights.safetensors", "genes.json", "types.json", "calibration.json", "novelty.json", "config.toml"]
-    if annotator.memory is not None:
-        save_memory(annotator.memory, folder / "memory.safetensors")
-        names.append("memory.safetensors")
-    return {name: folder / name for name in names}
-
-
-def load_annotator(folder: Path) -> Annotator:
-    """Read an annotator from the files of `save_annotator`, whose hashes were checked by whoever opened the folder."""
-    preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
-    panel = GenePanel.from_dict(_read_json(folder / "genes.json"))
-    types = tuple(_read_json(folder / "types.json")["types"])
-    memory, novelty = folder / "memory.safetensors", folder / "novelty.json"
-    return Annotator(
-        preset=preset,
-        panel=panel,
-        types=types,
-        weights=load_file(folder / "weights.safetensors"),
-        memory=load_memory(memory) if memory.is_file() else None,
-        fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
-        novelty=NoveltyCalibration.from_dict(_read_json(novelty)) if novelty.is_file() else NoveltyCalibration(),
-    )
+    @classmethod
+    def load(cls, folder: Path, record: StageRecord | None = None, name: str = "canal") -> "Model":
+        """Read a model from the files of `save`, whose hashes were checked by whoever opened the folder."""
+        preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
+        memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
+        return cls(
+            preset=preset,
+            panel=GenePanel.from_dict(_read_json(folder / "genes.json")),
+            types=tuple(_read_json(folder / "types.json")["types"]),
+            weights=load_file(folder / WEIGHTS),
+            memory=load_memory(memory) if memory.is_file() else None,
+            fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
+            novelty=NoveltyCalibration.from_dict(_read_json(novelty)) if novelty.is_file() else NoveltyCalibration(),
+            bank=load_bank(bank) if bank.is_file() else CellPool.empty(),
+            record=record,
+            name=name,
+        )
 
 
 def _write_json(path: Path, value: object) -> None:

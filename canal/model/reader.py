@@ -1,4 +1,4 @@
-"""An annotator as seen through the genes of one file: what every block of its cells is put through.
+"""A model as seen through the genes of one file: what every block of its cells is put through.
 
 Memory and novelty detector look at unit profiles over the same genes and are linear in them up to their first scores.
 Their matrices stand side by side, so that a block is multiplied once, as sparse as it is; the network's genes alone
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.cells import CellPool
 from canal.data.genes import Genes
 from canal.model.encoders.compact_arrays import CompactArrays
 from canal.model.memory import SolvedMemory
@@ -22,7 +21,7 @@ from canal.model.novelty.detector import NoveltyReader, NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
 
 if TYPE_CHECKING:
-    from canal.model.model import Annotator
+    from canal.model.model import Model
 
 
 # Blocks are filled up with empty cells to a multiple of this: matrix libraries treat the rows at the edge of a matrix
@@ -34,7 +33,7 @@ DENSE = 1024  # cells that are made dense at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the annotator says of some cells.
+    """What the model answers for some cells.
 
     Attributes
     ----------
@@ -66,7 +65,7 @@ class Prediction:
 
 
 class GeneSetReader:
-    """An annotator for files with one set of genes.
+    """A model for files with one set of genes.
 
     Attributes
     ----------
@@ -79,20 +78,20 @@ class GeneSetReader:
 
     Parameters
     ----------
-    annotator
+    model
         The model.
     genes
         Genes of the file, in the order of its columns.
     """
 
-    def __init__(self, annotator: "Annotator", genes: Genes) -> None:
-        self.annotator = annotator
+    def __init__(self, model: "Model", genes: Genes) -> None:
+        self.model = model
         self._genes = genes
-        self.match = annotator.panel.match(genes)
+        self.match = model.panel.match(genes)
         self.solved: SolvedMemory | None = None
         wanted = [self.match.columns[self.match.measured]]
-        if annotator.memory is not None:
-            self.solved = annotator.memory.solved_for(genes, annotator.types)
+        if model.memory is not None:
+            self.solved = model.memory.solved_for(genes, model.types)
             wanted.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(wanted))
         self._network = _network(self)
@@ -100,12 +99,11 @@ class GeneSetReader:
         self._novelty: NoveltyReader | None = None
         self._fill_matrix()
 
-    def novelty(self, bank: CellPool) -> NoveltyReader | None:
+    def novelty(self) -> NoveltyReader | None:
         """Return the novelty detector for these genes, or ``None`` where the model has no analytic memory."""
-        model = self.annotator
-        if model.memory is None or not model.memory.statistics:
+        if self.model.memory is None or not self.model.memory.statistics:
             return None
-        return NoveltyReader(model.memory, model.novelty, bank, self._genes)
+        return NoveltyReader(self.model.memory, self.model.novelty, self.model.bank, self._genes)
 
     @property
     def judges(self) -> bool:
@@ -146,7 +144,7 @@ class GeneSetReader:
         logits, rep = self._network(padded, n)
         scores, projected = self._products(padded)
         known = None if scores is None else scores[:n]
-        found = Prediction(probabilities=self.annotator.fusion.join(logits, known), representation=rep, logits=logits)
+        found = Prediction(probabilities=self.model.fusion.join(logits, known), representation=rep, logits=logits)
         if self._novelty is None or projected is None:
             return found
         novelty = self._novelty.score_projected(projected)
@@ -159,7 +157,7 @@ class GeneSetReader:
 
     def best_types(self, expression: sp.csr_matrix) -> np.ndarray:
         """Return the name of the most probable type of each cell, (cells,)."""
-        names = np.array(self.annotator.types, dtype=object)
+        names = np.array(self.model.types, dtype=object)
         return np.asarray(names[self.predict(expression).probabilities.argmax(axis=1)])
 
     def network_outputs(self, expression: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +184,7 @@ class GeneSetReader:
         length = np.sqrt(squares @ self._counts)
         product = kept @ self._matrix
         product *= np.divide(1.0, length, out=np.zeros_like(length), where=length > 0).astype(np.float32)[:, None]
-        c = len(self.annotator.types)
+        c = len(self.model.types)
         return product[:, :c], product[:, c:] if self._novelty is not None else None
 
 
@@ -196,7 +194,7 @@ class _CompactNetwork:
     def __init__(self, reader: GeneSetReader) -> None:
         columns = reader.match.columns[reader.match.measured]
         order = np.argsort(columns)
-        self._arrays = CompactArrays.of(reader.annotator.weights, np.flatnonzero(reader.match.measured)[order])
+        self._arrays = CompactArrays.of(reader.model.weights, np.flatnonzero(reader.match.measured)[order])
         self._place = np.searchsorted(reader.columns, columns[order])
 
     def __call__(self, kept: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +214,7 @@ class _TorchNetwork:
         columns = np.where(match.measured, np.searchsorted(reader.columns, match.columns), -1)
         names = tuple(match.file_genes[c] for c in reader.columns.tolist())
         self._match = replace(match, columns=columns, file_genes=names)
-        self._model = reader.annotator
+        self._model = reader.model
 
     def __call__(self, kept: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return logits and representations of the first n cells."""
@@ -230,7 +228,7 @@ class _TorchNetwork:
 
 
 def _network(reader: GeneSetReader) -> _CompactNetwork | _TorchNetwork:
-    compact = reader.annotator.preset.encoder.kind == "compact"
+    compact = reader.model.preset.encoder.kind == "compact"
     return _CompactNetwork(reader) if compact else _TorchNetwork(reader)
 
 

@@ -20,21 +20,21 @@ import scipy.sparse as sp
 import canal
 from canal.data.stream import open_stream
 from canal.errors import DataError, StageError
+from canal.model.model import Model
 from canal.model.novelty.calibration import check_alpha
 from canal.novel.folder import check_folder, result_files, write_folder
 from canal.novel.groups import ASIDE, KNOWN, Groups, cluster_cells, find_markers, renamed, separation
-from canal.novel.names import Naming, name_novel
 from canal.novel.report import MarkerGene, NearType, NovelCluster, NovelReport
 from canal.progress import Progress
 from canal.report.annotation import Annotation
 from canal.seeds import derived_seed, numpy_generator
+from canal.stages.annotate import AnnotateOptions, annotate
 from canal.stages.clusters import NEAREST, components
+from canal.stages.novelty_rules import NoveltyOptions
 
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
-
-    from canal.workspace import Workspace
 
 
 AROUND = 0.6  # share of a cell's neighbours that must be novel or uncertain
@@ -117,41 +117,19 @@ def taken_cells(cells: LookedAt, points: np.ndarray) -> np.ndarray:
     return np.asarray(taken)
 
 
-__all__ = ["Naming", "find_novel", "name_novel"]
-
 BATCHES = ("batch", "donor_id", "donor", "sample")
 MARKERS = 10
 NEAR = 3
 
 
-def find_novel(
-    workspace: "Workspace",
-    data: "str | Path | ad.AnnData",
-    out: str | Path,
-    *,
-    alpha: float = 0.05,
-    stage: int | None = None,
-    min_size: int = 10,
-    resolution: float = 1.0,
-    batch: str | None = None,
-    gene_key: str | None = None,
-    uncertain: bool = False,
-    progress: Progress | None = None,
-) -> NovelReport:
-    """Group the novel cells of a file and write what speaks for each group.
+@dataclass(frozen=True, kw_only=True)
+class FindOptions:
+    """What is grouped, and how; every default is that of the command line.
 
-    Parameters
+    Attributes
     ----------
-    workspace
-        Whose model judges.
-    data
-        File of cells, or an AnnData; it is not changed.
-    out
-        Folder to write, whole or not at all: `novel.h5ad`, `names.csv`, `novel.json`, `index.html` and pictures.
     alpha
         Share of known cells that may be called novel.
-    stage
-        Model of this stage; by default the one in use.
     min_size
         Clusters below are set aside.
     resolution
@@ -162,6 +140,35 @@ def find_novel(
         Column of ``var`` with the gene names.
     uncertain
         Take uncertain cells too.
+    """
+
+    alpha: float = 0.05
+    min_size: int = 10
+    resolution: float = 1.0
+    batch: str | None = None
+    gene_key: str | None = None
+    uncertain: bool = False
+
+
+def find_novel(
+    model: Model,
+    data: "str | Path | ad.AnnData",
+    out: Path,
+    options: FindOptions,
+    progress: Progress | None = None,
+) -> NovelReport:
+    """Group the novel cells of a file and write what speaks for each group.
+
+    Parameters
+    ----------
+    model
+        Model of a committed stage; it judges.
+    data
+        File of cells, or an AnnData; it is not changed.
+    out
+        Folder to write, whole or not at all: `novel.h5ad`, `names.csv`, `novel.json`, `index.html` and pictures.
+    options
+        What is grouped, and how.
     progress
         Told about every block of cells.
 
@@ -170,37 +177,54 @@ def find_novel(
     DataError, StageError
         If file, folder, column or model cannot be used; nothing is written then.
     """
-    _check(alpha, min_size, resolution)
-    target = check_folder(Path(out))
-    batches = _batches(data, batch, gene_key)
-    annotation = workspace.annotate(data, stage=stage, alpha=alpha, gene_key=gene_key, progress=progress)
-    seed = derived_seed(workspace.stage(stage).seed, "novel")
-    groups = _grouped(data, annotation, uncertain, gene_key, (resolution, min_size, seed))
+    # 1. Whatever can be refused before the cells are read.
+    _check(options)
+    target = check_folder(out)
+    batches = _batches(data, options)
+    # 2. Which cells are novel, and which groups they form.
+    asked = AnnotateOptions(gene_key=options.gene_key, novelty=NoveltyOptions(alpha=options.alpha))
+    annotation = annotate(model, data, asked, progress)
+    seed = derived_seed(model.stage.seed, "novel")
+    groups = _grouped(data, annotation, options, seed)
+    # 3. What speaks for each group, as values and as files.
     report = NovelReport(
-        model=str(annotation.facts["model"]), stage=int(annotation.facts["stage"]), canal_version=canal.__version__,
-        data=str(data) if isinstance(data, str | Path) else "AnnData", data_digest=str(annotation.facts["data_digest"]),
-        alpha=alpha, uncertain_too=uncertain, resolution=resolution, min_size=min_size, seed=seed,
-        cells=len(annotation), cells_by_status=_by_status(annotation),
-        taken=int((~groups.known).sum()), for_neighbours=_for_neighbours(annotation, groups, uncertain),
+        model=str(annotation.facts["model"]),
+        stage=int(annotation.facts["stage"]),
+        canal_version=canal.__version__,
+        data=str(data) if isinstance(data, str | Path) else "AnnData",
+        data_digest=str(annotation.facts["data_digest"]),
+        alpha=options.alpha,
+        uncertain_too=options.uncertain,
+        resolution=options.resolution,
+        min_size=options.min_size,
+        seed=seed,
+        cells=len(annotation),
+        cells_by_status=_by_status(annotation),
+        taken=int((~groups.known).sum()),
+        for_neighbours=_for_neighbours(annotation, groups, options.uncertain),
         aside=int((groups.groups == ASIDE).sum()),
-        batch="" if batches is None else str(batches.name), known_types=tuple(workspace.stage(stage).types),
-        clusters=_evidence(groups, annotation, batches), warnings=tuple(annotation.facts.get("warnings", ())),
-    )  # fmt: skip
+        batch="" if batches is None else str(batches.name),
+        known_types=tuple(model.stage.types),
+        clusters=_evidence(groups, annotation, batches),
+        warnings=tuple(annotation.facts.get("warnings", ())),
+    )
     write_folder(target, report, result_files(data, annotation, groups, report))
     return report
 
 
-def _check(alpha: float, min_size: int, resolution: float) -> None:
-    check_alpha(alpha)
-    if min_size < 2 or not 0 < resolution < np.inf:
+def _check(options: FindOptions) -> None:
+    check_alpha(options.alpha)
+    if options.min_size < 2 or not 0 < options.resolution < np.inf:
         message = (
-            f"min-size is {min_size} and resolution {resolution:g}; expected 2 cells at least and a positive number."
+            f"min-size is {options.min_size} and resolution {options.resolution:g}; expected 2 cells at least and a "
+            "positive number."
         )
         raise StageError(message)
 
 
-def _batches(data: "str | Path | ad.AnnData", column: str | None, gene_key: str | None) -> "pd.Series | None":
-    with open_stream(data, gene_key=gene_key) as stream:
+def _batches(data: "str | Path | ad.AnnData", options: FindOptions) -> "pd.Series | None":
+    column = options.batch
+    with open_stream(data, gene_key=options.gene_key) as stream:
         obs = stream.obs
         if column is not None and column not in obs:
             found = ", ".join(map(str, obs.columns)) or "nothing"
@@ -220,16 +244,12 @@ def _for_neighbours(annotation: Annotation, groups: Groups, uncertain: bool) -> 
     return int((~np.isin(status, ("novel", "uncertain") if uncertain else ("novel",))).sum())
 
 
-def _grouped(
-    data: "str | Path | ad.AnnData", annotation: Annotation, uncertain: bool, gene_key: str | None,
-    settings: tuple[float, int, int],
-) -> Groups:  # fmt: skip
-    resolution, min_size, seed = settings
+def _grouped(data: "str | Path | ad.AnnData", annotation: Annotation, options: FindOptions, seed: int) -> Groups:
     status = annotation.columns["status"]
-    cells = cells_to_look_at(status, uncertain=uncertain, seed=seed)
+    cells = cells_to_look_at(status, uncertain=options.uncertain, seed=seed)
     if not cells.own.any():
         return _no_groups(seed)
-    expression, genes = _expression(data, cells.rows, gene_key)
+    expression, genes = _expression(data, cells.rows, options.gene_key)
     points = components(expression, seed) if len(cells.rows) > 1 else np.zeros((len(cells.rows), 1), np.float32)
     taken = taken_cells(cells, points)
     kept = np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken & (status[cells.rows] == "known"))])
@@ -237,7 +257,7 @@ def _grouped(
     best = annotation.columns["best_known"][rows]
     found = cluster_cells(
         expression[:n], points[:n], annotation.representation[rows[:n]],
-        resolution=resolution, min_size=min_size, seed=seed,
+        resolution=options.resolution, min_size=options.min_size, seed=seed,
     )  # fmt: skip
     how = {k: separation(points[:n][found == k], points[n:], best[n:], seed) for k in set(found.tolist()) - {ASIDE}}
     order = sorted(how, key=lambda k: (not how[k].apart, int(k)))

@@ -24,7 +24,7 @@ from canal.pretrain.config import PretrainPreset, load_pretrain_preset
 from canal.pretrain.masked import Baselines, HeldOutTokens, MaskedModel, baselines, held_out_tokens
 from canal.pretrain.training import PretrainCells, Pretraining
 from canal.progress import Progress, Silent
-from canal.registry.health import pretrain_draft
+from canal.registry.health import working_folder
 from canal.seeds import numpy_generator, torch_generator
 from canal.stages.layout import Layout
 from canal.stages.starting import check_name
@@ -102,7 +102,7 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
         plain = baselines(held, blocks.all(taken), preset.model.bins)
         key = _key(surveys, preset, request, table)
         weights = Layout.init(layout.root, layout.server).weights
-        with pretrain_draft(weights, key, resume=request.resume) as draft:
+        with working_folder(weights, key, resume=request.resume) as draft:
             cells = PretrainCells(blocks=blocks, taken=taken, held_out=held)
             training = Pretraining(model, cells, preset, request.seed, (draft / "checkpoint.safetensors", key))
             resumed = request.resume and training.resume()

@@ -169,13 +169,13 @@ def _silent(_message: str) -> None:
 
 
 @contextmanager
-def pretrain_draft(weights: Path, key: str, *, resume: bool) -> Iterator[Path]:
+def working_folder(root: Path, key: str, *, resume: bool) -> Iterator[Path]:
     """Give the folder of a run, empty unless it is resumed; it is gone when the run has ended well.
 
     Parameters
     ----------
-    weights
-        Folder of a workspace's weights.
+    root
+        Folder that the run's outcome will stand in, such as that of a workspace's weights.
     key
         Names all that decides the run's outcome.
     resume
@@ -186,7 +186,7 @@ def pretrain_draft(weights: Path, key: str, *, resume: bool) -> Iterator[Path]:
     RegistryError
         If another process is at the same run.
     """
-    folder = weights / DRAFTS / key
+    folder = root / DRAFTS / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock_of(folder)
     lock.acquire(0, _silent)
@@ -200,17 +200,17 @@ def pretrain_draft(weights: Path, key: str, *, resume: bool) -> Iterator[Path]:
         lock.release()
 
 
-def remove_pretrain_drafts(weights: Path) -> list[Orphan]:
+def remove_working_folders(root: Path) -> list[Orphan]:
     """Delete the folders that no process is at; return them."""
     removed = []
-    for folder in sorted(p for p in (weights / DRAFTS).glob("*") if p.is_dir()):
+    for folder in sorted(p for p in (root / DRAFTS).glob("*") if p.is_dir()):
         lock = _lock_of(folder)
         try:
             lock.acquire(0, _silent)
         except RegistryError:
             continue
         try:
-            removed.append(Orphan(kind="draft", name=f"{weights.name}/{folder.name}", size=size_of(folder)))
+            removed.append(Orphan(kind="draft", name=f"{root.name}/{folder.name}", size=size_of(folder)))
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             lock.release()

@@ -18,7 +18,7 @@ from canal.data.source import CellSource, Matrix
 from canal.data.stream import CellStream
 from canal.errors import DataError, RegistryError
 from canal.files import verify
-from canal.model.model import Annotator, load_annotator
+from canal.model.model import Model
 from canal.registry.commit import MANIFEST_FILE
 from canal.registry.flavour import CELL_TYPE, CONFIDENCE, COUNTS
 
@@ -44,8 +44,8 @@ def as_input(cells: pd.DataFrame) -> pd.DataFrame:
 class StageModel:
     """What `mlflow.pyfunc` wraps."""
 
-    def __init__(self, annotator: Annotator) -> None:
-        self.annotator = annotator
+    def __init__(self, model: Model) -> None:
+        self.model = model
 
     def predict(self, model_input: pd.DataFrame, params: "Mapping[str, Any] | None" = None) -> pd.DataFrame:
         """Say of every cell which type it is.
@@ -77,10 +77,10 @@ class StageModel:
             places={"X": Matrix(matrix, _NAME, "X")},
         )
         stream = CellStream(source)
-        reader = self.annotator.reader(stream.genes)
-        check_overlap(reader.match, self.annotator.preset.genes.min_overlap, _NAME)
+        reader = self.model.reader(stream.genes)
+        check_overlap(reader.match, self.model.preset.genes.min_overlap, _NAME)
         found = np.concatenate([reader.predict_kept(block).probabilities for block in stream.chunks(reader.columns)])
-        types = np.array(self.annotator.types, dtype=object)[found.argmax(axis=1)]
+        types = np.array(self.model.types, dtype=object)[found.argmax(axis=1)]
         answer = {CELL_TYPE: types, CONFIDENCE: found.max(axis=1).astype(float)}
         return pd.DataFrame(answer, index=model_input.index)
 
@@ -99,7 +99,7 @@ def _load_pyfunc(path: str) -> StageModel:
     if bad:
         message = f"{folder}: {bad[0]}. Put it back from a backup, or load another version."
         raise RegistryError(message)
-    return StageModel(load_annotator(folder))
+    return StageModel(Model.load(folder))
 
 
 def _matrix(cells: pd.DataFrame) -> tuple[sp.csr_matrix, "list[Hashable]"]:

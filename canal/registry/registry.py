@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from canal.errors import RegistryError
 from canal.files import Problem
@@ -20,6 +21,9 @@ from canal.registry.package import write_package
 from canal.registry.read import checked_file, checked_folder, find_version, read_record
 from canal.registry.settle import put_in_use, settle, settle_all, write_declaration
 from canal.registry.store import Store, close_database
+
+if TYPE_CHECKING:
+    from canal.model.model import Model
 
 _log = logging.getLogger("canal.registry")
 
@@ -140,6 +144,17 @@ class Registry:
         """
         stored = find_version(self._store.snapshot(), record.number)
         return checked_folder(self._store, stored, record, self._cache)
+
+    def model(self, record: StageRecord) -> "Model":
+        """Return the model of a committed stage; its files are compared with their hashes."""
+        from canal.model.model import Model
+
+        return Model.load(self.artifacts(record), record, self.name)
+
+    def model_in_use(self) -> "Model | None":
+        """Return the model that annotates, with its record; ``None`` before the first stage."""
+        number = self.champion()
+        return None if number is None else self.model(self.record(number))
 
     def file(self, record: StageRecord, name: str) -> Path | None:
         """Return one file of a stage, compared with its own hash alone; ``None`` if the stage has none of that name.

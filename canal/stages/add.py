@@ -1,31 +1,32 @@
-"""Stages on several devices and nodes: who reads and writes, and who only helps.
+"""`canal stage add`: from a file of labelled cells to a committed stage.
 
-`canal stage add`: from a file of labelled cells to a committed stage.
+`add_stage` is the whole of it, top to bottom; what it calls stands below it in the order of the calls.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from canal.config import Preset, dump_preset
-from canal.data.cells import CellPool, Cells
+from canal.data.cells import Cells
 from canal.data.labels import LabelWarning, called_known, similar_names
 from canal.data.panel import check_overlap
 from canal.errors import StageError
 from canal.figures import score
-from canal.model.bank import bank_contents, bank_digest, load_bank, save_bank
-from canal.model.model import Annotator, load_annotator, save_annotator
+from canal.model.bank import bank_contents, bank_digest
+from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
+from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
 from canal.stages.declarations import options_of, source_of
-from canal.stages.examination import Examination, examine, given_cells, refuse_trained
+from canal.stages.examination import Examination, TestCells, examine, given_cells, refuse_trained
 from canal.stages.layout import Layout, has_registry, open_registry
 from canal.stages.request import StageRequest, StageResult, cells_of
 from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
@@ -33,27 +34,9 @@ from canal.stages.tests import FILE as TESTS
 from canal.stages.tests import earlier_stages, write_reliability
 from canal.stages.use import next_number
 from canal.training.processes import started_outside
+from canal.training.run import Run
 from canal.training.stage import LearnedStage, check_places, learn_stage
-from canal.training.together import help_training, trainer
-
-
-def trainer_of(request: StageRequest) -> Callable[..., list[dict[str, float]]]:
-    """Return how the stage's network is trained; a process that was started to help does so and does not return.
-
-    Raises
-    ------
-    ConfigError
-        If torchrun or SLURM started another number of processes than is asked for.
-    StageError
-        If a helper loses the others.
-    SystemExit
-        In a helper that has done its part: it touches neither data nor registry.
-    """
-    rank = started_outside(request.devices, request.nodes)
-    if rank:
-        help_training(request.devices, request.nodes)
-        raise SystemExit(0)
-    return trainer(request.devices, request.nodes)
+from canal.training.together import help_training
 
 
 def add_stage(
@@ -77,58 +60,112 @@ def add_stage(
     ConfigError, DataError, StageError, RegistryError
         If the preset, the file, the request or the registry does not allow it; nothing is written then.
     """
-    train = trainer_of(request)
+    help_where_started_to(request)
     begin = time.monotonic()
+    # 1. Preset, cells and test cells: whatever can be refused before there is a registry. The file is read once.
     start = find_start(layout, request)
-    preset = start.preset
-    cells = cells_of(request, require_two=not has_registry(layout))
+    cells = cells_of(request, require_two=not has_registry(layout), keep_stored=True)
     assert cells.labels is not None
-    check_places(preset, tuple(set(cells.labels.tolist())))
+    check_places(start.preset, tuple(set(cells.labels.tolist())))
     given = given_cells(request, cells)
+    # 2. One writer at a time.
     layout = Layout.init(layout.root, layout.server)
     with open_registry(layout, create=True).writing() as registry:
-        records = registry.records()
-        champion = registry.champion()
-        parent = registry.record(champion) if champion is not None else None
-        _refuse_again(request, cells, records)
-        check_lineage(start, records, parent)
-        refuse_trained(given, records)
-        previous, bank = open_stage(registry, parent)
-        number = next_number(records) if number is None else number
-        overlap = _check_genes(previous, cells, preset)
-        earlier = earlier_stages(registry, records, parent)
-        label_warnings = _check_labels(request, previous, cells)
-        key = _key(cells, start, request, parent)
-        draft = registry.draft(key)
-        if not request.resume:
-            draft.clear()
-        learned = learn_stage(
-            previous, bank, cells, preset,
-            stage=number, seed=request.seed, weights=start.weights, progress=progress or Silent(),
-            checkpoint=(draft.folder / "checkpoint.safetensors", key), on_epoch=draft.log_epoch, train=train,
-        )  # fmt: skip
-        exam = examine(number, request, cells, learned, given, previous, champion, earlier, progress or Silent())
-        record = _record(
-            number, request, start, cells, parent, learned, exam, label_warnings, time.monotonic() - begin
-        )  # fmt: skip
-        files = _write(learned, exam, f"{number} {record.name}", draft.folder)
+        parent, records = registry.model_in_use(), registry.records()
+        # 3. Everything that is refused with the registry in sight.
+        accepted = check_stage(request, start, cells, given, parent, records)
+        accepted = accepted if number is None else replace(accepted, number=number)
+        earlier = earlier_stages(registry, records, None if parent is None else parent.stage)
+        # 4. Learn; a killed run goes on from its last epoch.
+        run, draft = begin_run(registry, request, accepted, progress or Silent())
+        learned = learn_stage(parent, cells, start.preset, run, start.weights)
+        # 5. Test on the held-out cells of this stage and of those before it.
+        exam = examine(request, cells, learned, given, parent, earlier, run)
+        # 6. Commit whole. A stage that forgets too much stays a candidate.
+        record = _record(request, accepted, learned, exam, run, time.monotonic() - begin)
+        files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
-        champion = registry.champion()
-    return _result(committed, overlap, cells, exam, champion)
+        in_use = registry.champion() == committed.number
+    return _result(committed, accepted, exam, in_use=in_use)
 
 
-def open_stage(registry: Registry, record: StageRecord | None) -> tuple[Annotator | None, CellPool]:
-    """Return model and bank of a stage; no model and an empty bank where there is no stage yet."""
-    if record is None:
-        return None, CellPool.empty()
-    folder = registry.artifacts(record)
-    bank = folder / "bank.safetensors"
-    return load_annotator(folder), load_bank(bank) if bank.is_file() else CellPool.empty()
+def help_where_started_to(request: StageRequest) -> None:
+    """Train along and end, where torchrun or SLURM started this process to help; else return at once.
+
+    Raises
+    ------
+    ConfigError
+        If torchrun or SLURM started another number of processes than is asked for.
+    StageError
+        If a helper loses the others.
+    SystemExit
+        In a helper that has done its part: it touches neither data nor registry.
+    """
+    if started_outside(request.devices, request.nodes):
+        help_training(request.devices, request.nodes)
+        raise SystemExit(0)
 
 
-def _refuse_again(request: StageRequest, cells: Cells, records: list[StageRecord]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A stage that may be learned: every check is passed.
+
+    Attributes
+    ----------
+    start, cells
+        Preset and weights; the labelled cells.
+    parent
+        Model in use, ``None`` at the first stage.
+    number
+        The next number.
+    gene_report
+        How many genes of the parent's panel the cells measure.
+    label_warnings
+        New type names that may be known types under another name.
+    """
+
+    start: Start
+    cells: Cells
+    parent: Model | None
+    number: int
+    gene_report: dict[str, Any]
+    label_warnings: tuple[LabelWarning, ...]
+
+
+def check_stage(
+    request: StageRequest,
+    start: Start,
+    cells: Cells,
+    given: TestCells | None,
+    parent: Model | None,
+    records: Sequence[StageRecord],
+) -> Accepted:
+    """Refuse what must not be learned on top of the stages so far.
+
+    Raises
+    ------
+    DataError, StageError
+        If the content was added before, the weights do not belong to the line, an earlier stage was trained on the
+        test cells, too few genes are measured, or ``--strict-labels`` finds a name that looks like a known type.
+    """
+    _refuse_again(request, cells, records)
+    check_lineage(start, records, None if parent is None else parent.stage)
+    refuse_trained(given, records)
+    return Accepted(
+        start=start,
+        cells=cells,
+        parent=parent,
+        number=next_number(records),
+        gene_report=_check_genes(parent, cells, start.preset),
+        label_warnings=tuple(_check_labels(request, parent, cells)),
+    )
+
+
+def _refuse_again(request: StageRequest, cells: Cells, records: Sequence[StageRecord]) -> None:
+    if request.again:
+        return
     for record in records:
-        if cells.report.digest in {source.get("digest") for source in record.data} and not request.again:
+        if cells.report.digest in {source.get("digest") for source in record.data}:
             message = (
                 f"{cells.report.path} holds the cells of stage {record.number} ({record.name}): the same content was "
                 "added before. Choose another file, or add it once more with --again."
@@ -136,78 +173,87 @@ def _refuse_again(request: StageRequest, cells: Cells, records: list[StageRecord
             raise StageError(message)
 
 
-def _check_genes(previous: Annotator | None, cells: Cells, preset: Preset) -> dict[str, Any]:
-    if previous is None:
+def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> dict[str, Any]:
+    if parent is None:
         return {"panel_genes": 0, "measured": 0, "share": 1.0}
-    match = previous.panel.match(cells.genes)
+    match = parent.panel.match(cells.genes)
     check_overlap(match, preset.genes.min_overlap, cells.report.path)
     return {
-        "panel_genes": len(previous.panel),
+        "panel_genes": len(parent.panel),
         "measured": int(match.measured.sum()),
         "share": round(match.share, 4),
     }
 
 
-def _check_labels(request: StageRequest, previous: Annotator | None, cells: Cells) -> list[LabelWarning]:
-    if previous is None or cells.labels is None:
+def _check_labels(request: StageRequest, parent: Model | None, cells: Cells) -> list[LabelWarning]:
+    """Return which new names are spelled like known types, or are given to cells that the parent calls one of them."""
+    if parent is None or cells.labels is None:
         return []
-    known = previous.types
+    known = parent.types
     new = sorted(set(cells.labels.tolist()) - set(known))
-    found = similar_names(new, known)
+    warnings = similar_names(new, known)
     rows = np.flatnonzero(np.isin(cells.labels, new))
     if len(rows):
-        predicted = previous.reader(cells.genes).best_types(cells.expression[rows])
-        found += called_known(cells.labels[rows], predicted, known)
-    if found and request.strict_labels:
-        message = " ".join(w.message for w in found) + " Refused because of --strict-labels."
+        predicted = parent.reader(cells.genes).best_types(cells.expression[rows])
+        warnings += called_known(cells.labels[rows], predicted, known)
+    if warnings and request.strict_labels:
+        message = " ".join(w.message for w in warnings) + " Refused because of --strict-labels."
         raise StageError(message)
-    return found
+    return warnings
 
 
-def _key(cells: Cells, start: Start, request: StageRequest, parent: StageRecord | None) -> str:
+def begin_run(
+    registry: Registry, request: StageRequest, accepted: Accepted, progress: Progress
+) -> tuple[Run, StageDraft]:
+    """Return the training to do and its working folder; it begins anew unless the request says to resume."""
+    draft = registry.draft(_key(request, accepted))
+    if not request.resume:
+        draft.clear()
+    run = Run(
+        number=accepted.number,
+        seed=request.seed,
+        progress=progress,
+        draft=draft,
+        devices=request.devices,
+        nodes=request.nodes,
+    )
+    return run, draft
+
+
+def _key(request: StageRequest, accepted: Accepted) -> str:
     """Name a training by all that decides its outcome, so that only the same one is resumed."""
-    what = [cells.report.digest, dump_preset(start.preset), request.seed, parent.artifacts if parent else None]
+    start, parent = accepted.start, accepted.parent
+    artifacts = None if parent is None else parent.stage.artifacts
+    what = [accepted.cells.report.digest, dump_preset(start.preset), request.seed, artifacts]
     what += [start.digest] if start.digest else []
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(learned: LearnedStage, exam: Examination, title: str, folder: Path) -> dict[str, Path]:
-    files = save_annotator(learned.annotator, folder) | write_reliability(learned.reliability, title, folder)
-    files[TESTS] = folder / TESTS
-    exam.tests.write(files[TESTS])
-    if len(learned.bank):
-        files["bank.safetensors"] = folder / "bank.safetensors"
-        save_bank(learned.bank, files["bank.safetensors"])
-    return files
-
-
 def _record(
-    number: int,
     request: StageRequest,
-    start: Start,
-    cells: Cells,
-    parent: StageRecord | None,
+    accepted: Accepted,
     learned: LearnedStage,
     exam: Examination,
-    label_warnings: list[LabelWarning],
+    run: Run,
     seconds: float,
 ) -> StageRecord:
-    annotator = learned.annotator
-    known = set(parent.types) if parent is not None else set()
+    """Return what the registry keeps of the stage."""
+    model, parent, start = learned.model, accepted.parent, accepted.start
+    known = set(parent.stage.types) if parent is not None else set()
     return StageRecord(
-        number=number,
+        number=run.number,
         name=request.name or _name_of(request),
-        parent=parent.number if parent is not None else None,
-        seed=request.seed,
+        parent=parent.stage.number if parent is not None else None,
+        seed=run.seed,
         preset=dump_preset(start.preset),
-        types=annotator.types,
-        new_types=tuple(t for t in annotator.types if t not in known),
-        cells=len(cells),
-        genes=len(annotator.panel),
-        data=(asdict(cells.report) | source_of(request),),
-        bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
-        metrics=_metrics(cells, learned) | exam.metrics,
-        label_warnings=tuple(asdict(w) for w in label_warnings),
+        types=model.types,
+        new_types=tuple(t for t in model.types if t not in known),
+        cells=len(accepted.cells),
+        genes=len(model.panel),
+        data=(asdict(accepted.cells.report) | source_of(request),),
+        bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
+        metrics=_metrics(accepted.cells, learned) | exam.metrics,
+        label_warnings=tuple(asdict(w) for w in accepted.label_warnings),
         seconds=round(seconds, 3),
         notes={
             **options_of(request),
@@ -225,6 +271,7 @@ def _name_of(request: StageRequest) -> str:
 
 
 def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
+    """Return the figures of the held-out cells, by the model before its memory took them in."""
     held = cells.take(learned.held_out)
     assert held.labels is not None
     figures = score(held.labels, learned.held_out_types)
@@ -236,23 +283,29 @@ def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
     }
 
 
-def _result(
-    record: StageRecord, overlap: dict[str, Any], cells: Cells, exam: Examination, champion: int | None
-) -> StageResult:
+def _files(learned: LearnedStage, exam: Examination, title: str, folder: Path) -> dict[str, Path]:
+    """Write the stage's files into its working folder and return them by name."""
+    files = learned.model.save(folder) | write_reliability(learned.reliability, title, folder)
+    files[TESTS] = folder / TESTS
+    exam.tests.write(files[TESTS])
+    return files
+
+
+def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_use: bool) -> StageResult:
     return StageResult(
         stage=record.number,
         name=record.name,
         version=record.version,
         parent=record.parent,
-        champion=record.number == champion,
+        champion=in_use,
         types=tuple(record.types),
         new_types=tuple(record.new_types),
         cells=record.cells,
         genes=record.genes,
-        gene_report=overlap,
+        gene_report=accepted.gene_report,
         bank={k: record.bank[k] for k in ("size", "per_type")},
         metrics=record.metrics,
-        warnings=(*cells.report.warnings, *weights_warnings(record), *exam.warnings),
+        warnings=(*accepted.cells.report.warnings, *weights_warnings(record), *exam.warnings),
         tested=tuple(exam.to_list()),
         label_warnings=tuple(record.label_warnings),
         seconds=record.seconds,

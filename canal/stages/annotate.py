@@ -1,26 +1,23 @@
 """`canal annotate`: cells in blocks through the model of a stage, in constant memory."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import canal
-from canal.data.cells import CellPool
 from canal.data.stream import CellStream, open_stream
 from canal.data.threads import single_threaded
-from canal.errors import DataError, StageError
-from canal.model.bank import load_bank
-from canal.model.model import Annotator, load_annotator
-from canal.model.record import StageRecord
+from canal.errors import ConfigError, DataError, StageError
+from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.registry.package import open_package
-from canal.report.annotation import Annotation
+from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
 from canal.stages.clusters import majority_vote
-from canal.stages.novelty_rules import NoveltyRule, verdict_for
+from canal.stages.novelty_rules import NoveltyOptions, verdict_for
 from canal.stages.predictions import answer_stream, reader_of
 
 if TYPE_CHECKING:
@@ -33,50 +30,11 @@ FEW_FACTORS = 1_500  # of the memory, below which one thread solves it as fast a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
-    """The annotator of one stage with the record it comes from."""
+class AnnotateOptions:
+    """How a file is annotated; every default is that of the command line.
 
-    record: StageRecord
-    annotator: Annotator
-    bank: CellPool
-    name: str
-
-    @classmethod
-    def open(cls, folder: Path, record: StageRecord, name: str) -> "Model":
-        """Read the annotator from a folder of artifacts whose hashes were checked."""
-        bank = folder / "bank.safetensors"
-        return cls(
-            record=record,
-            annotator=load_annotator(folder),
-            bank=load_bank(bank) if bank.is_file() else CellPool.empty(),
-            name=name,
-        )
-
-
-def annotate(
-    model: Model,
-    data: "str | Path | ad.AnnData",
-    *,
-    types: Sequence[str] | None = None,
-    majority_voting: bool = False,
-    over_clustering: str | None = None,
-    gene_key: str | None = None,
-    alpha: float | None = None,
-    neighbors: int = 0,
-    transductive: bool = False,
-    min_probability: float | None = None,
-    rows: tuple[int, int] | None = None,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-) -> Annotation:
-    """Say of every cell which type it is.
-
-    Parameters
+    Attributes
     ----------
-    model
-        Model of a stage.
-    data
-        File of cells, or an AnnData; it is not changed.
     types
         The answer is one of these types; every known type by default.
     majority_voting
@@ -85,18 +43,39 @@ def annotate(
         Column of ``obs`` with the clusters for it; found from the representation by default.
     gene_key
         Column of ``var`` with the gene names.
-    alpha
-        Share of known cells that may be called novel; 0.05 by default, where the model can tell.
-    neighbors
-        Nearest reference cells to name for each cell.
-    transductive
-        Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
-    min_probability
-        Call cells novel whose highest probability is below it, in place of the memory's detector.
+    novelty
+        How novelty is judged.
+    rows
+        First row and stop of the rows of the file to annotate; all by default.
     folder
         Where what is large may lie meanwhile; the system's folder for temporary files by default.
-    rows
-        First row and last but one of the file to annotate; all by default.
+    """
+
+    types: Sequence[str] | None = None
+    majority_voting: bool = False
+    over_clustering: str | None = None
+    gene_key: str | None = None
+    novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+    rows: tuple[int, int] | None = None
+    folder: Path | None = None
+
+
+def annotate(
+    model: Model,
+    data: "str | Path | ad.AnnData",
+    options: AnnotateOptions | None = None,
+    progress: Progress | None = None,
+) -> Annotation:
+    """Say of every cell which type it is.
+
+    Parameters
+    ----------
+    model
+        Model of a committed stage.
+    data
+        File of cells, or an AnnData; it is not changed.
+    options
+        What is asked for.
     progress
         Told about every block of cells.
 
@@ -105,24 +84,32 @@ def annotate(
     DataError, StageError
         If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
     """
-    annotator = model.annotator
-    allowed = _allowed(annotator.types, types)
-    rule = NoveltyRule(alpha=alpha, neighbors=neighbors, transductive=transductive, min_probability=min_probability)
-    with open_stream(data, gene_key=gene_key) as stream, _threads_for(annotator):
-        if rows is not None:
-            stream.only(*rows)
-        reader = reader_of(annotator, stream)
-        verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
-        clusters = _clusters(stream, over_clustering) if over_clustering else None
+    options, progress = options or AnnotateOptions(), progress or Silent()
+    allowed = _allowed(model.types, options.types)
+    seed = model.stage.seed
+    with open_stream(data, gene_key=options.gene_key) as stream, _threads_for(model):
+        if options.rows is not None:
+            stream.only(*options.rows)
+        # The model for the genes of this file, made to judge novelty as asked.
+        reader = reader_of(model, stream)
+        verdict = verdict_for(options.novelty, reader, cells=len(stream), seed=seed)
+        clusters = _clusters(stream, options.over_clustering) if options.over_clustering else None
+        # One pass over the file, block by block.
         answers = answer_stream(
-            verdict.reader, stream, progress or Silent(),
-            allowed=allowed, neighbors=neighbors, folder=folder, watch=verdict.add,
-        )  # fmt: skip
+            verdict.reader,
+            stream,
+            progress,
+            allowed=allowed,
+            neighbors=options.novelty.neighbors,
+            folder=options.folder,
+            watch=verdict.add,
+        )
         names, report = stream.names, stream.report
-    cell_type = best = answers.names(annotator.types)
-    if majority_voting or clusters is not None:
-        cell_type = majority_vote(best, answers.representation, clusters, seed=model.record.seed)
-    facts = _facts(model, reader.match.measured, report.digest, types, majority_voting)
+    # What looks at all cells together: the vote of clusters, and the verdicts of some rules.
+    cell_type = best = answers.names(model.types)
+    if options.majority_voting or clusters is not None:
+        cell_type = majority_vote(best, answers.representation, clusters, seed=seed)
+    facts = _facts(model, reader.match.measured, report.digest, options)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
@@ -133,9 +120,9 @@ def annotate(
     )
 
 
-def _threads_for(annotator: Annotator) -> AbstractContextManager[Any]:
+def _threads_for(model: Model) -> AbstractContextManager[Any]:
     """Return a context with the threads that solving the memory and making the detector are worth."""
-    memory = annotator.memory
+    memory = model.memory
     small = memory is not None and sum(len(s.factors) for s in memory.statistics) < FEW_FACTORS
     return single_threaded() if small else nullcontext()
 
@@ -163,25 +150,25 @@ def _clusters(stream: CellStream, column: str) -> np.ndarray:
     return stream.column(column)
 
 
-def _facts(model: Model, measured: np.ndarray, digest: str, types: Sequence[str] | None, voted: bool) -> dict[str, Any]:
+def _facts(model: Model, measured: np.ndarray, digest: str, options: AnnotateOptions) -> dict[str, Any]:
+    record = model.stage
     return {
         "model": model.name,
-        "stage": model.record.number,
-        "stage_name": model.record.name,
-        "version": model.record.version,
-        "model_digest": model.record.artifacts.get("weights.safetensors", ""),
+        "stage": record.number,
+        "stage_name": record.name,
+        "version": record.version,
+        "model_digest": record.artifacts.get("weights.safetensors", ""),
         "data_digest": digest,
         "canal_version": canal.__version__,
         "panel_genes": len(measured),
         "measured_genes": int(measured.sum()),
-        "restricted_to": sorted(types) if types is not None else [],
-        "majority_voting": voted,
+        "restricted_to": sorted(options.types) if options.types is not None else [],
+        "majority_voting": options.majority_voting,
     }
 
 
-@contextmanager
-def open_export(path: Path) -> Iterator[tuple[StageRecord, Path]]:
-    """Give record and folder of an export, every byte compared with its hash; the folder is temporary.
+def open_export(path: Path) -> Model:
+    """Return the model of an export; every byte is compared with its hash.
 
     Raises
     ------
@@ -189,29 +176,48 @@ def open_export(path: Path) -> Iterator[tuple[StageRecord, Path]]:
         If the export is missing, damaged, or of a newer canal.
     """
     with open_package(path) as package:
-        yield package.record, package.folder
+        return Model.load(package.folder, package.record, package.model)
 
 
-def annotate_with_export(
-    path: Path,
+def annotate_to(
+    model: Model,
     data: "str | Path | ad.AnnData",
-    *,
+    options: AnnotateOptions,
+    out: Path | None,
     key_added: str = "canal",
-    out: Path | None = None,
-    progress: "Progress | None" = None,
-    **options: Any,
-) -> "Annotation":
-    """Say of every cell which type it is, with a model from a file; no workspace is needed.
-
-    ``options`` as `canal.stages.annotate.annotate`; with ``out``, the annotated cells are written there.
-    """
-    from canal.report.annotation import write_annotation
-
-    with open_package(path) as package:
-        model = Model.open(package.folder, package.record, package.model)
-    annotation = annotate(
-        model, data, progress=progress, folder=None if out is None else out.absolute().parent, **options
-    )
+    progress: Progress | None = None,
+) -> Annotation:
+    """Annotate cells, and with ``out`` write them with their annotation there; as `annotate`."""
+    if out is not None:
+        # What is large lies beside the file that is written: there is room for it.
+        options = replace(options, folder=out.absolute().parent)
+    annotation = annotate(model, data, options, progress)
     if out is not None:
         write_annotation(data, annotation, out, key_added)
     return annotation
+
+
+def targets_of(files: Sequence[Path], out: Path) -> list[Path]:
+    """Return where the annotation of each file goes: ``out``, or for several files one of its name in the folder.
+
+    Raises
+    ------
+    ConfigError
+        If two files have the same name, or ``out`` is a file's name although there are several files.
+    DataError
+        As `check_target`.
+    """
+    if len(files) == 1:
+        return [check_target(out)]
+    if out.suffix in TARGETS:
+        message = f"{len(files)} files are annotated into a folder, and {out} is the name of a file. Name a folder."
+        raise ConfigError(message)
+    names = [file.name.split(".")[0] for file in files]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        message = (
+            f"Several files are called {', '.join(twice)}; their answers would have one name in {out}. Rename one."
+        )
+        raise ConfigError(message)
+    out.mkdir(exist_ok=True)
+    return [check_target(out / f"{name}.h5ad") for name in names]

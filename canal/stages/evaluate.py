@@ -6,7 +6,7 @@ What a plain model reaches on the same cells: no learned figure stands alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.cells import Cells
+from canal.data.labels import LabelOptions
 from canal.data.panel import GenePanel
 from canal.data.stream import open_stream
 from canal.data.variable_genes import highly_variable
 from canal.errors import DataError
 from canal.figures import novelty_figures, score
+from canal.model.model import Model
 from canal.progress import Progress, Silent
-from canal.stages.annotate import Model
-from canal.stages.novelty_rules import ALPHA, NoveltyRule, Unjudged, Verdict, verdict_for
+from canal.stages.novelty_rules import ALPHA, NoveltyOptions, Unjudged, Verdict, verdict_for
 from canal.stages.predictions import Answers, answer_stream, reader_of
 
 if TYPE_CHECKING:
@@ -62,17 +63,33 @@ class Evaluation:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How labelled cells are read, and what is scored beside the types.
+
+    Attributes
+    ----------
+    labels
+        Column of ``obs`` with the cell types.
+    label_map, gene_key
+        CSV of their name and our name; column of ``var`` with the gene names.
+    novel
+        Types of the file that the model was never taught: how well it tells them from the others is scored too.
+    novelty
+        How novelty is judged.
+    """
+
+    labels: str
+    label_map: Path | None = None
+    gene_key: str | None = None
+    novel: Sequence[str] = ()
+    novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+
+
 def evaluate(
     model: Model,
     data: "str | Path | ad.AnnData",
-    *,
-    labels: str,
-    label_map: Path | None = None,
-    gene_key: str | None = None,
-    novel: Sequence[str] = (),
-    alpha: float | None = None,
-    transductive: bool = False,
-    min_probability: float | None = None,
+    options: EvaluateOptions,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Annotate labelled cells and score the annotation; cells without a label are left out of the figures.
@@ -80,21 +97,11 @@ def evaluate(
     Parameters
     ----------
     model
-        Model of a stage.
+        Model of a committed stage.
     data
         File of labelled cells, or an AnnData.
-    labels
-        Column of ``obs`` with the cell types.
-    label_map, gene_key
-        CSV of their name and our name; column of ``var`` with the gene names.
-    novel
-        Types of the file that the model was never taught: how well it tells them from the others is scored too.
-    alpha
-        Share of known cells that may be called novel, 0.05 by default.
-    transductive
-        Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
-    min_probability
-        Call cells novel whose highest probability is below it, in place of the memory's detector.
+    options
+        Column of the labels, and what is scored.
     progress
         Told about every block of cells.
 
@@ -103,43 +110,49 @@ def evaluate(
     DataError
         If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
     """
-    by_memory = not transductive and min_probability is None and model.annotator.preset.novelty.detector == "memory"
-    rule = NoveltyRule(
-        # Asked for by number, so that a model that cannot tell says so.
-        alpha=ALPHA if alpha is None and by_memory else alpha,
-        transductive=transductive,
-        min_probability=min_probability,
-    )
-    with open_stream(data, gene_key=gene_key, labels=labels, label_map=label_map) as stream:
-        reader = reader_of(model.annotator, stream)
+    labels = LabelOptions(column=options.labels, label_map=options.label_map)
+    with open_stream(data, gene_key=options.gene_key, labels=labels) as stream:
+        # Novelty is judged only where novel types are named.
+        reader = reader_of(model, stream)
         verdict: Verdict = Unjudged(reader)
-        if novel:
-            verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
+        if options.novel:
+            asked = _asked(options.novelty, model)
+            verdict = verdict_for(asked, reader, cells=len(stream), seed=model.stage.seed)
         answers = answer_stream(verdict.reader, stream, progress or Silent(), watch=verdict.add)
-        truth = stream.labels
-        path = stream.report.path
+        truth, path = stream.labels, stream.report.path
+    # Cells without a label were annotated along, and count nowhere.
     assert truth is not None
-    predicted = answers.names(model.annotator.types)
+    predicted = answers.names(model.types)
     labelled = truth.astype(str) != ""
     if not labelled.any():
-        message = f"{path} has no labelled cell in {labels!r}. Name the column of the cell types with --labels."
+        message = f"{path} has no labelled cell in {options.labels!r}. Name the column of the cell types with --labels."
         raise DataError(message)
-    if novel:
-        _check_novel(novel, truth[labelled], model, path)
+    novelty = None
+    if options.novel:
+        _check_novel(options.novel, truth[labelled], model, path)
+        novelty = _novelty(verdict, answers, truth, labelled, options.novel)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
-    unknown = sorted(set(truth[labelled].tolist()) - set(model.annotator.types))
+    unknown = sorted(set(truth[labelled].tolist()) - set(model.types))
     return Evaluation(
-        stage=model.record.number,
+        stage=model.stage.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
-        novelty=_novelty(verdict, answers, truth, predicted, labelled, novel) if novel else None,
+        novelty=novelty,
         **figures,
     )
 
 
+def _asked(novelty: NoveltyOptions, model: Model) -> NoveltyOptions:
+    """Name a rate of false alarms where the memory judges, so that a model that cannot tell says so."""
+    by_memory = model.preset.novelty.detector == "memory"
+    if novelty.alpha is None and not novelty.transductive and novelty.min_probability is None and by_memory:
+        return replace(novelty, alpha=ALPHA)
+    return novelty
+
+
 def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: str) -> None:
     absent = sorted(set(novel) - set(truth.tolist()))
-    known = sorted(set(novel) & set(model.annotator.types))
+    known = sorted(set(novel) & set(model.types))
     if absent:
         message = f"{path} has no cell of {', '.join(map(repr, absent))}; --novel names types of the file's labels."
         raise DataError(message)
@@ -149,13 +162,10 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
 
 
 def _novelty(
-    verdict: Verdict,
-    answers: Answers,
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    labelled: np.ndarray,
-    novel: Sequence[str],
+    verdict: Verdict, answers: Answers, truth: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
 ) -> dict[str, float]:
+    """Return the figures of the detection of novel types, and the numbers of the rule that judged."""
+    predicted = answers.names(verdict.reader.model.types)
     columns = verdict.columns(answers, predicted)
     figures = novelty_figures(
         columns["novelty"][labelled],
@@ -163,8 +173,8 @@ def _novelty(
         predicted[labelled] == truth[labelled],
         np.isin(truth[labelled], list(novel)),
     )
-    said = {name: value for name, value in verdict.facts().items() if isinstance(value, float)}
-    return said | figures.to_dict()
+    rule = {name: value for name, value in verdict.facts().items() if isinstance(value, float)}
+    return rule | figures.to_dict()
 
 
 def joint_logistic_regression(train: list[Cells], test: list[Cells], n_genes: int = 2000) -> list[tuple[float, float]]:

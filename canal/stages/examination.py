@@ -9,9 +9,8 @@ import numpy as np
 
 from canal.data.cells import Cells
 from canal.errors import StageError
-from canal.model.model import Annotator
+from canal.model.model import Model
 from canal.model.record import StageRecord
-from canal.progress import Progress
 from canal.stages.held_out import HeldOut, ReadingOptions, from_file, from_share
 from canal.stages.request import StageRequest
 from canal.stages.tests import (
@@ -26,9 +25,10 @@ from canal.stages.tests import (
     tested,
     untested,
 )
+from canal.training.run import Run
 from canal.training.stage import LearnedStage
 
-Taken = tuple[HeldOut, Cells]
+TestCells = tuple[HeldOut, Cells]  # the reference that is kept, and the cells themselves
 
 _TRAINED = (
     "{path} holds the training cells of {of}; expected cells that no stage was trained on. "
@@ -67,7 +67,7 @@ class Examination:
         return [asdict(c) for c in self.compared]
 
 
-def given_cells(request: StageRequest, cells: Cells) -> Taken | None:
+def given_cells(request: StageRequest, cells: Cells) -> TestCells | None:
     """Read the file that was given to test the stage with, ``None`` where there was none.
 
     Raises
@@ -84,7 +84,7 @@ def given_cells(request: StageRequest, cells: Cells) -> Taken | None:
     return taken
 
 
-def refuse_trained(given: Taken | None, records: Sequence[StageRecord]) -> None:
+def refuse_trained(given: TestCells | None, records: Sequence[StageRecord]) -> None:
     """Refuse to test with cells that an earlier stage was trained on.
 
     Raises
@@ -99,52 +99,53 @@ def refuse_trained(given: Taken | None, records: Sequence[StageRecord]) -> None:
 
 
 def examine(
-    number: int,
     request: StageRequest,
     cells: Cells,
     learned: LearnedStage,
-    own: Taken | None,
-    previous: Annotator | None,
-    champion: int | None,
+    given: TestCells | None,
+    parent: Model | None,
     earlier: Sequence[Earlier],
-    progress: Progress,
+    run: Run,
 ) -> Examination:
     """Test a new model.
 
     Parameters
     ----------
-    number
-        Number of the stage.
     request, cells
         What was asked, and the stage's labelled cells.
     learned
-        The new model and bank.
-    own
+        The new model.
+    given
         Cells of `given_cells`; the held-out share where there are none.
-    previous, champion
-        The champion's model and number.
+    parent
+        The model in use.
     earlier
         The stages it was learned from.
-    progress
-        Told about every stage.
+    run
+        Number of the stage, and who watches.
     """
-    held, found = own or _share(number, request, cells, learned)
-    outcomes, known = run_on_earlier(learned.annotator, previous, earlier, progress)
-    mine = tested(learned.annotator, found, number, held.digest)
-    tests = StageTests(own=held, outcomes=(*outcomes, mine), history=finite(learned.history))
-    beside = tuple(compared(outcomes, known))
+    own, own_cells = given or _share(request, cells, learned, run.number)
+    # The new model on the cells of each earlier stage, beside what the model in use answers there.
+    outcomes, earlier = run_on_earlier(learned.model, parent, earlier, run.progress)
+    changes = tuple(compared(outcomes, earlier))
+    # The new model on the stage's own cells.
+    outcomes.append(tested(learned.model, own_cells, run.number, own.digest))
+    tests = StageTests(own=own, outcomes=tuple(outcomes), history=finite(learned.history))
+    in_use = None if parent is None else parent.stage.number
     return Examination(
         tests=tests,
-        metrics=figures_for_record(number, tests, earlier),
-        compared=beside,
-        held_back=held_back(number, champion, beside, learned.annotator.preset.promotion.max_fall),
+        metrics=figures_for_record(run.number, tests, earlier),
+        compared=changes,
+        held_back=held_back(run.number, in_use, changes, learned.model.preset.promotion.max_fall),
     )
 
 
-def _share(number: int, request: StageRequest, cells: Cells, learned: LearnedStage) -> Taken:
-    in_bank = np.isin(cells.names[learned.held_out], learned.bank.names[learned.bank.stage == number])
+def _share(request: StageRequest, cells: Cells, learned: LearnedStage, number: int) -> TestCells:
+    """Return the held-out cells of the stage, without those that went into the example bank."""
+    bank = learned.model.bank
+    in_bank = np.isin(cells.names[learned.held_out], bank.names[bank.stage == number])
     path = Path(request.data) if isinstance(request.data, str | Path) else None
-    return from_share(path, _options(request), cells, learned.held_out, in_bank, drop_rare=request.drop_rare)
+    return from_share(path, _options(request), cells, learned.held_out, in_bank)
 
 
 def _options(request: StageRequest) -> ReadingOptions:

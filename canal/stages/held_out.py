@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
 from canal.data.cells import Cells
 from canal.data.formats import open_file
-from canal.data.labels import TakenLabels, take_labels
-from canal.data.stream import CellStream
+from canal.data.labels import LabelOptions, TakenLabels, take_labels
+from canal.data.stream import CellStream, collect
 from canal.errors import DataError
 from canal.seeds import numpy_generator
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from canal.data.tables import StoredTable
+    pass
 
 
 MOST_HELD_OUT = 2000  # cells of a stage's own held-out share that later stages are tested on
@@ -36,6 +33,11 @@ class ReadingOptions(BaseModel):
     labels: str
     label_map: str | None = None
     gene_key: str | None = None
+
+    def taken(self) -> LabelOptions:
+        """Return how labels are taken for a test: also those of types with a single cell."""
+        label_map = None if self.label_map is None else Path(self.label_map)
+        return LabelOptions(column=self.labels, label_map=label_map, keep_rare=True)
 
 
 class HeldOut(BaseModel):
@@ -96,21 +98,25 @@ def from_file(path: Path, options: ReadingOptions) -> tuple[HeldOut, Cells]:
     DataError
         If the file cannot be used, or has no label.
     """
-    labels = _labels(path, options)
+    with open_file(path) as source:
+        labels = take_labels(source.obs, options.taken(), str(path)).labels
     labelled = np.flatnonzero(labels != "")
     chosen = chosen_rows(labels[labelled], MOST_FILE)
-    rows = None if len(chosen) == len(labelled) else labelled[chosen]
-    return _reference("file", path, options, rows)
+    rows = None if len(chosen) == len(labelled) else tuple(labelled[chosen].tolist())
+    cells = _read(path, options, rows)
+    held = HeldOut(
+        kind="file",
+        path=str(path.absolute()),
+        digest=cells.report.digest,
+        rows=rows,
+        cells=len(cells),
+        options=options,
+    )
+    return held, cells
 
 
 def from_share(
-    path: Path | None,
-    options: ReadingOptions,
-    cells: Cells,
-    rows: np.ndarray,
-    in_bank: np.ndarray,
-    *,
-    drop_rare: bool,
+    path: Path | None, options: ReadingOptions, cells: Cells, rows: np.ndarray, in_bank: np.ndarray
 ) -> tuple[HeldOut, Cells]:
     """Take the cells of a stage that were held out, `MOST_HELD_OUT` of them at most.
 
@@ -124,28 +130,33 @@ def from_share(
     options
         How it was read.
     cells
-        Labelled cells of the stage.
+        Labelled cells of the stage, which know their rows of the file.
     rows
         Those held out.
     in_bank
         Whether each of these is in the bank, bool (held out,).
-    drop_rare
-        Whether types with a single cell were left out.
     """
     assert cells.labels is not None
     labels = cells.labels[rows]
     kept = _outside(labels, in_bank)
     chosen = kept[chosen_rows(labels[kept], MOST_HELD_OUT)]
-    n_bank = int(in_bank[chosen].sum())
+    held_cells = cells.take(rows[chosen])
     if path is None:
-        held = HeldOut(
-            kind="memory", path="", digest=cells.report.digest, rows=tuple(rows[chosen].tolist()), cells=len(chosen),
-            in_bank=n_bank, options=options,
-        )  # fmt: skip
-        return held, cells.take(rows[chosen])
-    labelled = np.flatnonzero(_labels(path, options, drop_rare=drop_rare) != "")
-    held, found = _reference("share", path, options, labelled[rows[chosen]])
-    return held.model_copy(update={"in_bank": n_bank}), found
+        # Nothing to read them from: the reference names the stage's cells as a whole.
+        place, digest, file_rows = "", cells.report.digest, rows[chosen]
+    else:
+        assert cells.rows is not None
+        place, digest, file_rows = str(path.absolute()), held_cells.digest(), cells.rows[rows[chosen]]
+    held = HeldOut(
+        kind="memory" if path is None else "share",
+        path=place,
+        digest=digest,
+        rows=tuple(file_rows.tolist()),
+        cells=len(chosen),
+        in_bank=int(in_bank[chosen].sum()),
+        options=options,
+    )
+    return held, held_cells
 
 
 def chosen_rows(labels: np.ndarray, most: int) -> np.ndarray:
@@ -165,46 +176,15 @@ def _outside(labels: np.ndarray, in_bank: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~in_bank | ~covered)
 
 
-def _reference(
-    kind: Literal["share", "file"], path: Path, options: ReadingOptions, rows: np.ndarray | None
-) -> tuple[HeldOut, Cells]:
-    wanted = None if rows is None else tuple(rows.tolist())
-    cells = _read(path, options, wanted)
-    digest, n = cells.report.digest, len(cells)
-    held = HeldOut(kind=kind, path=str(path.absolute()), digest=digest, rows=wanted, cells=n, options=options)
-    return held, cells
-
-
-def _labels(path: Path, options: ReadingOptions, *, drop_rare: bool = False) -> np.ndarray:
-    with open_file(path) as source:
-        return _taken(source.obs, options, str(path), drop_rare=drop_rare).labels
-
-
-def _taken(
-    obs: "pd.DataFrame | StoredTable", options: ReadingOptions, source: str, *, drop_rare: bool = False
-) -> TakenLabels:
-    label_map = None if options.label_map is None else Path(options.label_map)
-    return take_labels(
-        obs, options.labels, source=source, label_map=label_map, drop_rare=drop_rare, keep_rare=not drop_rare
-    )
-
-
 def _read(path: Path, options: ReadingOptions, rows: tuple[int, ...] | None) -> Cells:
     """Read rows of a file: blocks pass through, and only the wanted cells are normalised, digested and kept."""
     with open_file(path) as source:
-        taken = _taken(source.obs, options, str(path))
+        taken = take_labels(source.obs, options.taken(), str(path))
         if rows is not None:
             if rows and rows[-1] >= len(taken.labels):
                 message = f"{path} was changed: expected row {rows[-1]}, found {len(taken.labels)} cells."
                 raise DataError(message)
+            # A cell without a label does not pass.
             wanted = np.isin(np.arange(len(taken.labels)), rows)
             taken = TakenLabels(labels=np.where(wanted, taken.labels, ""), unlabelled=0)
-        stream = CellStream(source, gene_key=options.gene_key, taken=taken, keep_unlabelled=False)
-        blocks = list(stream.chunks())
-        return Cells(
-            expression=sp.vstack(blocks, format="csr"),
-            genes=stream.genes,
-            names=stream.names,
-            labels=stream.labels,
-            report=stream.report,
-        )
+        return collect(CellStream(source, gene_key=options.gene_key, taken=taken, keep_unlabelled=False))

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from canal.config import Preset
-from canal.data.cells import CellPool
 from canal.errors import StageError
 from canal.model.novelty.calibration import check_alpha, verdicts
 from canal.model.novelty.rules import (
@@ -42,18 +41,12 @@ class NoveltyColumns:
     ----------
     reader
         The model for the genes of the file, judging.
-    bank
-        The reference cells.
     alpha
         Share of known cells that may be called novel.
-    neighbors
-        Nearest reference cells to name.
     """
 
     reader: GeneSetReader
-    bank: CellPool
     alpha: float
-    neighbors: int
 
     def add(self, found: Prediction) -> None:
         """Nothing is kept of the cells: their answers hold all."""
@@ -74,29 +67,27 @@ class NoveltyColumns:
         return found | self._neighbor_columns(answers)
 
     def _neighbor_columns(self, answers: Answers) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        near = answers.neighbours
-        for k in range(0 if near is None else near.k):
-            assert near is not None
-            of = near.indices[:, k]
-            found[f"neighbor_{k + 1}"] = self.bank.names[of]
-            found[f"neighbor_{k + 1}_type"] = self.bank.labels[of]
-            found[f"neighbor_{k + 1}_stage"] = self.bank.stage[of]
-            found[f"neighbor_{k + 1}_distance"] = near.distances[:, k]
-        return found
+        """Return name, type, stage and distance of each of the nearest cells of the bank, where they were asked for."""
+        columns: dict[str, np.ndarray] = {}
+        nearest, bank = answers.neighbours, self.reader.model.bank
+        if nearest is None:
+            return columns
+        for k in range(nearest.k):
+            rows = nearest.indices[:, k]
+            columns[f"neighbor_{k + 1}"] = bank.names[rows]
+            columns[f"neighbor_{k + 1}_type"] = bank.labels[rows]
+            columns[f"neighbor_{k + 1}_stage"] = bank.stage[rows]
+            columns[f"neighbor_{k + 1}_distance"] = nearest.distances[:, k]
+        return columns
 
 
-def novelty_columns(
-    reader: GeneSetReader, bank: CellPool, alpha: float | None, neighbors: int
-) -> NoveltyColumns | None:
+def novelty_columns(reader: GeneSetReader, alpha: float | None, neighbors: int) -> NoveltyColumns | None:
     """Return what is said of novelty, or ``None`` where the model cannot tell and nobody asked.
 
     Parameters
     ----------
     reader
         The model for the genes of the file.
-    bank
-        Its example bank.
     alpha
         Share of known cells that may be called novel; 0.05, if the model can tell, where ``None``.
     neighbors
@@ -108,28 +99,26 @@ def novelty_columns(
         If alpha is not between 0 and 1, or novelty or neighbours are asked of a model that has no calibration, no
         analytic memory or too small a bank.
     """
+    model = reader.model
     if alpha is not None:
         check_alpha(alpha)
-    if neighbors > len(bank):
+    if neighbors > len(model.bank):
         message = (
-            f"{neighbors} nearest cells were asked for; the example bank of this stage has {len(bank)}. "
+            f"{neighbors} nearest cells were asked for; the example bank of this stage has {len(model.bank)}. "
             "Ask for fewer with --neighbors."
         )
         raise StageError(message)
-    asked = alpha is not None or neighbors > 0
-    able = reader.annotator.novelty.stages or len(bank)
-    detector = reader.novelty(bank) if able else None
-    if detector is None and asked:
-        message = (
-            "This stage cannot tell novel cells: it has no analytic memory or no calibration (preset "
-            f"{reader.annotator.preset.name!r}). Use a stage of preset 'compact', or leave out --alpha and --neighbors."
-        )
-        raise StageError(message)
-    if detector is None:
+    # A model without any known cell to compare with cannot tell.
+    detector = reader.novelty() if model.novelty.stages or len(model.bank) else None
+    if detector is not None:
+        return NoveltyColumns(reader=reader.judging(detector), alpha=ALPHA if alpha is None else alpha)
+    if alpha is None and not neighbors:
         return None
-    return NoveltyColumns(
-        reader=reader.judging(detector), bank=bank, alpha=ALPHA if alpha is None else alpha, neighbors=neighbors
+    message = (
+        "This stage cannot tell novel cells: it has no analytic memory or no calibration (preset "
+        f"{model.preset.name!r}). Use a stage of preset 'compact', or leave out --alpha and --neighbors."
     )
+    raise StageError(message)
 
 
 @dataclass
@@ -271,7 +260,7 @@ def transductive_columns(
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoveltyRule:
+class NoveltyOptions:
     """How novelty is to be judged; what the stage does by default where nothing is given.
 
     Attributes
@@ -327,15 +316,15 @@ class Unjudged:
         return {"alpha": None}
 
 
-def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cells: int, seed: int) -> Verdict:
+def verdict_for(options: NoveltyOptions, reader: GeneSetReader, *, cells: int, seed: int) -> Verdict:
     """Return what judges novelty in a file; `Unjudged` where the model cannot tell and nobody asked.
 
     Parameters
     ----------
-    rule
+    options
         What was asked for.
-    reader, bank
-        The model for the genes of the file; its example bank.
+    reader
+        The model for the genes of the file.
     cells
         Number of cells of the file.
     seed
@@ -346,22 +335,22 @@ def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cel
     StageError
         If two rules are asked for at once, a number is out of bounds, or the model cannot tell.
     """
-    threshold = _threshold(rule, reader.annotator.preset)
+    threshold = _threshold(options, reader.model.preset)
     if threshold is not None:
         return probability_columns(reader, threshold)
-    if rule.transductive:
-        near = novelty_columns(reader, bank, None, rule.neighbors) if rule.neighbors else None
-        return transductive_columns(reader, cells, seed, alpha=rule.alpha, neighbors=near)
-    return novelty_columns(reader, bank, rule.alpha, rule.neighbors) or Unjudged(reader)
+    if options.transductive:
+        nearest = novelty_columns(reader, None, options.neighbors) if options.neighbors else None
+        return transductive_columns(reader, cells, seed, alpha=options.alpha, neighbors=nearest)
+    return novelty_columns(reader, options.alpha, options.neighbors) or Unjudged(reader)
 
 
-def _threshold(rule: NoveltyRule, preset: Preset) -> float | None:
+def _threshold(options: NoveltyOptions, preset: Preset) -> float | None:
     """Return the probability to judge by: what was asked for, or the preset's where nothing was."""
-    asked_otherwise = rule.alpha is not None or rule.neighbors or rule.transductive
-    if rule.min_probability is None:
+    asked_otherwise = options.alpha is not None or options.neighbors or options.transductive
+    if options.min_probability is None:
         by_default = preset.novelty.detector == "probability" and not asked_otherwise
         return preset.novelty.min_probability if by_default else None
     if asked_otherwise:
         message = "--min-probability judges alone. Leave it out, or --alpha, --neighbors and --transductive."
         raise StageError(message)
-    return rule.min_probability
+    return options.min_probability

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from canal.data.panel import check_overlap
 from canal.data.stream import CellStream
 from canal.data.threads import RowSpool, in_order, usable_cores
-from canal.model.model import Annotator
+from canal.model.model import Model
 from canal.model.novelty.detector import NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
 from canal.model.reader import GeneSetReader, Prediction
@@ -84,7 +84,7 @@ class _Collector:
         )
 
 
-def reader_of(annotator: Annotator, stream: CellStream) -> GeneSetReader:
+def reader_of(model: Model, stream: CellStream) -> GeneSetReader:
     """Return the model for the genes of an open file.
 
     Raises
@@ -92,8 +92,8 @@ def reader_of(annotator: Annotator, stream: CellStream) -> GeneSetReader:
     DataError
         If the file measures too few genes of the model.
     """
-    reader = annotator.reader(stream.genes)
-    check_overlap(reader.match, annotator.preset.genes.min_overlap, stream.report.path)
+    reader = model.reader(stream.genes)
+    check_overlap(reader.match, model.preset.genes.min_overlap, stream.report.path)
     return reader
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canal.data.cells import Cells
-from canal.data.stream import check_adata, read_cells
+from canal.data.labels import LabelOptions
+from canal.data.stream import read_cells
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -90,7 +91,7 @@ class StageResult:
         return asdict(self)
 
 
-def cells_of(request: StageRequest, *, require_two: bool = False) -> Cells:
+def cells_of(request: StageRequest, *, require_two: bool = False, keep_stored: bool = False) -> Cells:
     """Return the cells of a request, read as it says.
 
     Parameters
@@ -99,19 +100,18 @@ def cells_of(request: StageRequest, *, require_two: bool = False) -> Cells:
         Names file, labels, genes and what to leave out.
     require_two
         Whether one cell type alone is refused.
+    keep_stored
+        Whether the values as the file holds them are kept too; see `Cells`.
 
     Raises
     ------
     DataError
         If they cannot be used.
     """
-    options: dict[str, Any] = {
-        "labels": request.labels,
-        "label_map": request.label_map,
-        "gene_key": request.gene_key,
-        "drop_rare": request.drop_rare,
-        "require_two": require_two,
-    }
-    if isinstance(request.data, str | Path):
-        return read_cells(request.data, **options)
-    return check_adata(request.data, **options)
+    labels = LabelOptions(
+        column=request.labels,
+        label_map=request.label_map,
+        drop_rare=request.drop_rare,
+        require_two=require_two,
+    )
+    return read_cells(request.data, labels=labels, gene_key=request.gene_key, keep_stored=keep_stored)

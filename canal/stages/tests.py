@@ -21,7 +21,7 @@ from canal.data.cells import Cells
 from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
 from canal.figures import Counts, Figures, continual, count, figures
-from canal.model.model import Annotator
+from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
@@ -171,7 +171,7 @@ def earlier_stages(registry: Registry, records: Sequence[StageRecord], champion:
     return found
 
 
-def tested(annotator: Annotator, cells: Cells, stage: int, digest: str) -> Outcome:
+def tested(model: Model, cells: Cells, stage: int, digest: str) -> Outcome:
     """Annotate labelled cells and count the answers.
 
     Raises
@@ -180,20 +180,20 @@ def tested(annotator: Annotator, cells: Cells, stage: int, digest: str) -> Outco
         If the cells measure too few genes of the model.
     """
     assert cells.labels is not None
-    reader = annotator.reader(cells.genes)
-    check_overlap(reader.match, annotator.preset.genes.min_overlap, cells.report.path)
+    reader = model.reader(cells.genes)
+    check_overlap(reader.match, model.preset.genes.min_overlap, cells.report.path)
     return Outcome(stage=stage, digest=digest, counts=count(cells.labels, reader.best_types(cells.expression)))
 
 
 def run_on_earlier(
-    annotator: Annotator, previous: Annotator | None, earlier: Sequence[Earlier], progress: Progress
+    model: Model, parent: Model | None, earlier: Sequence[Earlier], progress: Progress
 ) -> tuple[list[Outcome], list[Earlier]]:
     """Test a new model on the cells of earlier stages, the newest `MOST_SETS` of them.
 
     Parameters
     ----------
-    annotator, previous
-        The new model; the champion, which is tested too where no answer of its was kept.
+    model, parent
+        The new model; the model in use, which is tested too where no answer of its was kept.
     earlier
         The earlier stages.
     progress
@@ -211,9 +211,9 @@ def run_on_earlier(
         before = e.before
         try:
             cells = _cells(e, skip=k < skipped)
-            outcomes.append(tested(annotator, cells, e.stage, e.held.digest))
-            if before is None and previous is not None:
-                before = tested(previous, cells, e.stage, e.held.digest)
+            outcomes.append(tested(model, cells, e.stage, e.held.digest))
+            if before is None and parent is not None:
+                before = tested(parent, cells, e.stage, e.held.digest)
         except DataError as error:
             outcomes.append(Outcome(stage=e.stage, digest=e.held.digest, reason=str(error)))
         known.append(replace(e, before=before))

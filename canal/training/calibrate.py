@@ -5,14 +5,14 @@ import numpy as np
 from canal.data.cells import Cells
 from canal.data.variable_genes import unit_rows
 from canal.model.memory import AnalyticMemory
-from canal.model.model import Annotator, Fusion
+from canal.model.model import Fusion, Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.detector import NoveltyDetector
 from canal.model.reliability import Reliability
 from canal.training.fitting import type_index
 
 
-def calibrate(fitted: Annotator, previous: Annotator | None, held: Cells) -> tuple[Fusion, Reliability]:
+def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion, Reliability]:
     """Learn the temperature on a stage's held-out cells, and measure the confidence on the same cells.
 
     Each half of the cells is measured with the temperature that the other half gives, so that no cell is judged by a
@@ -22,7 +22,7 @@ def calibrate(fitted: Annotator, previous: Annotator | None, held: Cells) -> tup
     ----------
     fitted
         Model that has not seen these cells.
-    previous
+    parent
         Model of the stage before, whose temperature is averaged with this one.
     held
         The held-out cells, labelled.
@@ -35,7 +35,7 @@ def calibrate(fitted: Annotator, previous: Annotator | None, held: Cells) -> tup
 
     def fit(rows: np.ndarray) -> Fusion:
         here = fitted.fusion.calibrated(logits[rows], scores[rows], types[rows])
-        return here if previous is None else here.averaged(previous.fusion)
+        return here if parent is None else here.averaged(parent.fusion)
 
     fusion = fit(np.ones(len(types), dtype=bool))
     first = halves(types)

@@ -8,9 +8,11 @@ in order of choice. Each is deterministic given its generator.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from canal.config import BankConfig
 from canal.data.cells import CellPool
 from canal.errors import StageError
 from canal.seeds import numpy_generator
@@ -144,75 +146,73 @@ def _unit(rep: np.ndarray) -> np.ndarray:
     return unit
 
 
-def choose_examples(
-    candidates: CellPool,
-    representation: np.ndarray,
-    rows_of_types: dict[str, np.ndarray],
-    *,
-    size: int,
-    selection: str,
-    seed: int,
-    last: np.ndarray | None = None,
-    quotas: str = "balanced",
-) -> CellPool:
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The cells that a new bank is chosen from, and what the choice looks at.
+
+    Attributes
+    ----------
+    cells
+        Old bank and stage.
+    representation
+        The new model's representation of them, (cells, D).
+    classifier_rows
+        Classifier row of each type, (D,), by its own name.
+    last
+        Cells that are taken only where their type and stage has no others left, bool (cells,): the cells that later
+        stages are tested on.
+    """
+
+    cells: CellPool
+    representation: np.ndarray
+    classifier_rows: Mapping[str, np.ndarray]
+    last: np.ndarray
+
+
+def choose_examples(candidates: Candidates, config: BankConfig, seed: int) -> CellPool:
     """Choose the new bank from the old bank and the cells of the stage.
 
-    Places are shared equally among types, and within a type among the stages its cells came with, so that a type keeps
-    the technologies it was seen in; within a stage the policy decides.
+    Places are shared among types as ``config.quotas`` says, and within a type equally among the stages its cells came
+    with, so that a type keeps the technologies it was seen in; within a stage the policy ``config.selection`` decides.
 
     Parameters
     ----------
     candidates
         Old bank and stage.
-    representation
-        The new model's representation of the candidates, (cells, D).
-    rows_of_types
-        Classifier row of each type, (D,), by its own name: the paper indexes them by position and gets another
-        type's row.
-    size
-        L, cells in all.
-    selection
-        Name of the policy.
+    config
+        Size L of the bank, quotas and policy.
     seed
         The stage's recorded seed.
-    last
-        Cells that are taken only where their type and stage has no others left, bool (cells,): the cells that later
-        stages are tested on.
-    quotas
-        How places are shared among types: see `canal.training.examples`.
     """
-    late = np.zeros(len(candidates), dtype=bool) if last is None else last
+    pool = candidates.cells
     chosen: list[np.ndarray] = []
-    places = QUOTAS[quotas](dict(Counter(candidates.labels.tolist())), size)
+    places = QUOTAS[config.quotas](dict(Counter(pool.labels.tolist())), config.size)
     for name, quota in places.items():
-        of_type = np.flatnonzero(candidates.labels == name)
-        chosen += _within_type(
-            candidates, representation, of_type, rows_of_types[name], quota, selection, seed, late
-        )  # fmt: skip
-    rows = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
-    return candidates.take(rows) if len(rows) else CellPool.empty()
+        of_type = np.flatnonzero(pool.labels == name)
+        chosen += _within_type(candidates, of_type, quota, POLICIES[config.selection], seed)
+    if not chosen:
+        return CellPool.empty()
+    rows = np.sort(np.concatenate(chosen))
+    return pool.take(rows) if len(rows) else CellPool.empty()
 
 
 def _within_type(
-    pool: CellPool,
-    rep: np.ndarray,
-    of_type: np.ndarray,
-    row: np.ndarray,
-    quota: int,
-    selection: str,
-    seed: int,
-    late: np.ndarray,
+    candidates: Candidates, of_type: np.ndarray, quota: int, policy: Policy, seed: int
 ) -> list[np.ndarray]:
+    """Return rows of one type, its places shared among the stages that its cells came with."""
+    pool, rep = candidates.cells, candidates.representation
+    name = pool.labels[of_type[0]]
     stages = pool.stage[of_type]
     available = {f"{stage:06d}": int(n) for stage, n in Counter(stages.tolist()).items()}
     chosen = []
     for stage, share in _shares(available, quota).items():
-        there = of_type[stages == int(stage)]
-        draw = numpy_generator(seed, f"bank:{pool.labels[there[0]]}:{stage}")
-        first, rest = there[~late[there]], there[late[there]]
-        for cells, places in ((first, min(share, len(first))), (rest, max(share - len(first), 0))):
+        rows = of_type[stages == int(stage)]
+        draw = numpy_generator(seed, f"bank:{name}:{stage}")
+        # Cells that later stages are tested on fill only the places that the others leave.
+        first, rest = rows[~candidates.last[rows]], rows[candidates.last[rows]]
+        for group, places in ((first, min(share, len(first))), (rest, max(share - len(first), 0))):
             if places:
-                chosen.append(cells[POLICIES[selection](rep[cells], places, row, draw)])
+                chosen.append(group[policy(rep[group], places, candidates.classifier_rows[name], draw)])
     return chosen
 
 

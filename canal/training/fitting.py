@@ -6,8 +6,8 @@ Fitting the network of a stage: which cells it trains on, which score it, what e
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,15 +17,16 @@ from canal.config import Preset
 from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
 from canal.model.memory import AnalyticMemory
-from canal.model.model import Annotator
+from canal.model.model import Model
 from canal.model.network import Network, best_device, run_network
 from canal.model.panel_cells import PanelCells, joined
-from canal.progress import Progress
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.frozen import Halfway, can_keep
 from canal.training.plugins import distillation_weight
-from canal.training.train import Distillation, TrainingData, train_network
+from canal.training.run import Run
+from canal.training.together import train_together
+from canal.training.train import Distillation, TrainingData
 
 Group = tuple[int, str]  # stage, type
 
@@ -141,62 +142,93 @@ def draw_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the network of a stage is to know: its preset, the genes of its panel and its types, both in order."""
+
+    preset: Preset
+    panel: GenePanel
+    types: tuple[str, ...]
+
+
 def fit_network(
-    network: Network,
-    previous: Annotator | None,
-    pool: CellPool,
-    stage_held_rows: np.ndarray,
-    panel: GenePanel,
-    types: tuple[str, ...],
-    preset: Preset,
-    *,
-    stage: int,
-    seed: int,
-    progress: Progress,
-    checkpoint: tuple[Path, str] | None,
-    on_epoch: Callable[[int, dict[str, float]], None],
-    train: Callable[..., list[dict[str, float]]] = train_network,
+    network: Network, parent: Model | None, pool: CellPool, held_rows: np.ndarray, goal: Goal, run: Run
 ) -> list[dict[str, float]]:
-    """Train a network in place on pool and pseudo-cells; the stage's held-out rows and a share of the bank validate."""
-    held = _held_out(pool, stage_held_rows, stage, preset, seed)
+    """Train a network in place on labelled cells and pseudo-cells; some of the cells score it.
+
+    Parameters
+    ----------
+    network
+        As it starts: on the goal's genes and types.
+    parent
+        Model of the stage before: its memory gives pseudo-cells, its representation holds the network.
+    pool
+        Example bank and stage.
+    held_rows
+        Rows of the pool that were held out of the stage. They and a like share of the bank score the epochs.
+    goal
+        Preset, gene panel and types.
+    run
+        Number of the stage, its seed, its checkpoint and who watches.
+
+    Returns
+    -------
+    One dict of figures an epoch.
+    """
+    # 1. Which cells train, which score.
+    held = _validation_rows(pool, held_rows, goal.preset, run)
     kept = np.setdiff1d(np.arange(len(pool)), held)
-    drawn = _pseudo_cells(previous, panel, preset, seed)
-    cells, targets = on_panel(pool, panel), type_index(pool.labels, types)
-    trained = joined(cells.take(kept), on_panel(drawn, panel)) if len(drawn) else cells.take(kept)
+    cells, targets = on_panel(pool, goal.panel), type_index(pool.labels, goal.types)
     validation = cells.take(held)
-    halfway = held_halfway = None
-    if can_keep(network, preset.training):
+    # 2. Pseudo-cells rehearse what the earlier stages taught.
+    drawn = _pseudo_cells(parent, goal, run)
+    trained = joined(cells.take(kept), on_panel(drawn, goal.panel)) if len(drawn) else cells.take(kept)
+    # 3. What frozen layers make of the cells is computed once, where it can be kept.
+    frozen = frozen_validation = None
+    if can_keep(network, goal.preset.training):
         device = best_device()
         network.to(device)
-        folder = checkpoint and checkpoint[0].parent
-        halfway, held_halfway = (Halfway.of(network, c, device, folder) for c in (trained, validation))
+        folder = None if run.draft is None else run.draft.folder
+        frozen = Halfway.of(network, trained, device, folder)
+        frozen_validation = Halfway.of(network, validation, device, folder)
     data = TrainingData(
         cells=trained,
-        halfway=halfway,
-        validation_halfway=held_halfway,
-        types=np.concatenate([targets[kept], type_index(drawn.labels, types)]),
-        weights=_weights(previous, pool.stage[kept], pool.labels[kept], drawn, preset),
+        halfway=frozen,
+        validation_halfway=frozen_validation,
+        types=np.concatenate([targets[kept], type_index(drawn.labels, goal.types)]),
+        weights=_weights(parent, pool.stage[kept], pool.labels[kept], drawn, goal.preset),
         validation=validation,
         validation_types=targets[held],
     )
-    return train(
-        network, data, preset.training,
-        seed=seed, stage=stage, distillation=_distillation(previous, network, data, types, preset),
-        progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
-    )  # fmt: skip
+    # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
+    distillation = _distillation(parent, network, data, goal)
+    return train_together(network, data, goal.preset.training, run, distillation)
 
 
-def _pseudo_cells(previous: Annotator | None, panel: GenePanel, preset: Preset, seed: int) -> CellPool:
-    if previous is None or previous.memory is None or preset.analytic.pseudo_cells == 0:
+def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run: Run) -> np.ndarray:
+    """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
+    old = np.flatnonzero(pool.stage != run.number)
+    if not len(old):
+        return held_rows
+    keys = np.array([f"{s}:{t}" for s, t in zip(pool.stage[old], pool.labels[old], strict=True)])
+    share = preset.training.validation_share
+    _, held = stratified_split(keys, share, numpy_generator(run.seed, "bank validation"))
+    return np.sort(np.concatenate([old[held], held_rows]))
+
+
+def _pseudo_cells(parent: Model | None, goal: Goal, run: Run) -> CellPool:
+    """Draw cells from the parent's statistics, where there are some and the preset wants them."""
+    number = goal.preset.analytic.pseudo_cells
+    if parent is None or parent.memory is None or number == 0:
         return CellPool.empty()
-    draw = numpy_generator(seed, "pseudo-cells")
-    return draw_cells(previous.memory, preset.analytic.pseudo_cells, panel, draw)
+    return draw_cells(parent.memory, number, goal.panel, numpy_generator(run.seed, "pseudo-cells"))
 
 
 def _weights(
-    previous: Annotator | None, stage: np.ndarray, labels: np.ndarray, drawn: CellPool, preset: Preset
+    parent: Model | None, stage: np.ndarray, labels: np.ndarray, drawn: CellPool, preset: Preset
 ) -> np.ndarray:
-    counts = previous.memory.counts() if previous is not None and previous.memory is not None else {}
+    """Return the weight of each training cell: real ones, then drawn ones."""
+    counts = parent.memory.counts() if parent is not None and parent.memory is not None else {}
     return training_weights(
         np.concatenate([stage, drawn.stage]),
         np.concatenate([labels, drawn.labels]),
@@ -207,26 +239,17 @@ def _weights(
     )
 
 
-def _held_out(pool: CellPool, stage_rows: np.ndarray, stage: int, preset: Preset, seed: int) -> np.ndarray:
-    """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
-    old = np.flatnonzero(pool.stage != stage)
-    if not len(old):
-        return stage_rows
-    keys = np.array([f"{s}:{t}" for s, t in zip(pool.stage[old], pool.labels[old], strict=True)])
-    _, held = stratified_split(keys, preset.training.validation_share, numpy_generator(seed, "bank validation"))
-    return np.sort(np.concatenate([old[held], stage_rows]))
-
-
-def _distillation(
-    previous: Annotator | None, network: Network, data: TrainingData, types: tuple[str, ...], preset: Preset
-) -> Distillation | None:
-    """Represent the training cells once with the previous model, grown to the new panel."""
-    if previous is None or preset.training.distillation == 0 or preset.training.start == "fresh":
+def _distillation(parent: Model | None, network: Network, data: TrainingData, goal: Goal) -> Distillation | None:
+    """Represent the training cells once with the parent's network, grown to the new panel."""
+    config = goal.preset.training
+    if parent is None or config.distillation == 0 or config.start == "fresh":
         return None
-    weight = distillation_weight(preset.training.distillation, len(previous.types), len(types))
-    # The network as it starts is the previous model on the new panel.
-    rep = run_network(network, data.cells)[1] if data.halfway is None else data.halfway.representations(network)
-    return Distillation(previous=torch.from_numpy(rep), weight=weight)
+    weight = distillation_weight(config.distillation, len(parent.types), len(goal.types))
+    if data.halfway is None:
+        representation = run_network(network, data.cells)[1]
+    else:
+        representation = data.halfway.representations(network)
+    return Distillation(previous=torch.from_numpy(representation), weight=weight)
 
 
 def on_panel(pool: CellPool, panel: GenePanel) -> PanelCells:

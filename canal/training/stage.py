@@ -1,8 +1,9 @@
-"""One stage of learning: previous model, example bank and new cells in; new model and new bank out."""
+"""One stage of learning: the model of the stage before and new labelled cells in, a new model out.
 
-from collections.abc import Callable
+`learn_stage` is the whole of it, top to bottom; what it calls stands below it in the order of the calls.
+"""
+
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -12,18 +13,17 @@ from canal.data.panel import GenePanel
 from canal.data.variable_genes import highly_variable, rank_by_variance, type_specific
 from canal.errors import StageError
 from canal.model.memory import AnalyticMemory
-from canal.model.model import Annotator, Fusion
+from canal.model.model import Fusion, Model
 from canal.model.network import Network, new_network, run_network, seeded, weights_of
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.reliability import Reliability
-from canal.progress import Progress
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.calibrate import calibrate, with_held_out
-from canal.training.examples import balanced_quotas, choose_examples
-from canal.training.fitting import fit_network, on_panel
-from canal.training.start import PretrainedWeights, Taken, take_weights
-from canal.training.train import train_network
+from canal.training.examples import Candidates, balanced_quotas, choose_examples
+from canal.training.fitting import Goal, fit_network, on_panel
+from canal.training.run import Run
+from canal.training.start import PretrainedWeights, TakenWeights, take_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,12 @@ class LearnedStage:
 
     Attributes
     ----------
-    annotator
-        The new model.
-    bank
-        The new example bank.
+    model
+        The new model with its example bank.
     held_out
         Rows of the stage's cells that no weight was fitted to, ascending.
     held_out_types
-        What the model says of these cells before the memory takes them in, of shape (held-out cells,).
+        What the model answers for these cells before the memory takes them in, of shape (held-out cells,).
     reliability
         How well the model's confidence meets its accuracy on these cells.
     history
@@ -48,134 +46,81 @@ class LearnedStage:
         What the network took of pre-trained weights.
     """
 
-    annotator: Annotator
-    bank: CellPool
+    model: Model
     held_out: np.ndarray
     held_out_types: np.ndarray
     reliability: Reliability
     history: list[dict[str, float]]
-    taken: Taken | None = None
+    taken: TakenWeights | None = None
 
 
 def learn_stage(
-    previous: Annotator | None,
-    bank: CellPool,
-    cells: Cells,
-    preset: Preset,
-    *,
-    stage: int,
-    seed: int,
-    progress: Progress,
-    weights: PretrainedWeights | None = None,
-    checkpoint: tuple[Path, str] | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
-    train: Callable[..., list[dict[str, float]]] = train_network,
+    parent: Model | None, cells: Cells, preset: Preset, run: Run, weights: PretrainedWeights | None = None
 ) -> LearnedStage:
     """Learn from the labelled cells of one stage.
 
     Parameters
     ----------
-    previous
-        Model of the stage before, or ``None``.
-    bank
-        Its example bank.
+    parent
+        Model of the stage before, with its example bank; ``None`` at the first stage.
     cells
         Labelled cells of the stage.
     preset
         Configuration.
-    stage, seed
-        Number of the stage and its recorded seed.
+    run
+        Number of the stage, its seed, its checkpoint and who watches.
     weights
         Pre-trained weights: a new network starts from them, a grown one takes its new genes' vectors.
-    progress, checkpoint, on_epoch
-        As for `train_network`.
-    train
-        `train_network`, or the same for several processes.
+
+    Raises
+    ------
+    StageError
+        If the bank has fewer places than there are types, or the parent has another encoder.
     """
     assert cells.labels is not None
-    types = grown_types(previous, cells.labels)
-    check_places(preset, types)
-    _check_encoder(previous, preset)
-    ranked = rank_by_variance(cells)
-    train_rows, held_rows = stratified_split(
-        cells.labels, preset.training.validation_share, numpy_generator(seed, "validation")
-    )
-    # Genes that are chosen by the labels must not be chosen by those of held-out cells.
-    by_labels = preset.genes.specific is not None
-    panel = grown_panel(previous, cells.take(train_rows) if by_labels else cells, preset, stage, ranked)
-    pool = bank.joined(CellPool.of(cells, stage))
-    network, taken = _start(previous, preset, panel, len(types), seed, weights)
-    history = fit_network(
-        network, previous, pool, held_rows + len(bank), panel, types, preset,
-        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch, train=train,
-    )  # fmt: skip
-    columns = statistics_columns(previous, panel, cells, ranked[: preset.genes.statistics])
-    fitted = Annotator(
-        preset=preset, panel=panel, types=types, weights=weights_of(network),
-        memory=_memory(previous, cells.take(train_rows), columns, preset, stage=stage),
-        fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
-    )  # fmt: skip
-    # Calibrated and scored on cells that neither network nor memory has seen; then the memory takes these in too.
+    _check_encoder(parent, preset)
+    # 1. Hold back a share of every type: no weight is fitted to these cells.
+    share = preset.training.validation_share
+    train_rows, held_rows = stratified_split(cells.labels, share, numpy_generator(run.seed, "validation"))
     held = cells.take(held_rows)
-    fusion, reliability = calibrate(fitted, previous, held)
-    held_types = fitted.reader(held.genes).best_types(held.expression)
-    memory = _memory(previous, cells, columns, preset, stage=stage)
-    novelty = _novelty(previous, fitted, held, stage)
-    annotator = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
+    # 2. Types and genes grow at the end; what the parent knows keeps its place.
+    ranked = rank_by_variance(cells)
+    types = grown_types(parent, cells.labels)
+    check_places(preset, types)
+    goal = Goal(preset=preset, panel=_grown_panel(parent, cells, train_rows, preset, run, ranked), types=types)
+    # 3. Fit the network on the example bank, the stage and pseudo-cells of the parent's memory.
+    bank = CellPool.empty() if parent is None else parent.bank
+    pool = bank.joined(CellPool.of(cells, run.number))
+    held_in_pool = held_rows + len(bank)
+    network, taken = _start(parent, goal, run, weights)
+    history = fit_network(network, parent, pool, held_in_pool, goal, run)
+    # 4. The memory, at first without the held-out cells.
+    columns = statistics_columns(parent, goal.panel, cells, ranked[: preset.genes.statistics])
+    fitted = Model(
+        preset=preset,
+        panel=goal.panel,
+        types=types,
+        weights=weights_of(network),
+        memory=_memory(parent, cells.take(train_rows), columns, preset, run),
+        fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
+    )
+    # 5. Calibrate and score on cells that neither network nor memory has seen.
+    fusion, reliability = calibrate(fitted, parent, held)
+    held_types = fitted.types_of(held)
+    novelty = _novelty(parent, fitted, held, run)
+    # 6. Then the memory takes these in too: nothing that was labelled is wasted.
+    memory = _memory(parent, cells, columns, preset, run)
+    model = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
+    # 7. Choose the examples that stand for all stages so far.
+    model = replace(model, bank=_new_bank(model, pool, held_in_pool, run))
     return LearnedStage(
-        annotator=annotator,
-        bank=_new_bank(annotator, pool, held_rows + len(bank), seed),
+        model=model,
         held_out=held_rows,
         held_out_types=held_types,
         reliability=reliability,
         history=history,
         taken=taken,
     )
-
-
-def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ...]:
-    """Return the known types in their order, then the new ones sorted by name."""
-    known = previous.types if previous is not None else ()
-    return known + tuple(sorted(set(labels.tolist()) - set(known)))
-
-
-def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int, ranked: np.ndarray) -> GenePanel:
-    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` as `rank_by_variance`."""
-    panel = previous.panel if previous is not None else GenePanel.empty()
-    n, specific = preset.genes.per_stage, preset.genes.specific
-    if specific is not None:
-        columns = type_specific(cells, n, specific)
-    else:
-        columns = ranked[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
-    return panel.extended(cells.genes.take(columns), stage)
-
-
-def _memory(
-    previous: Annotator | None, cells: Cells, columns: np.ndarray, preset: Preset, *, stage: int
-) -> AnalyticMemory | None:
-    """Return the previous memory with some of the stage's cells."""
-    config = preset.analytic
-    if not config.enabled:
-        return None
-    before = previous.memory if previous is not None else None
-    memory = before or AnalyticMemory.empty(config.ridge)
-    return memory.with_stage(cells, columns, stage=stage, rank=config.rank)
-
-
-def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
-    """Return the columns of the stage to keep statistics of: the most variable and all that are followed already."""
-    followed = panel.match(cells.genes).columns
-    if previous is not None and previous.memory is not None:
-        earlier = previous.memory.panel.match(cells.genes).columns
-        followed = np.concatenate([followed, earlier])
-    return np.unique(np.concatenate([variable, followed[followed >= 0]]))
-
-
-def _novelty(previous: Annotator | None, fitted: Annotator, held: Cells, stage: int) -> NoveltyCalibration:
-    before = previous.novelty if previous is not None else NoveltyCalibration()
-    if fitted.memory is None:
-        return before
-    return with_held_out(before, fitted.memory, held, stage)
 
 
 def check_places(preset: Preset, types: tuple[str, ...]) -> None:
@@ -189,45 +134,92 @@ def check_places(preset: Preset, types: tuple[str, ...]) -> None:
     balanced_quotas(dict.fromkeys(types, 1), preset.bank.size)
 
 
-def _check_encoder(previous: Annotator | None, preset: Preset) -> None:
-    if previous is None or preset.training.start == "fresh" or preset.encoder == previous.preset.encoder:
+def _check_encoder(parent: Model | None, preset: Preset) -> None:
+    """Refuse to train a network on that has another shape."""
+    if parent is None or preset.training.start == "fresh" or preset.encoder == parent.preset.encoder:
         return
     message = (
-        f"The stage before was trained with the encoder of preset {previous.preset.name!r} "
-        f"({previous.preset.encoder}), this one asks for {preset.encoder}. Use the same preset, or start the network "
+        f"The stage before was trained with the encoder of preset {parent.preset.name!r} "
+        f"({parent.preset.encoder}), this one asks for {preset.encoder}. Use the same preset, or start the network "
         "anew from bank and memory with --set training.start=fresh."
     )
     raise StageError(message)
 
 
-def _start(
-    previous: Annotator | None,
-    preset: Preset,
-    panel: GenePanel,
-    n_types: int,
-    seed: int,
-    weights: PretrainedWeights | None,
-) -> tuple[Network, Taken | None]:
-    known = 0 if previous is None or preset.training.start == "fresh" else len(previous.panel)
-    if previous is None or known == 0:
-        network = new_network(preset, len(panel), n_types, seed)
+def grown_types(parent: Model | None, labels: np.ndarray) -> tuple[str, ...]:
+    """Return the known types in their order, then the new ones sorted by name."""
+    known = parent.types if parent is not None else ()
+    return known + tuple(sorted(set(labels.tolist()) - set(known)))
+
+
+def _grown_panel(
+    parent: Model | None, cells: Cells, train_rows: np.ndarray, preset: Preset, run: Run, ranked: np.ndarray
+) -> GenePanel:
+    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` as `rank_by_variance`."""
+    panel = parent.panel if parent is not None else GenePanel.empty()
+    n, specific = preset.genes.per_stage, preset.genes.specific
+    if specific is not None:
+        # Genes that are chosen by the labels must not be chosen by those of held-out cells.
+        columns = type_specific(cells.take(train_rows), n, specific)
+    elif preset.genes.ranking == "variance":
+        columns = ranked[:n]
     else:
-        network = new_network(previous.preset, known, len(previous.types), seed)
-        network.load_state_dict(previous.network.state_dict())
-        with seeded(seed, "new rows"):
-            network.grow(len(panel), n_types, random_rows=preset.training.new_rows == "random")
-    return network, None if weights is None else take_weights(network, weights, panel, known, seed)
+        columns = highly_variable(cells, n)
+    return panel.extended(cells.genes.take(columns), run.number)
 
 
-def _new_bank(annotator: Annotator, pool: CellPool, held: np.ndarray, seed: int) -> CellPool:
+def _start(
+    parent: Model | None, goal: Goal, run: Run, weights: PretrainedWeights | None
+) -> tuple[Network, TakenWeights | None]:
+    """Return the network that the stage begins with: a fresh one, or the parent's with room for what is new."""
+    preset, panel = goal.preset, goal.panel
+    known = 0 if parent is None or preset.training.start == "fresh" else len(parent.panel)
+    if parent is None or known == 0:
+        network = new_network(preset, len(panel), len(goal.types), run.seed)
+    else:
+        network = new_network(parent.preset, known, len(parent.types), run.seed)
+        network.load_state_dict(parent.network.state_dict())
+        with seeded(run.seed, "new rows"):
+            network.grow(len(panel), len(goal.types), random_rows=preset.training.new_rows == "random")
+    return network, None if weights is None else take_weights(network, weights, panel, known, run.seed)
+
+
+def statistics_columns(parent: Model | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
+    """Return the columns of the stage to keep statistics of: the most variable and all that are followed already."""
+    followed = panel.match(cells.genes).columns
+    if parent is not None and parent.memory is not None:
+        earlier = parent.memory.panel.match(cells.genes).columns
+        followed = np.concatenate([followed, earlier])
+    return np.unique(np.concatenate([variable, followed[followed >= 0]]))
+
+
+def _memory(parent: Model | None, cells: Cells, columns: np.ndarray, preset: Preset, run: Run) -> AnalyticMemory | None:
+    """Return the parent's memory with some of the stage's cells."""
+    config = preset.analytic
+    if not config.enabled:
+        return None
+    before = parent.memory if parent is not None else None
+    memory = before or AnalyticMemory.empty(config.ridge)
+    return memory.with_stage(cells, columns, stage=run.number, rank=config.rank)
+
+
+def _novelty(parent: Model | None, fitted: Model, held: Cells, run: Run) -> NoveltyCalibration:
+    """Return the parent's calibration of novelty with the held-out cells of this stage."""
+    before = parent.novelty if parent is not None else NoveltyCalibration()
+    if fitted.memory is None:
+        return before
+    return with_held_out(before, fitted.memory, held, run.number)
+
+
+def _new_bank(model: Model, pool: CellPool, held: np.ndarray, run: Run) -> CellPool:
     """Choose the bank; held-out cells, which later stages are tested on, come last."""
-    config = annotator.preset.bank
+    config = model.preset.bank
     if config.size == 0:
         return CellPool.empty()
-    _, rep = run_network(annotator.network, on_panel(pool, annotator.panel))
-    weights = annotator.network.classifier.weight.detach().numpy()
-    rows = {name: weights[i] for i, name in enumerate(annotator.types)}
+    _, representation = run_network(model.network, on_panel(pool, model.panel))
+    # Each type's own classifier row: the paper's code indexes them by position and gets another type's.
+    weights = model.network.classifier.weight.detach().numpy()
+    rows = dict(zip(model.types, weights, strict=True))
     last = np.isin(np.arange(len(pool)), held)
-    return choose_examples(
-        pool, rep, rows, size=config.size, selection=config.selection, seed=seed, last=last, quotas=config.quotas
-    )
+    candidates = Candidates(cells=pool, representation=representation, classifier_rows=rows, last=last)
+    return choose_examples(candidates, config, run.seed)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from canal.config import TrainingConfig
 from canal.model.network import Network
 from canal.training.avalanche import CLExperience, EvaluationPlugin, SupervisedPlugin, SupervisedTemplate
 from canal.training.batches import Batches
@@ -44,24 +45,22 @@ class StageStrategy(SupervisedTemplate):
     mb_representation
         Representation of the current batch, (B, D); plugins read it.
     mb_slice
-        First row, last but one and number of rows of the whole batch, where processes share it.
+        First row, stop and number of rows of the whole batch, where processes share it.
     cell_share, weight_share
         Share that this process has in the batch's cells and in their weight; 1 where it is alone.
 
     Parameters
     ----------
-    network, optimizer
-        What is trained, and by what.
+    network
+        What is trained.
+    config
+        How: optimizer, label smoothing and precision.
     epochs
         The most epochs.
-    label_smoothing
-        Epsilon of the target distribution.
     plugins
         Distillation, validation, progress, ...
     device
-        Where to train.
-    precision
-        ``torch.bfloat16`` runs the forward pass in autocast.
+        Where to compute.
     halfway
         What the frozen layers make of the training cells, where it can be kept.
     processes
@@ -72,12 +71,10 @@ class StageStrategy(SupervisedTemplate):
         self,
         *,
         network: Network,
-        optimizer: torch.optim.Optimizer,
+        config: TrainingConfig,
         epochs: int,
-        label_smoothing: float,
         plugins: list[SupervisedPlugin],
         device: torch.device,
-        precision: torch.dtype = torch.float32,
         halfway: Halfway | None = None,
         processes: Processes | None = None,
     ) -> None:
@@ -85,14 +82,14 @@ class StageStrategy(SupervisedTemplate):
             plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
         super().__init__(
             model=network,
-            optimizer=optimizer,
+            optimizer=_optimizer(network, config),
             train_epochs=epochs,
             device=device,
             plugins=plugins,
             evaluator=silent_evaluator(),
         )
-        self.label_smoothing = label_smoothing
-        self.precision = precision
+        self.label_smoothing = config.label_smoothing
+        self.precision = _precision(config, device)
         self.halfway = halfway
         self.processes = processes
         self.mbatch: Any
@@ -166,3 +163,22 @@ def silent_evaluator() -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return EvaluationPlugin(loggers=[])
+
+
+def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        trained,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        amsgrad=config.amsgrad,
+        fused=True,
+    )
+
+
+def _precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
+    if config.precision == "bfloat16":
+        return torch.bfloat16
+    if config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

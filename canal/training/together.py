@@ -8,7 +8,6 @@ The program of a helper process: ``python -m canal.training.together DEVICES``, 
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,33 +25,23 @@ from canal.errors import StageError
 from canal.model.encoders.factory import build_encoder
 from canal.model.network import Network, product_numbers
 from canal.model.panel_cells import PanelCells
-from canal.progress import Silent
 from canal.training.frozen import Halfway
 from canal.training.processes import Processes, joined_processes
-from canal.training.train import Distillation, TrainingData, train_network
+from canal.training.run import ReceivedDraft, Run
+from canal.training.train import CHECKPOINT, Distillation, TrainingData, train_network
 
-Train = Callable[..., list[dict[str, float]]]
 ENCODER: TypeAdapter[Any] = TypeAdapter(EncoderConfig)
 
 
-def trainer(devices: int, nodes: int) -> Train:
-    """Return `train_network`, for so many devices on each of so many nodes."""
-    if devices * nodes == 1:
-        return train_network
-
-    def train(
-        network: Network, data: TrainingData, config: TrainingConfig, *, seed: int, stage: int,
-        distillation: Distillation | None, checkpoint: tuple[Path, str] | None = None, **watching: Any,
-    ) -> list[dict[str, float]]:  # fmt: skip
-        with joined_processes(devices, nodes) as processes:
-            facts = {"training": config.model_dump(mode="json"), "seed": seed, "stage": stage}
-            processes.sent(_packed(network, data, distillation, checkpoint, facts))
-            return train_network(
-                network, data, config, seed=seed, stage=stage, distillation=distillation, checkpoint=checkpoint,
-                processes=processes, **watching,
-            )  # fmt: skip
-
-    return train
+def train_together(
+    network: Network, data: TrainingData, config: TrainingConfig, run: Run, distillation: Distillation | None
+) -> list[dict[str, float]]:
+    """Train a network on as many devices and nodes as the run names; as `train_network`."""
+    if run.devices * run.nodes == 1:
+        return train_network(network, data, config, run, distillation=distillation)
+    with joined_processes(run.devices, run.nodes) as processes:
+        processes.sent(_packed(network, data, config, run, distillation))
+        return train_network(network, data, config, run, distillation=distillation, processes=processes)
 
 
 def help_training(devices: int, nodes: int) -> None:
@@ -65,25 +54,22 @@ def help_training(devices: int, nodes: int) -> None:
     """
     with joined_processes(devices, nodes) as processes, tempfile.TemporaryDirectory() as folder:
         tensors, facts = _unpacked(processes.sent(None), Path(folder))
-        config = TrainingConfig.model_validate(facts["training"])
-        network = _network(facts, tensors, config)
-        _train(network, tensors, facts, config, processes, Path(folder))
+        _train(tensors, facts, processes, Path(folder))
 
 
 def _packed(
-    network: Network,
-    data: TrainingData,
-    distillation: Distillation | None,
-    checkpoint: tuple[Path, str] | None,
-    facts: dict[str, Any],
+    network: Network, data: TrainingData, config: TrainingConfig, run: Run, distillation: Distillation | None
 ) -> bytes:
-    facts |= {
+    facts = {
+        "training": config.model_dump(mode="json"),
+        "seed": run.seed,
+        "stage": run.number,
         "encoder": ENCODER.dump_python(network.encoder.config, mode="json"),
         "genes": network.encoder.n_genes,
         "types": network.classifier.out_features,
         "halfway": data.halfway is not None,
         "weight": distillation.weight if distillation is not None else 0.0,
-        "key": checkpoint[1] if checkpoint is not None else "",
+        "key": run.draft.key if run.draft is not None else "",
     }
     tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     tensors |= _cells("cells", data.cells) | _cells("validation", data.validation)
@@ -91,8 +77,9 @@ def _packed(
     tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
     if distillation is not None:
         tensors["previous"] = distillation.previous.contiguous()
-    if checkpoint is not None and checkpoint[0].is_file():
-        tensors["checkpoint"] = torch.frombuffer(bytearray(checkpoint[0].read_bytes()), dtype=torch.uint8)
+    checkpoint = None if run.draft is None else run.draft.folder / CHECKPOINT
+    if checkpoint is not None and checkpoint.is_file():
+        tensors["checkpoint"] = torch.frombuffer(bytearray(checkpoint.read_bytes()), dtype=torch.uint8)
     return save(tensors, metadata={"facts": json.dumps(facts)})
 
 
@@ -127,14 +114,10 @@ def _read_cells(name: str, tensors: dict[str, Tensor]) -> PanelCells:
     return PanelCells(values=values, measured=part["measured"], source=part["source"])
 
 
-def _train(
-    network: Network,
-    tensors: dict[str, Tensor],
-    facts: dict[str, Any],
-    config: TrainingConfig,
-    processes: Processes,
-    folder: Path,
-) -> None:
+def _train(tensors: dict[str, Tensor], facts: dict[str, Any], processes: Processes, folder: Path) -> None:
+    """Train as the first process does, from what it sent; its checkpoint is read and none is written."""
+    config = TrainingConfig.model_validate(facts["training"])
+    network = _network(facts, tensors, config)
     cells, validation = _read_cells("cells", tensors), _read_cells("validation", tensors)
     data = TrainingData(
         cells=cells,
@@ -150,18 +133,15 @@ def _train(
             halfway=Halfway.of(network, cells, device),
             validation_halfway=Halfway.of(network, validation, device),
         )
-    checkpoint = None
+    draft = None
     if "checkpoint" in tensors:
-        checkpoint = folder / "checkpoint.safetensors", facts["key"]
-        checkpoint[0].write_bytes(tensors["checkpoint"].numpy().tobytes())
+        draft = ReceivedDraft(folder, facts["key"])
+        (folder / CHECKPOINT).write_bytes(tensors["checkpoint"].numpy().tobytes())
     distillation = None
     if "previous" in tensors:
         distillation = Distillation(previous=tensors["previous"], weight=facts["weight"])
-    train_network(
-        network, data, config,
-        seed=facts["seed"], stage=facts["stage"], distillation=distillation, progress=Silent(),
-        checkpoint=checkpoint, processes=processes,
-    )  # fmt: skip
+    run = Run(number=facts["stage"], seed=facts["seed"], draft=draft)
+    train_network(network, data, config, run, distillation=distillation, processes=processes)
 
 
 def main() -> int:

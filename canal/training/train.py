@@ -8,7 +8,6 @@ Training the network of one stage, from cells to the best epoch's weights.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,17 @@ from canal.config import TrainingConfig
 from canal.errors import ConfigError
 from canal.model.network import Network, best_device, seeded
 from canal.model.panel_cells import PanelCells
-from canal.progress import Progress
 from canal.seeds import torch_generator
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.batches import Batches, Hiding
 from canal.training.frozen import Halfway
 from canal.training.plugins import DistillationPlugin, ProgressPlugin, SchedulePlugin, TrainingState, ValidationPlugin
 from canal.training.processes import Processes, SharingPlugin
+from canal.training.run import Draft, Run
 from canal.training.scannonet import encoder_plugins
 from canal.training.strategy import StageStrategy
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -73,10 +74,9 @@ class CheckpointPlugin(SupervisedPlugin):
 
     Parameters
     ----------
-    path
-        File of the checkpoint; its folder exists.
-    key
-        What must be the same for the checkpoint to be of use: data, configuration, seed, parent.
+    draft
+        Folder of the checkpoint, and the key that must be the same for it to be of use: data, configuration, seed,
+        parent.
     state
         Where the training stands; filled from the checkpoint.
     draw
@@ -85,12 +85,11 @@ class CheckpointPlugin(SupervisedPlugin):
         Whether this process writes it, or only reads.
     """
 
-    def __init__(
-        self, path: Path, key: str, state: TrainingState, draw: torch.Generator, *, write: bool = True
-    ) -> None:
+    def __init__(self, draft: Draft, state: TrainingState, draw: torch.Generator, *, write: bool = True) -> None:
         super().__init__()
         self.write = write
-        self.path, self.key, self.state, self.draw = path, key, state, draw
+        self.path, self.key = draft.folder / CHECKPOINT, draft.key
+        self.state, self.draw = state, draw
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -161,13 +160,9 @@ def train_network(
     network: Network,
     data: TrainingData,
     config: TrainingConfig,
+    run: Run,
     *,
-    seed: int,
-    stage: int,
-    distillation: Distillation | None,
-    progress: Progress,
-    checkpoint: tuple[Path, str] | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda _epoch, _figures: None,
+    distillation: Distillation | None = None,
     processes: Processes | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place and leave it with the weights of its best epoch.
@@ -180,18 +175,10 @@ def train_network(
         Training and validation cells.
     config
         How to train.
-    seed
-        The stage's recorded seed; order, hiding and dropout draw from generators named after it.
-    stage
-        Number of the stage.
+    run
+        Number of the stage, its seed, its checkpoint and who watches.
     distillation
         Target and weight, or ``None`` at the first stage.
-    progress
-        Told about every batch.
-    checkpoint
-        File and key of a checkpoint to go on from and to write.
-    on_epoch
-        Told about every epoch.
     processes
         The group that shares the training; all its processes call this with the same arguments.
 
@@ -206,10 +193,13 @@ def train_network(
     """
     device = best_device() if processes is None else processes.fabric.device
     state = TrainingState()
-    draw = torch_generator(seed, "batches")
+    # Order of the cells and what is hidden of them draw from one generator, dropout from another below.
+    draw = torch_generator(run.seed, "batches")
     hiding = Hiding(gene_dropout=config.gene_dropout, gene_set_masking=config.gene_set_masking)
     batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw, config.sampling)
+    # A small stage gets more epochs, so that every stage takes the least number of steps.
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
+    # What makes the loop a stage hangs on its hooks.
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
         ValidationPlugin(
@@ -217,57 +207,45 @@ def train_network(
             data.validation_types,
             config.patience,
             state,
-            on_epoch,
+            run.log_epoch,
             by_loss=config.best == "accuracy-loss",
             halfway=data.validation_halfway,
         ),
-        ProgressPlugin(progress, state),
+        ProgressPlugin(run.progress, state),
+        *_encoder_plugins(network, data, batches, processes),
     ]
-    own = encoder_plugins(network, data.cells, data.types, batches)
-    if own and processes is not None:
-        message = "This encoder has losses over whole batches, which processes cannot share. Leave out --devices."
-        raise ConfigError(message)
-    plugins += own
     if distillation is not None and distillation.weight > 0:
         plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
     if processes is not None:
         plugins.append(SharingPlugin(processes))
-    if checkpoint is not None:
-        plugins.append(CheckpointPlugin(*checkpoint, state, draw, write=processes is None or processes.rank == 0))
-    progress.start(len(batches) * epochs, f"stage {stage}")
-    with seeded(seed, "training", device):
+    if run.draft is not None:
+        plugins.append(CheckpointPlugin(run.draft, state, draw, write=processes is None or processes.rank == 0))
+    # Train; the checkpoint plugin goes on from where a killed run was.
+    run.progress.start(len(batches) * epochs, f"stage {run.number}")
+    with seeded(run.seed, "training", device):
         strategy = StageStrategy(
             network=network,
-            optimizer=_optimizer(network, config),
+            config=config,
             epochs=epochs,
-            label_smoothing=config.label_smoothing,
             plugins=plugins,
             device=device,
-            precision=_precision(config, device),
             halfway=data.halfway,
             processes=processes,
         )
-        strategy.fit(stage, batches)
-    progress.close()
+        strategy.fit(run.number, batches)
+    run.progress.close()
+    # The weights of the best epoch stay.
     network.load_state_dict(state.best_weights)
     network.to("cpu").eval()
     return state.history
 
 
-def _optimizer(network: Network, config: TrainingConfig) -> torch.optim.Optimizer:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        trained,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        amsgrad=config.amsgrad,
-        fused=True,
-    )
-
-
-def _precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
-    if config.precision == "bfloat16":
-        return torch.bfloat16
-    if config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+def _encoder_plugins(
+    network: Network, data: TrainingData, batches: Batches, processes: Processes | None
+) -> list[SupervisedPlugin]:
+    """Return what the encoder itself adds to the training."""
+    own = encoder_plugins(network, data.cells, data.types, batches)
+    if own and processes is not None:
+        message = "This encoder has losses over whole batches, which processes cannot share. Leave out --devices."
+        raise ConfigError(message)
+    return own

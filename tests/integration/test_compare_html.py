@@ -7,9 +7,7 @@ import pytest
 
 from canal.compare.gather import compare_stages
 from canal.compare.page import MOST_MAPS, stage_map, stages_shown, write_compare_page
-from canal.model import model as annotator
-from canal.model.bank import load_bank
-from canal.model.model import load_annotator
+from canal.model.model import Model
 from canal.stages import clusters
 from canal.stages.layout import open_registry
 
@@ -19,7 +17,7 @@ def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
     report = compare_stages(layout)
     monkeypatch.setattr(clusters, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
     write_compare_page(layout, report, tmp_path / "a.html")
-    monkeypatch.setattr(annotator, "load_annotator", lambda _: pytest.fail("a model was opened"))
+    monkeypatch.setattr(Model, "load", lambda *_: pytest.fail("a model was opened"))
     write_compare_page(layout, report, tmp_path / "b.html")
 
     html = (tmp_path / "a.html").read_text()
@@ -33,8 +31,9 @@ def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
     """Each cell with its type, at the place of what the model says of it."""
     registry = open_registry(layout)
     record = registry.record(3)
-    bank = load_bank(registry.artifacts(record) / "bank.safetensors")
-    reader = load_annotator(registry.artifacts(record)).reader(bank.panel.genes)
+    model = registry.model(record)
+    bank = model.bank
+    reader = model.reader(bank.panel.genes)
     seen = []
     monkeypatch.setattr(clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
 

@@ -22,6 +22,7 @@ from canal.cluster.shards import Answerer, Shard, joined_answers, shards_of
 from canal.errors import ConfigError, DataError
 from canal.progress import Silent
 from canal.report.annotation import Annotation
+from canal.stages.annotate import AnnotateOptions
 from canal.workspace import Workspace
 from tests.labs import QUICK
 from tests.make import make_adata
@@ -71,7 +72,7 @@ def test_parts_are_the_whole(lab: Workspace) -> None:
     cells = make_adata(150, types=("B", "NK"), prefix="new", seed=3)
     cells.X = sp.csr_matrix(cells.X.toarray() * (np.arange(150) >= BLOCK)[:, None])
     cells.write_h5ad(file)
-    answer = Answerer(workspace=lab.root, registry=None, stage=1, options={})
+    answer = Answerer(workspace=lab.root, registry=None, stage=1, options=AnnotateOptions())
 
     found = [answer(shard) for shard in parts(file)]
     assert not [error for error in found if isinstance(error, Exception)]
@@ -87,12 +88,12 @@ def test_shards_begin_where_blocks_begin(lab: Workspace, monkeypatch: pytest.Mon
     monkeypatch.setattr(shards, "BLOCK", BLOCK)
     files = [lab.root.parent / "new.h5ad", lab.root.parent / "more.h5ad"]
 
-    cut = shards_of(files, 1, {})
+    cut = shards_of(files, 1, AnnotateOptions())
 
     assert [(s.file.stem, s.rows) for s in cut] == [("new", (0, 80)), ("new", (80, 150)), ("more", None)]
     assert shards._parts(20 * BLOCK - 7, 6)[-1] == (16 * BLOCK, 20 * BLOCK - 7)
     assert sum(s.cells for s in cut) == 200
-    assert [s.rows for s in shards_of(files, 1, {"majority_voting": True})] == [None, None]
+    assert [s.rows for s in shards_of(files, 1, AnnotateOptions(majority_voting=True))] == [None, None]
 
 
 def test_two_workers_give_the_answer_of_one_machine(lab: Workspace) -> None:

@@ -67,7 +67,7 @@ def _seen(folder: Path) -> tuple[Any, Any]:
 
     cells = ad.read_h5ad(folder / "cells.h5ad")
     model = canal.open_workspace(folder / "w").model(1)
-    reader = model.annotator.reader(tuple(cells.var_names), [""] * cells.n_vars)
+    reader = model.model.reader(tuple(cells.var_names), [""] * cells.n_vars)
     assert unit_rows(_expression(folder)).shape == cells.shape
     return reader, cells
 

@@ -20,7 +20,7 @@ from canal.pretrain import training as pretraining
 from canal.pretrain.cells import CellFiles, TokenBlocks, panel_of
 from canal.pretrain.run import PretrainRequest, pretrain
 from canal.progress import Silent
-from canal.registry.health import pretrain_draft
+from canal.registry.health import working_folder
 from canal.seeds import numpy_generator
 from canal.stages.layout import Layout
 from canal.workspace import collect_garbage
@@ -156,7 +156,7 @@ def test_what_a_stopped_run_left_is_deleted_but_not_under_a_run(
     (left,) = (p for p in (layout.weights / ".drafts").iterdir() if p.is_dir())
 
     assert collect_garbage(layout, keep_drafts=True) == []
-    with pretrain_draft(layout.weights, left.name, resume=True):
+    with working_folder(layout.weights, left.name, resume=True):
         assert collect_garbage(layout) == []
         with pytest.raises(RegistryError, match="in use by process"):
             pretrain(layout, request)

@@ -11,40 +11,32 @@ import pytest
 import torch
 
 import canal
-from canal.config import load_preset
-from canal.data.cells import CellPool
+from canal.config import Preset, load_preset
 from canal.errors import ConfigError, StageError
-from canal.progress import Silent
 from canal.registry.commit import StageDraft
 from canal.training import processes
 from canal.training.processes import started_outside
-from canal.training.stage import LearnedStage, learn_stage
-from canal.training.together import trainer
-from tests.learning import QUICK, toy, weights_of
+from canal.training.stage import LearnedStage
+from tests.learning import QUICK, learn, toy, weights_of
 from tests.make import make_adata
 from tests.unit.learn.test_halfway import SMALL
 
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}  # of weights; sums in another order, over all steps of a stage
 
 
-def learn(preset_name: str, sets: tuple[str, ...], devices: int, before: LearnedStage) -> LearnedStage:
+def learn_second(preset: Preset, devices: int, before: LearnedStage) -> LearnedStage:
     """Learn a second stage on so many processes."""
-    cells = toy(("B", "HSC"), n=29, prefix="b")
-    return learn_stage(
-        before.annotator, before.bank, cells, load_preset(preset_name, sets),
-        stage=2, seed=0, progress=Silent(), train=trainer(devices, 1),
-    )  # fmt: skip
+    return learn(toy(("B", "HSC"), n=29, prefix="b"), before, preset, devices=devices)
 
 
-@pytest.mark.parametrize(("preset", "sets"), [("compact", QUICK), ("canal", SMALL)], ids=["compact", "paper"])
-def test_two_processes_train_what_one_trains(preset: str, sets: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("preset_name", "sets"), [("compact", QUICK), ("canal", SMALL)], ids=["compact", "paper"])
+def test_two_processes_train_what_one_trains(preset_name: str, sets: tuple[str, ...]) -> None:
     """Weights and figures agree, with dropout, hiding, weights, distillation and batches that do not split evenly."""
-    first = learn_stage(
-        None, CellPool.empty(), toy(n=24), load_preset(preset, sets), stage=1, seed=0, progress=Silent()
-    )  # fmt: skip
+    preset = load_preset(preset_name, sets)
+    first = learn(toy(n=24), preset=preset)
     environment = dict(os.environ)
 
-    one, two = (learn(preset, sets, devices, first) for devices in (1, 2))
+    one, two = (learn_second(preset, devices, first) for devices in (1, 2))
 
     for name, value in weights_of(one).items():
         torch.testing.assert_close(weights_of(two)[name], value, **TOLERANCE, msg=name)

@@ -16,7 +16,7 @@ from canal.history.exchange import export_stage, import_stage
 from canal.history.remove import remove_stage
 from canal.model.bank import load_bank
 from canal.model.memory import load_memory
-from canal.model.model import load_annotator
+from canal.model.model import Model
 from canal.registry.registry import Registry
 from canal.stages import tests as testing
 from canal.stages.layout import Layout
@@ -52,7 +52,7 @@ def test_a_removed_stage_is_gone_from_the_model(layout):
         np.testing.assert_array_equal(ours.mean, theirs.mean)
         np.testing.assert_array_equal(ours.factors, theirs.factors)
     assert set(bank.stage.tolist()) == {1, 3}
-    novelty = [load_annotator(files_of(layout, n)).novelty.stages for n in (3, 4)]
+    novelty = [Model.load(files_of(layout, n)).novelty.stages for n in (3, 4)]
     assert [s.stage for s in novelty[1]] == [s.stage for s in novelty[0] if s.stage != 2]
     assert (result.stage, result.parent, result.removed_types) == (4, 3, ("CD4 T",))
     assert [t["stage"] for t in result.tested] == [1, 3]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import canal
+from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import DataError, StageError
 from canal.registry.registry import Registry
@@ -149,7 +150,7 @@ def test_two_real_stages_come_near_joint_logistic_regression(streams: Path, tmp_
 
     joint = joint_logistic_regression(
         [read_cells(streams / "immune" / f"{name}.train.h5ad", labels="cell_type") for name in names],
-        [read_cells(path, labels="cell_type", keep_rare=True) for path in tests],
+        [read_cells(path, labels=LabelOptions(column="cell_type", keep_rare=True)) for path in tests],
     )
     naive = canal.open_workspace(tmp_path / "naive", create=True)
     off = ["bank.size=0", "training.distillation=0", "analytic.enabled=false", "promotion.max_fall=1"]

@@ -152,8 +152,8 @@ def peak_of(workspace: Workspace, n: int, folder: Path) -> int:
     source = CellSource(source="made", obs=pd.DataFrame(index=names), var=genes, places={"X": matrix})
     stream = CellStream(source, chunk=512)
     model = workspace.model()
-    reader = model.annotator.reader(stream.genes)
-    detector = reader.novelty(model.bank)
+    reader = model.reader(stream.genes)
+    detector = reader.novelty()
     assert detector is not None
     tracemalloc.start()
     answers = answer_stream(reader.judging(detector), stream, Silent(), folder=folder)

@@ -86,7 +86,7 @@ def test_blocks_do_not_matter(workspace: Workspace) -> None:
     model = workspace.model()
 
     with open_stream(query, chunk=7) as stream:
-        reader = model.annotator.reader(stream.genes)
+        reader = model.reader(stream.genes)
         collected = transductive_columns(reader, len(stream), model.record.seed, alpha=None)
         answers = answer_stream(reader, stream, Silent(), watch=collected.add)
 

@@ -2,12 +2,9 @@
 
 from collections.abc import Generator, Iterator
 
-import numpy as np
-
 from canal.benchmark.method import Context, Learn, Method, Predict
 from canal.config import Preset, change_preset, load_preset
-from canal.data.cells import CellPool, Cells
-from canal.progress import Silent
+from canal.data.cells import Cells
 
 WITHOUT_MEMORY = ("analytic.enabled=false",)
 RECIPE = ("analytic.enabled=false", "bank.selection=prototype")
@@ -27,16 +24,14 @@ def stages_of(preset: str | None = None, overrides: tuple[str, ...] = ()) -> Lea
     """
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
+        from canal.training.run import Run
         from canal.training.stage import learn_stage
 
         config = _preset(context.preset, preset, overrides)
-        previous, bank = None, CellPool.empty()
+        model = None
         for number, cells in enumerate(stages, 1):
-            learned = learn_stage(previous, bank, cells, config, stage=number, seed=context.seed, progress=Silent())
-            previous, bank = learned.annotator, learned.bank
-            yield lambda test, model=previous: np.asarray(  # type: ignore[misc]
-                model.reader(test.genes).best_types(test.expression)
-            )
+            model = learn_stage(model, cells, config, Run(number=number, seed=context.seed)).model
+            yield model.types_of
 
     return learn
 

@@ -34,19 +34,9 @@ def compare(
     ] = False,
 ) -> Answer:
     """Show what each stage's model reaches on the held-out cells of every stage."""
-    from canal.compare.gather import compare_stages
-    from canal.files import check_file
-
-    session.workspace()
-    if html is not None:
-        check_file(html, ".html", "--html")
-    report = compare_stages(
-        session.layout, numbers or (), recompute=recompute, references=references, progress=watcher(session)
+    report = session.workspace().compare(
+        *(numbers or ()), html=html, recompute=recompute, references=references, progress=watcher(session)
     )
-    if html is not None:
-        from canal.compare.page import write_compare_page
-
-        write_compare_page(session.layout, report, html, watcher(session))
     written = {"html": str(html.absolute())} if html is not None else {}
     return Answer(report.to_dict() | written, _shown(report, html))
 

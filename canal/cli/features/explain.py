@@ -50,30 +50,23 @@ def explain(
 
     An encoder with attention is explained by its attention, another by its analytic memory; the answer says which.
     """
-    from canal.explain.enrichment import enriched, read_gene_sets, require_gseapy
-    from canal.explain.files import check_folder, write_explanation
-
-    folder = None if out is None else check_folder(out)
-    sets = None
-    if enrich is not None:
-        require_gseapy()
-        sets = read_gene_sets(enrich)
-    found = session.workspace().explain(
-        data, stage=stage, types=tuple(types or ()), labels=labels, gene_key=gene_key, most_cells=cells, rank=rank,
+    answer = session.workspace().explain_to(
+        out,
+        data=data,
+        stage=stage,
+        types=tuple(types or ()),
+        labels=labels,
+        gene_key=gene_key,
+        most_cells=cells,
+        rank=rank,
+        top=top,
+        gene_sets=enrich,
         progress=watcher(session),
-    )  # fmt: skip
-    answer = found.to_dict(top)
-    if sets is not None:
-        for t in found.types:
-            rows = enriched(t.genes[:top].tolist(), t.genes.tolist(), sets)
-            answer["types"][t.name]["gene_sets"] = [row.to_dict() for row in rows]
-    if folder is not None:
-        of_types = {n: t["gene_sets"] for n, t in answer["types"].items()} if sets is not None else None
-        answer["files"] = write_explanation(folder, found.method, found.types, top, of_types)
-        answer["out"] = str(folder)
-    lines = [SAYS[found.method], *(part for name, t in answer["types"].items() for part in _shown(name, t))]
-    lines += [f"Written to {short_path(folder)}: {', '.join(answer['files'])}"] if folder is not None else []
-    return Answer(answer, [*lines, *(f"warning: {text}" for text in found.warnings)])
+    )
+    lines = [SAYS[answer["method"]], *(part for name, t in answer["types"].items() for part in _shown(name, t))]
+    if out is not None:
+        lines.append(f"Written to {short_path(out)}: {', '.join(answer['files'])}")
+    return Answer(answer, [*lines, *(f"warning: {text}" for text in answer["warnings"])])
 
 
 def _shown(name: str, found: dict[str, Any]) -> "list[Table | str]":

@@ -36,19 +36,7 @@ def diff(
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
 ) -> Answer:
     """Show what is different in stage B: types, genes, figures, configuration, and the answer for a file."""
-    from canal.errors import ConfigError
-    from canal.files import check_file
-    from canal.history.diff import stage_difference, write_changes
-
-    session.workspace()
-    if out is not None:
-        check_file(out, ".csv", "--out")
-        if data is None:
-            message = "--out lists the cells of a file that change; name that file with --data."
-            raise ConfigError(message)
-    found = stage_difference(session.layout, a, b, data=data, gene_key=gene_key, progress=watcher(session))
-    if out is not None and found.cells is not None:
-        write_changes(found.cells, (a, b), out)
+    found = session.workspace().diff(a, b, data=data, out=out, gene_key=gene_key, progress=watcher(session))
     written = {"out": str(out.absolute())} if out is not None else {}
     return Answer(found.to_dict() | written, _different(found, out))
 
@@ -61,10 +49,7 @@ def remove(
 
     It annotates from then on, unless accuracy on the cells of another stage falls too much: then it stays a candidate.
     """
-    from canal.history.remove import remove_stage
-
-    session.workspace()
-    found = remove_stage(session.layout, number, progress=watcher(session))
+    found = session.workspace().remove(number, progress=watcher(session))
     lines = [
         f"Stage {found.stage}, {found.name}: version {found.version}, stage {found.parent} without {found.removed}, "
         f"{found.seconds:.0f} s",
@@ -86,9 +71,7 @@ def replay(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The new workspace; empty or not there yet.")],
 ) -> Answer:
     """Learn all stages again in a new workspace, and tell whether every file comes out the same."""
-    from canal.history.replay import replay as replay_stages
-
-    report = replay_stages(declarations, out, progress=watcher(session))
+    report = session.workspace(anywhere=True).replay(out, declarations=declarations, progress=watcher(session))
     lines = []
     for stage in report.stages:
         outcome = f"different: {', '.join(stage.different)}" if stage.different else "identical"

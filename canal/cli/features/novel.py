@@ -38,13 +38,18 @@ def find(
 
     Written: index.html (look at it first), names.csv (to fill), novel.h5ad, novel.json, umap.png, dotplot.png.
     """
-    from canal.novel.find import find_novel
-
-    report = find_novel(
-        session.workspace(), data, out,
-        alpha=alpha, stage=stage, min_size=min_size, resolution=resolution, batch=batch,
-        gene_key=gene_key, uncertain=uncertain, progress=watcher(session),
-    )  # fmt: skip
+    report = session.workspace().find_novel(
+        data,
+        out,
+        alpha=alpha,
+        stage=stage,
+        min_size=min_size,
+        resolution=resolution,
+        batch=batch,
+        gene_key=gene_key,
+        uncertain=uncertain,
+        progress=watcher(session),
+    )
     counts = ", ".join(f"{n} {status}" for status, n in report.cells_by_status.items())
     lines = [f"{report.cells} cells: {counts}"]
     if not report.clusters:
@@ -63,10 +68,7 @@ def name(
     known_ok: Annotated[bool, typer.Option("--known-ok", help="A name may be that of a type the model knows.")] = False,
 ) -> Answer:
     """Write the cells of the named clusters to DIR/named.h5ad, ready for `canal stage add`."""
-    _ = session
-    from canal.novel.names import name_novel
-
-    naming = name_novel(folder, names=names, labels=labels, known_ok=known_ok)
+    naming = session.workspace(anywhere=True).name_novel(folder, names=names, labels=labels, known_ok=known_ok)
     lines = [f"{cells} cells of {kind}" for kind, cells in naming.types.items()]
     if naming.unnamed:
         lines.append(f"without a name, left out: cluster {', '.join(naming.unnamed)}")

@@ -36,21 +36,19 @@ def pretrain(
 
     Files may be larger than memory. The result is used with canal stage add --preset canal --weights NAME.
     """
-    from canal.pretrain.run import PretrainRequest
-    from canal.pretrain.run import pretrain as run
-
-    request = PretrainRequest(
-        data=[*data, *(more or ())],
+    weights = session.workspace(anywhere=True).pretrain(
+        [*data, *(more or ())],
         name=name,
         preset=preset,
         overrides=tuple(overrides or ()),
-        seed=session.layout.settings.seed if seed is None else seed,
+        seed=seed,
         gene2vec=gene2vec,
         genes=genes,
         gene_key=gene_key,
         resume=resume,
+        progress=watcher(session),
     )
-    facts = run(session.layout, request, watcher(session)).described()
+    facts = weights.described()
     lines = [
         f"{facts['name']}: {facts['sizes']['genes']} genes, {facts['cells']} cells, {facts['seconds']:.0f} s",
         f"  masked bins of {facts['held_out_cells']} held-out cells told right: {facts['accuracy']:.3f}",

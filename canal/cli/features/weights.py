@@ -37,9 +37,7 @@ def import_weights(
     Every name and shape is checked; a pickle that would run code is refused.
     An empty or new folder becomes a workspace.
     """
-    from canal.weights.weights import import_weights as imported
-
-    weights = imported(session.layout, file, genes=genes, gene2vec=gene2vec, name=name)
+    weights = session.workspace(anywhere=True).import_weights(file, genes=genes, gene2vec=gene2vec, name=name)
     facts = weights.described()
     lines = [f"{weights.name}: {facts['tensors']} tensors, {_sizes(facts)}", f"  {weights.digest}"]
     return Answer(facts, [*lines, *(f"warning: {text}" for text in facts.get("warnings", ()))])
@@ -47,9 +45,7 @@ def import_weights(
 
 def list_weights(session: Session) -> Answer:
     """List the workspace's weights."""
-    from canal.stages.starting import list_weights as listed
-
-    found = listed(session.layout.require())
+    found = session.workspace().weights()
     if not found:
         return Answer({"weights": []}, ["No weights yet. Import some, or make some: canal pretrain --data cells.h5ad"])
     return Answer({"weights": found}, [_table(found)])
@@ -60,9 +56,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of the weights.")],
 ) -> Answer:
     """Show what is known of weights, after their files were compared with their hashes."""
-    from canal.stages.starting import find_weights
-
-    facts = find_weights(session.layout, name).described()
+    facts = session.workspace(anywhere=True).find_weights(name).described()
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -77,11 +71,9 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write: .pth, .pt or .safetensors.")],
 ) -> Answer:
     """Write weights in scBERT's published layout, bit for bit as they came, and their genes beside it."""
-    from canal.weights.weights import export_weights, genes_beside
-
-    weights = export_weights(session.layout, name, out)
-    data = {"out": str(out), "genes": str(genes_beside(out)), "name": weights.name, "digest": weights.digest}
-    return Answer(data, [f"{weights.name} in {short_path(out)}, its genes in {short_path(genes_beside(out))}"])
+    weights, genes = session.workspace(anywhere=True).export_weights(name, out)
+    data = {"out": str(out), "genes": str(genes), "name": weights.name, "digest": weights.digest}
+    return Answer(data, [f"{weights.name} in {short_path(out)}, its genes in {short_path(genes)}"])
 
 
 def _table(found: list[dict[str, Any]]) -> "Table":

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import canal
-from canal.novel.find import find_novel
 from tests.make import make_adata
 
 QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=60", "analytic.pseudo_cells=40")
@@ -26,7 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     query.layers["counts"] = query.X.copy()
     query.obs["donor"] = query.obs["batch"].astype(str) + "-donor"
     query.write_h5ad(folder / "query.h5ad")
-    find_novel(workspace, folder / "query.h5ad", folder / "found")
+    workspace.find_novel(folder / "query.h5ad", folder / "found")
     return folder
 
 

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, DataError, StageError
-from canal.novel.find import find_novel
 from canal.novel.folder import OURS
 from canal.novel.names import name_novel
 from tests.integration.novel.conftest import GENES, fill
@@ -83,7 +82,7 @@ def test_an_earlier_result_survives_a_failure(lab: Path, found: Path, monkeypatc
 
     monkeypatch.setattr("canal.novel.folder._write_cells", full)
     with pytest.raises(DataError, match="no space left"):
-        find_novel(canal.open_workspace(lab / "ws"), lab / "query.h5ad", found)
+        canal.open_workspace(lab / "ws").find_novel(lab / "query.h5ad", found)
 
     assert {p.name: p.read_bytes() for p in found.iterdir()} == before
     assert [p.name for p in found.parent.iterdir()] == ["found"]
@@ -95,7 +94,7 @@ def test_finding_is_deterministic(lab: Path, tmp_path: Path) -> None:
     once = json.loads((lab / "found" / "novel.json").read_text())
 
     for _ in range(2):
-        again = find_novel(workspace, ad.read_h5ad(lab / "query.h5ad"), tmp_path / "again")
+        again = workspace.find_novel(ad.read_h5ad(lab / "query.h5ad"), tmp_path / "again")
 
     assert json.loads(json.dumps(again.to_dict())) | {"data": ""} == once | {"data": ""}
     assert (tmp_path / "again" / "umap.png").read_bytes() == (lab / "found" / "umap.png").read_bytes()
@@ -106,7 +105,7 @@ def test_nothing_novel_is_an_answer(lab: Path, tmp_path: Path) -> None:
     workspace = canal.open_workspace(lab / "ws")
     cells = make_adata(60, GENES, types=("B", "NK"), seed=0, prefix="known")
 
-    report = find_novel(workspace, cells, tmp_path / "none", alpha=0.001)
+    report = workspace.find_novel(cells, tmp_path / "none", alpha=0.001)
 
     assert report.clusters == ()
     assert "Nothing to name" in (tmp_path / "none" / "index.html").read_text()
@@ -127,7 +126,7 @@ def test_nothing_novel_is_an_answer(lab: Path, tmp_path: Path) -> None:
 def test_bad_requests_write_nothing(lab: Path, tmp_path: Path, options, message) -> None:
     """What cannot be done is refused with the reason."""
     with pytest.raises(CanalError, match=message):
-        find_novel(canal.open_workspace(lab / "ws"), lab / "query.h5ad", tmp_path / "out", **options)
+        canal.open_workspace(lab / "ws").find_novel(lab / "query.h5ad", tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,13 +138,13 @@ def test_folders_of_others_are_left_alone(lab: Path, found: Path, tmp_path: Path
     fill(found, {"1": "dendritic"})
 
     with pytest.raises(DataError, match=r"not empty.*notes\.txt"):
-        find_novel(workspace, lab / "query.h5ad", tmp_path / "mine")
+        workspace.find_novel(lab / "query.h5ad", tmp_path / "mine")
     with pytest.raises(StageError, match="would be lost"):
-        find_novel(workspace, lab / "query.h5ad", found)
+        workspace.find_novel(lab / "query.h5ad", found)
     with pytest.raises(DataError, match="is a file"):
-        find_novel(workspace, lab / "query.h5ad", tmp_path / "mine" / "notes.txt")
+        workspace.find_novel(lab / "query.h5ad", tmp_path / "mine" / "notes.txt")
     with pytest.raises(DataError, match="no folder"):
-        find_novel(workspace, lab / "query.h5ad", tmp_path / "no" / "where")
+        workspace.find_novel(lab / "query.h5ad", tmp_path / "no" / "where")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 

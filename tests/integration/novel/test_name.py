@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, DataError
-from canal.novel.find import find_novel
 from canal.novel.names import name_novel
 from tests.integration.novel.conftest import QUICK, fill
 
@@ -22,7 +21,7 @@ def test_counts_stay_in_raw(lab: Path, tmp_path: Path) -> None:
     del query.layers["counts"]
     query.raw = query.copy()
     query.X = query.X.log1p()
-    find_novel(canal.open_workspace(lab / "ws"), query, tmp_path / "raw")
+    canal.open_workspace(lab / "ws").find_novel(query, tmp_path / "raw")
     fill(tmp_path / "raw", {"1": "dendritic"})
 
     named = ad.read_h5ad(name_novel(tmp_path / "raw").out)

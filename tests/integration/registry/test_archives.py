@@ -11,8 +11,7 @@ import pytest
 import canal
 from canal.model.record import parse_record
 from canal.registry.registry import Registry
-from canal.stages.annotate import annotate_with_export
-from canal.workspace import Workspace
+from canal.workspace import Workspace, load_model
 from tests.archives.write import HERE, QUERY
 from tests.make import make_adata
 
@@ -77,7 +76,7 @@ def test_its_models_say_what_they_said(workspace: Workspace, expected: dict[str,
 
 def test_its_export_annotates(archive: Path, expected: dict[str, Any]) -> None:
     """As its registry does."""
-    found = annotate_with_export(archive / "model.canal", make_adata(**QUERY))
+    found = load_model(archive / "model.canal").annotate(make_adata(**QUERY))
 
     assert found.cell_type.tolist() == expected["cell_type"]["2"]
 

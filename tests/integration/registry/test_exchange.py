@@ -15,8 +15,8 @@ from canal.errors import RegistryError
 from canal.history.exchange import export_stage, import_stage
 from canal.registry.package import open_package
 from canal.registry.registry import Registry
-from canal.stages.annotate import annotate_with_export
 from canal.stages.layout import Layout
+from canal.workspace import load_model
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.make import make_adata
 
@@ -144,7 +144,7 @@ def test_an_export_annotates_as_its_stage_does(learned: Path, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "empty")
     expected = canal.open_workspace(learned).annotate(query)
 
-    found = annotate_with_export(path, query)
+    found = load_model(path).annotate(query)
     np.testing.assert_array_equal(found.cell_type, expected.cell_type)
     np.testing.assert_array_equal(found.confidence, expected.confidence)
     assert found.facts["model"] == expected.facts["model"]

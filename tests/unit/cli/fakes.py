@@ -12,12 +12,13 @@ from canal.model.reliability import Reliability
 from canal.report.annotation import Annotation
 from canal.stages.evaluate import Evaluation
 from canal.stages.request import StageResult
+from canal.workspace import Annotator
 
 TYPES = ("B", "NK [bright]")  # brackets are text, not markup
 
 
 @dataclass
-class FakeWorkspace:
+class FakeWorkspace(Annotator):
     """Remembers what it was asked; its one stage knows two types."""
 
     root: Path = Path("blood")
@@ -48,6 +49,11 @@ class FakeWorkspace:
             representation=np.zeros((3, 2), dtype=np.float32),
             facts={"model": "blood", "stage": 1},
         )
+
+    def annotate_files(self, files: list[Path], out: Path, *, dask: str | None = None, **options: Any) -> list[Any]:
+        """Annotate one after the other, as on one machine."""
+        assert dask is None
+        return super().annotate_files(files, out, **options)
 
     def evaluate(self, data: Path, **options: Any) -> Evaluation:
         """Answer with made-up figures."""

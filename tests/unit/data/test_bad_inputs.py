@@ -7,7 +7,8 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from canal.data.stream import check_adata, open_stream, read_cells
+from canal.data.labels import LabelOptions
+from canal.data.stream import open_stream, read_cells
 from canal.errors import DataError
 from tests.make import make_adata
 from tests.unit.data import spoiled
@@ -109,8 +110,8 @@ def test_bad_cells_say_what_is_wrong(spoil: Callable[[ad.AnnData], None], match:
     spoil(adata)
 
     with pytest.raises(DataError, match=match) as caught:
-        check_adata(adata, labels="cell_type", require_two=True, source="toy")
-    assert str(caught.value).startswith("toy")
+        read_cells(adata, labels=LabelOptions(column="cell_type", require_two=True))
+    assert str(caught.value).startswith("AnnData")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_nothing_to_read(rows: int, columns: int, match: str) -> None:
     adata = make_adata()[:rows, :columns].copy()
 
     with pytest.raises(DataError, match=match):
-        check_adata(adata, labels=None)
+        read_cells(adata, labels=None)
 
 
 def test_bad_values_outside_the_sample_are_found() -> None:
@@ -132,7 +133,7 @@ def test_bad_values_outside_the_sample_are_found() -> None:
     adata.X[50, 3] = -2
 
     with pytest.raises(DataError, match="negative"):
-        check_adata(adata, labels=None)
+        read_cells(adata, labels=None)
 
 
 def test_no_counts_in_the_labelled_cells() -> None:
@@ -142,7 +143,7 @@ def test_no_counts_in_the_labelled_cells() -> None:
     adata.obs["cell_type"] = ["B"] * 60 + [""] * 60
 
     with pytest.raises(DataError, match="none of the 60 cells has any counts"):
-        check_adata(adata, labels="cell_type")
+        read_cells(adata, labels="cell_type")
 
 
 def test_two_scales_in_one_matrix() -> None:
@@ -151,7 +152,7 @@ def test_two_scales_in_one_matrix() -> None:
     adata.X[50, 3] = 0.5
 
     with pytest.raises(DataError, match="two scales in one matrix"):
-        check_adata(adata, labels=None)
+        read_cells(adata, labels=None)
 
 
 def test_no_matrix() -> None:
@@ -159,7 +160,7 @@ def test_no_matrix() -> None:
     adata = ad.AnnData(obs=make_adata().obs, var=make_adata().var)
 
     with pytest.raises(DataError, match="holds no matrix"):
-        check_adata(adata, labels=None)
+        read_cells(adata, labels=None)
 
 
 def test_values_that_are_no_numbers() -> None:
@@ -168,7 +169,7 @@ def test_values_that_are_no_numbers() -> None:
     adata.layers["counts"] = np.full(adata.shape, "many", dtype=object)
 
     with pytest.raises(DataError, match=r"layers\['counts'\] holds values of type object"):
-        check_adata(adata, labels=None)
+        read_cells(adata, labels=None)
 
 
 def test_a_column_that_is_there_twice() -> None:
@@ -177,7 +178,7 @@ def test_a_column_that_is_there_twice() -> None:
     adata.obs.columns = ["cell_type", "cell_type"]
 
     with pytest.raises(DataError, match="several columns"):
-        check_adata(adata, labels="cell_type")
+        read_cells(adata, labels="cell_type")
 
 
 def test_no_gene_column() -> None:
@@ -186,4 +187,4 @@ def test_no_gene_column() -> None:
     adata.var["other"] = "x"
 
     with pytest.raises(DataError, match=r"no gene column 'symbol'.*other"):
-        check_adata(adata, labels=None, gene_key="symbol")
+        read_cells(adata, labels=None, gene_key="symbol")

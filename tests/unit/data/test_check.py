@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canal.data.formats import read_adata
-from canal.data.stream import check_adata, open_stream, read_cells
+from canal.data.labels import LabelOptions
+from canal.data.stream import open_stream, read_cells
 from tests.make import make_adata
 from tests.unit.data.containers import CONTAINERS, write
 
@@ -21,7 +22,7 @@ from tests.unit.data.containers import CONTAINERS, write
 def test_every_container_gives_the_same_cells(container: str, tmp_path: Path) -> None:
     """Values, names, genes and digest do not depend on how they are stored."""
     adata = make_adata()
-    reference = check_adata(adata, labels=None)
+    reference = read_cells(adata, labels=None)
 
     cells = read_cells(write(adata, container, tmp_path), labels=None)
 
@@ -44,7 +45,7 @@ def test_labels_come_with_the_cells(container: str, tmp_path: Path) -> None:
 
     assert cells.labels is not None
     assert cells.labels.tolist() == adata.obs["cell_type"].tolist()
-    assert cells.report.digest == check_adata(adata, labels="cell_type").report.digest
+    assert cells.report.digest == read_cells(adata, labels="cell_type").report.digest
     assert cells.report.digest != read_cells(path, labels=None).report.digest
 
 
@@ -54,7 +55,7 @@ def test_expression_is_log1p_of_ten_thousand() -> None:
     counts = adata.X.astype(float)
     expected = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
 
-    cells = check_adata(adata, labels=None)
+    cells = read_cells(adata, labels=None)
 
     assert cells.expression.dtype == np.float32
     assert cells.expression.has_sorted_indices
@@ -70,7 +71,7 @@ def test_the_input_is_left_alone() -> None:
     adata.X = matrix
     before = (matrix.data.copy(), matrix.indices.copy())
 
-    check_adata(adata, labels="cell_type")
+    read_cells(adata, labels="cell_type")
 
     assert (before[0] == adata.X.data).all()
     assert (before[1] == adata.X.indices).all()
@@ -83,7 +84,7 @@ def test_unlabelled_cells_are_left_out_and_counted() -> None:
     labels.iloc[:4] = [np.nan, "", "Unknown", " n/a "]
     adata.obs["cell_type"] = labels
 
-    cells = check_adata(adata, labels="cell_type")
+    cells = read_cells(adata, labels="cell_type")
 
     assert len(cells) == 26
     assert cells.report.unlabelled == 4
@@ -95,7 +96,7 @@ def test_empty_cells_stay_as_zeros() -> None:
     adata = make_adata(layout="dense")
     adata.X[:3] = 0
 
-    cells = check_adata(adata, labels=None)
+    cells = read_cells(adata, labels=None)
 
     assert cells.expression[:3].nnz == 0
     assert any("3 cells" in w for w in cells.report.warnings)
@@ -106,7 +107,7 @@ def test_empty_cells_stay_as_zeros() -> None:
 def test_chunks_are_the_whole(chunk: int, seed: int) -> None:
     """Blocks of any size make up the same cells and the same digest."""
     adata = make_adata(seed=seed)
-    whole = check_adata(adata, labels="cell_type")
+    whole = read_cells(adata, labels="cell_type")
 
     with open_stream(adata, labels="cell_type", chunk=chunk) as stream:
         blocks = list(stream.chunks())
@@ -137,7 +138,7 @@ def test_a_backed_adata_can_be_read(tmp_path: Path) -> None:
     path = write(make_adata(), "csr", tmp_path)
     backed = ad.read_h5ad(path, backed="r")
 
-    cells = check_adata(backed, labels="cell_type")
+    cells = read_cells(backed, labels="cell_type")
 
     assert cells.report.digest == read_cells(path, labels="cell_type").report.digest
     backed.file.close()
@@ -148,10 +149,10 @@ def test_a_backed_adata_can_be_read(tmp_path: Path) -> None:
 def test_digest_sees_every_value(cell: int, gene: int) -> None:
     """One count more is another digest."""
     adata = make_adata(40, 20, layout="dense")
-    before = check_adata(adata, labels=None).report.digest
+    before = read_cells(adata, labels=None).report.digest
     adata.X[cell, gene] += 1
 
-    assert check_adata(adata, labels=None).report.digest != before
+    assert read_cells(adata, labels=None).report.digest != before
 
 
 def test_scanpy_is_not_imported(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_raw_genes_take_the_columns_of_var() -> None:
     adata.X = sp.csr_matrix(make_adata(scale="ln").X)
     adata.var["mine"] = [f"S{g}" for g in range(adata.n_vars)]
 
-    cells = check_adata(adata, labels=None, gene_key="mine")
+    cells = read_cells(adata, labels=None, gene_key="mine")
 
     assert cells.report.where == "raw.X"
     assert cells.genes[:2] == ("S0", "S1")
@@ -206,7 +207,7 @@ def test_repeated_symbols_of_a_10x_file_are_no_error(tmp_path: Path) -> None:
 
 def test_cells_can_be_taken() -> None:
     """Taking rows keeps everything in step."""
-    cells = check_adata(make_adata(), labels="cell_type")
+    cells = read_cells(make_adata(), labels="cell_type")
 
     some = cells.take(np.array([5, 2]))
 
@@ -220,7 +221,7 @@ def test_real_files_are_recognised(streams: Path, part: str) -> None:
     """Real files are read on the scale that is stated; the mouse file warns."""
     stated = {"3_pbmc_3tech": "ln", "3_xin": "log2"}
     for path in sorted(streams.glob(f"*/*.{part}.h5ad")):
-        cells = read_cells(path, labels="cell_type", require_two=True, keep_rare=True)
+        cells = read_cells(path, labels=LabelOptions(column="cell_type", require_two=True, keep_rare=True))
         stage = path.name.split(".")[0]
 
         assert cells.report.scale == stated.get(stage, "counts"), path

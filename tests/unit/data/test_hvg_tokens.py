@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.data.variable_genes import highly_variable
 from canal.pretrain.cells import log2_tokens
 from tests.make import make_adata
@@ -14,7 +14,7 @@ def test_variable_genes_are_scanpys() -> None:
     """The choice is that of scanpy's flavour "seurat" on the same values."""
     import scanpy as sc
 
-    cells = check_adata(make_adata(300, 200), labels=None)
+    cells = read_cells(make_adata(300, 200), labels=None)
     adata = sc.AnnData(cells.expression.copy())
     sc.pp.highly_variable_genes(adata, flavor="seurat", n_top_genes=30)
 
@@ -28,7 +28,7 @@ def test_few_cells_and_constant_genes(n_cells: int, n_genes: int, n: int) -> Non
     """Any file gives n genes or all of them, the same each time, without a warning."""
     adata = make_adata(n_cells, n_genes, types=1, layout="dense")
     adata.X[:, : n_genes // 2] = 3
-    cells = check_adata(adata, labels=None)
+    cells = read_cells(adata, labels=None)
 
     chosen = highly_variable(cells, n)
 
@@ -42,7 +42,7 @@ def test_identical_cells() -> None:
     adata = make_adata(4, 10, types=1, layout="dense")
     adata.X[:] = np.arange(10)
 
-    assert highly_variable(check_adata(adata, labels=None), 3).tolist() == [7, 8, 9]
+    assert highly_variable(read_cells(adata, labels=None), 3).tolist() == [7, 8, 9]
 
 
 @pytest.mark.parametrize("bins", [5, 7])
@@ -52,7 +52,7 @@ def test_tokens_are_the_papers(bins: int) -> None:
     counts = adata.X.astype(float)
     expected = np.minimum(np.floor(np.log2(1 + 1e4 * counts / counts.sum(axis=1, keepdims=True))), bins)
 
-    tokens = log2_tokens(check_adata(adata, labels=None).expression, bins)
+    tokens = log2_tokens(read_cells(adata, labels=None).expression, bins)
 
     assert tokens.dtype == np.uint8
     assert tokens.shape == adata.shape

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canal.data.labels import called_known, read_label_map, similar_names, take_labels
+from canal.data.labels import LabelOptions, called_known, read_label_map, similar_names, take_labels
 from canal.errors import DataError
 
 
@@ -16,7 +16,7 @@ def _obs(*labels: object) -> pd.DataFrame:
 
 def test_rare_types_are_dropped_on_demand() -> None:
     """A type with one cell goes, and is named with its number of cells."""
-    taken = take_labels(_obs("A", "A", "B", None), "t", source="toy", drop_rare=True)
+    taken = take_labels(_obs("A", "A", "B", None), LabelOptions(column="t", drop_rare=True), "toy")
 
     assert taken.labels.tolist() == ["A", "A", "", ""]
     assert taken.dropped_types == {"B": 1}
@@ -28,12 +28,12 @@ def test_categories_without_cells_do_not_count() -> None:
     obs = pd.DataFrame({"t": pd.Categorical(["A", "A"], categories=["A", "B"])})
 
     with pytest.raises(DataError, match="one type, 'A'"):
-        take_labels(obs, "t", source="toy", require_two=True)
+        take_labels(obs, LabelOptions(column="t", require_two=True), "toy")
 
 
 def test_cluster_numbers_are_told() -> None:
     """Numbers as text may be meant, but the person is told."""
-    taken = take_labels(_obs("0", "0", "1", "1"), "t", source="toy")
+    taken = take_labels(_obs("0", "0", "1", "1"), LabelOptions(column="t"), "toy")
 
     assert "cluster numbers" in taken.warnings[0]
 
@@ -41,7 +41,7 @@ def test_cluster_numbers_are_told() -> None:
 def test_all_types_rare() -> None:
     """Dropping rare types must leave one."""
     with pytest.raises(DataError, match="every type"):
-        take_labels(_obs("A", "B"), "t", source="toy", drop_rare=True)
+        take_labels(_obs("A", "B"), LabelOptions(column="t", drop_rare=True), "toy")
 
 
 def test_label_map(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_label_map(tmp_path: Path) -> None:
     path = tmp_path / "map.csv"
     path.write_text('\ufefftheirs,ours\n"T cell, CD4",CD4 T\nmess,\nabsent,B\n', encoding="utf-8")
 
-    taken = take_labels(_obs("T cell, CD4", "CD4 T", "mess"), "t", source="toy", label_map=path)
+    taken = take_labels(_obs("T cell, CD4", "CD4 T", "mess"), LabelOptions(column="t", label_map=path), "toy")
 
     assert taken.labels.tolist() == ["CD4 T", "CD4 T", ""]
     assert "absent" in taken.warnings[0]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canal.data.source import from_adata
-from canal.data.stream import check_adata, read_cells
+from canal.data.stream import read_cells
 from canal.data.values import find_values, judge_scale, normalise, to_linear
 from canal.errors import DataError
 from tests.make import make_adata, make_counts, to_scale
@@ -99,7 +99,7 @@ def test_the_base_is_read_from_files(stated: object, scale: str, tmp_path: Path)
     report = read_cells(tmp_path / "x.h5ad", labels=None).report
 
     assert report.scale == scale
-    assert report.scale == check_adata(adata, labels=None).report.scale
+    assert report.scale == read_cells(adata, labels=None).report.scale
     assert bool(report.warnings) == (stated in ({"base": "odd"}, 3))
 
 
@@ -107,10 +107,10 @@ def test_the_base_is_read_from_files(stated: object, scale: str, tmp_path: Path)
 def test_counts_in_any_type(dtype: str) -> None:
     """Counts are counts however they are stored, and give the same digest."""
     adata = make_adata(layout="dense")
-    expected = check_adata(adata, labels=None).report.digest
+    expected = read_cells(adata, labels=None).report.digest
     adata.X = adata.X.astype(dtype)
 
-    report = check_adata(adata, labels=None).report
+    report = read_cells(adata, labels=None).report
 
     assert report.scale == "counts"
     assert report.digest == expected
@@ -160,14 +160,14 @@ def test_values_are_found(places: dict[str, np.ndarray], where: str, scale: str)
 def test_every_place_is_named_when_none_is_usable() -> None:
     """The error says what is wrong with each matrix, and how to mend it."""
     with pytest.raises(DataError, match=r"X: values are negative.*raw\.X: values are negative.*layers\['counts'\]"):
-        check_adata(_placed(X=SCALED, raw=SCALED), labels=None)
+        read_cells(_placed(X=SCALED, raw=SCALED), labels=None)
 
 
 def test_a_guess_is_a_warning() -> None:
     """A scale that was guessed from the range is told to the person."""
     adata = _placed(X=np.random.default_rng(0).random((40, 30)) * 8)
 
-    report = check_adata(adata, labels=None).report
+    report = read_cells(adata, labels=None).report
 
     assert "likeliest reading" in report.warnings[0]
 
@@ -180,7 +180,7 @@ def test_pbmc68k_is_found_in_raw() -> None:
 
         adata = sc.datasets.pbmc68k_reduced()
 
-    report = check_adata(adata, labels="bulk_labels").report
+    report = read_cells(adata, labels="bulk_labels").report
 
     assert (report.where, report.scale, report.genes) == ("raw.X", "ln", 765)
 

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 from scipy import stats
 
 from canal.config import SpecificGenesConfig, load_preset
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.data.variable_genes import coexpressed, correlations, log2_fold_changes, marker_positions, type_specific
 from tests.make import make_adata
 
@@ -81,7 +81,7 @@ def test_the_coexpression_test_is_corrected_over_all_pairs() -> None:
 
 def test_markers_of_the_types_are_found() -> None:
     """Most genes that toy types raise are chosen; a type with too few cells has no say in its markers."""
-    cells = check_adata(make_adata(300, 200, types=("B", "CD4 T", "CD8 T")), labels="cell_type")
+    cells = read_cells(make_adata(300, 200, types=("B", "CD4 T", "CD8 T")), labels="cell_type")
     others = np.flatnonzero(cells.labels != "B")
     few = cells.take(np.concatenate([others, np.flatnonzero(cells.labels == "B")[:5]]))
     markers_alone = config(min_correlation=1.0)  # no other gene correlates wholly with a marker
@@ -96,7 +96,7 @@ def test_markers_of_the_types_are_found() -> None:
 
 def test_one_type_alone_still_gives_genes() -> None:
     """Where there is nothing to compare with, the most variable genes are taken."""
-    cells = check_adata(make_adata(40, 60, types=("B",)), labels="cell_type")
+    cells = read_cells(make_adata(40, 60, types=("B",)), labels="cell_type")
 
     assert len(type_specific(cells, 60, config())) == 16
 

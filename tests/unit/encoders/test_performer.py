@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from canal.config import PerformerConfig
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.model.encoders.factory import build_encoder
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
 from canal.pretrain.cells import log2_tokens
@@ -31,7 +31,7 @@ def batch(n: int = 5, genes: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_tokens_are_log2_bins_and_unknown_is_a_token_of_its_own() -> None:
     """The same bins as from the expression itself; a gene that was not measured is the mask token, not zero."""
-    cells = check_adata(make_adata(30, 20), labels=None)
+    cells = read_cells(make_adata(30, 20), labels=None)
     values = torch.from_numpy(cells.expression.toarray())
     measured = torch.ones_like(values, dtype=torch.bool)
     measured[:, 3] = False

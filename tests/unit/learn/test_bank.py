@@ -8,23 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canal.data.cells import CellPool
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.errors import RegistryError, StageError
 from canal.model.bank import bank_contents, bank_digest, load_bank, save_bank
-from canal.training.examples import POLICIES, balanced_quotas, choose_examples
+from canal.training.examples import POLICIES, balanced_quotas
+from tests.learning import choose as choose_bank
 from tests.make import make_adata
 
 
 def pool_of(n_cells: int = 120, stage: int = 1, **options: object) -> CellPool:
     """Return toy cells as a pool."""
-    return CellPool.of(check_adata(make_adata(n_cells, **options), labels="cell_type"), stage)
+    return CellPool.of(read_cells(make_adata(n_cells, **options), labels="cell_type"), stage)
 
 
 def choose(pool: CellPool, size: int, selection: str = "random", seed: int = 0) -> CellPool:
     """Choose examples with the expression itself as representation."""
     rep = np.asarray(pool.expression.toarray())
     rows = {name: rep[pool.labels == name].mean(axis=0) for name in set(pool.labels.tolist())}
-    return choose_examples(pool, rep, rows, size=size, selection=selection, seed=seed)
+    return choose_bank(pool, rep, rows, size=size, selection=selection, seed=seed)
 
 
 @given(
@@ -70,7 +71,7 @@ def test_prototype_uses_the_row_of_the_type_itself() -> None:
     rng = np.random.default_rng(1)
     rows = {name: rng.normal(size=rep.shape[1]) for name in set(pool.labels.tolist())}
 
-    bank = choose_examples(pool, rep, rows, size=6, selection="prototype", seed=0)
+    bank = choose_bank(pool, rep, rows, size=6, selection="prototype", seed=0)
 
     for name, row in rows.items():
         of_type = np.flatnonzero(pool.labels == name)
@@ -163,8 +164,8 @@ def test_cells_to_be_tested_on_come_last() -> None:
     rows = dict.fromkeys(set(pool.labels.tolist()), rep[0])
     last = np.arange(90) % 5 == 0
 
-    few = choose_examples(pool, rep, rows, size=60, selection="random", seed=0, last=last)
-    all_of_them = choose_examples(pool, rep, rows, size=1000, selection="random", seed=0, last=last)
+    few = choose_bank(pool, rep, rows, size=60, selection="random", seed=0, last=last)
+    all_of_them = choose_bank(pool, rep, rows, size=1000, selection="random", seed=0, last=last)
 
     assert not set(few.names.tolist()) & set(pool.names[last].tolist())
     assert len(few) == 60

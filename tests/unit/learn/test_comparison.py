@@ -10,7 +10,7 @@ import torch
 from canal.benchmark.methods.recipes import ABSENT, STRATEGIES, RowCells, RowNetwork
 from canal.benchmark.methods.strategies import ComparedStrategy
 from canal.config import load_preset
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.model.panel_cells import PanelCells
 from canal.training.batches import Hiding
 from tests.make import make_adata
@@ -24,7 +24,7 @@ def stream():
     """Return two stages: the second has a new type, lacks two, and measures genes that the first does not."""
     first = make_adata(60, 60, types=("B", "CD4 T", "CD8 T"))
     second = make_adata(40, 70, types=("NK", "B"), prefix="x", seed=1)
-    return [check_adata(a, labels="cell_type") for a in (first, second)]
+    return [read_cells(a, labels="cell_type") for a in (first, second)]
 
 
 def taught(name, seed=0):

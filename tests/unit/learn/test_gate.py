@@ -1,5 +1,6 @@
 """scAnnoNet's index and losses against the published matrices, and what training does with them."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,13 @@ import scipy.sparse as sp
 import torch
 
 from canal.config import load_preset
-from canal.data.cells import CellPool
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.model.panel_cells import PanelCells
-from canal.progress import Silent
 from canal.seeds import torch_generator
 from canal.training.batches import Batches, Hiding, Sampling, cell_weights
 from canal.training.plugins import learning_rate
 from canal.training.scannonet import collinearity_loss, discriminative_index, gate_loss
-from canal.training.stage import learn_stage
+from tests.learning import ToyDraft, learn, weights_of
 from tests.make import make_adata
 
 QUICK = ("training.epochs=3", "encoder.gate_epochs=3", "bank.size=20", "encoder.gate_weight=10")
@@ -170,29 +169,22 @@ def test_two_stages_learn_and_new_types_bring_their_genes() -> None:
         found = []
         for number, types in enumerate([("B", "CD4 T"), ("CD4 T", "HSC")], 1):
             data = make_adata(120, 200, types=types, prefix=str(number), seed=number)
-            cells = check_adata(data, labels="cell_type")
+            cells = read_cells(data, labels="cell_type")
             before = found[-1] if found else None
-            found.append(
-                learn_stage(
-                    before.annotator if before else None, before.bank if before else CellPool.empty(), cells,
-                    load_preset("scannonet", (*QUICK, *LONGER)),
-                    stage=number, seed=0, progress=Silent(),
-                )
-            )  # fmt: skip
+            found.append(learn(cells, before, load_preset("scannonet", (*QUICK, *LONGER))))
         return found
 
     first, second = run()
-    again = run()[1].annotator.network.state_dict()
+    again = run()[1].model.network.state_dict()
 
     hsc = {f"GENE{g}" for g in range(48, 56)}  # make.py: what type 6 raises
-    assert not hsc <= set(first.annotator.panel.genes)
-    assert hsc <= set(second.annotator.panel.genes)
-    assert second.annotator.panel.genes[: len(first.annotator.panel)] == first.annotator.panel.genes.names
-    assert bool(second.annotator.network.encoder.gate_ready)
-    assert all(torch.equal(v, again[k]) for k, v in second.annotator.network.state_dict().items())
-    test = check_adata(make_adata(90, 200, types=("B", "CD4 T", "HSC"), seed=9), labels="cell_type")
-    said = second.annotator.reader(test.genes).best_types(test.expression)
-    assert (said == test.labels).mean() > 0.9
+    assert not hsc <= set(first.model.panel.genes)
+    assert hsc <= set(second.model.panel.genes)
+    assert second.model.panel.genes[: len(first.model.panel)] == first.model.panel.genes.names
+    assert bool(second.model.network.encoder.gate_ready)
+    assert all(torch.equal(v, again[k]) for k, v in second.model.network.state_dict().items())
+    test = read_cells(make_adata(90, 200, types=("B", "CD4 T", "HSC"), seed=9), labels="cell_type")
+    assert (second.model.types_of(test) == test.labels).mean() > 0.9
 
 
 class Killed(Exception):
@@ -201,35 +193,30 @@ class Killed(Exception):
 
 def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """The gate's own training and the draws of the batches are where they were."""
-    cells = check_adata(make_adata(80, 100, types=("B", "NK")), labels="cell_type")
+    cells = read_cells(make_adata(80, 100, types=("B", "NK")), labels="cell_type")
 
-    def kill(epoch: int, _figures: dict[str, float]) -> None:
+    def kill(epoch: int, _figures: Mapping[str, float]) -> None:
         if epoch == 2:
             raise Killed
 
-    def run(checkpoint: tuple[Path, str] | None = None, on_epoch=lambda *_: None) -> dict[str, torch.Tensor]:
-        stage = learn_stage(
-            None, CellPool.empty(), cells, load_preset("scannonet", QUICK), stage=1, seed=0, progress=Silent(),
-            checkpoint=checkpoint, on_epoch=on_epoch,
-        )  # fmt: skip
-        return stage.annotator.network.state_dict()
+    def run(draft: ToyDraft | None = None) -> dict[str, torch.Tensor]:
+        return weights_of(learn(cells, preset=load_preset("scannonet", QUICK), draft=draft))
 
-    kept = (tmp_path / "checkpoint.safetensors", "key")
     with pytest.raises(Killed):
-        run(kept, kill)
-    resumed, whole = run(kept), run()
+        run(ToyDraft(tmp_path, on_epoch=kill))
+    resumed, whole = run(ToyDraft(tmp_path)), run()
 
     assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
 
 
 def test_the_choice_of_genes_never_sees_held_out_cells() -> None:
     """With nothing left of the held-out cells, the panel is the same."""
-    cells = check_adata(make_adata(120, 150, types=("B", "NK", "HSC")), labels="cell_type")
+    cells = read_cells(make_adata(120, 150, types=("B", "NK", "HSC")), labels="cell_type")
     preset = load_preset("scannonet", (*QUICK, "training.epochs=1", "encoder.gate_epochs=0"))
-    first = learn_stage(None, CellPool.empty(), cells, preset, stage=1, seed=0, progress=Silent())
+    first = learn(cells, preset=preset)
     kept = ~np.isin(np.arange(120), first.held_out)
     emptied = replace(cells, expression=sp.csr_matrix(cells.expression.multiply(kept[:, None]), dtype=np.float32))
 
-    second = learn_stage(None, CellPool.empty(), emptied, preset, stage=1, seed=0, progress=Silent())
+    second = learn(emptied, preset=preset)
 
-    assert second.annotator.panel.genes == first.annotator.panel.genes.names
+    assert second.model.panel.genes == first.model.panel.genes

@@ -7,11 +7,10 @@ import torch
 from canal.config import Preset, load_preset
 from canal.data.cells import CellPool
 from canal.model.network import new_network
-from canal.progress import Silent
 from canal.training import fitting
 from canal.training.frozen import Halfway, can_keep
-from canal.training.stage import LearnedStage, learn_stage
-from tests.learning import toy, weights_of
+from canal.training.stage import LearnedStage
+from tests.learning import learn, toy, weights_of
 
 SMALL = (
     "encoder.dim=20", "encoder.depth=3", "encoder.heads=2", "encoder.dim_head=16", "encoder.hidden=12",
@@ -28,9 +27,8 @@ def paper(*sets: str) -> Preset:
 
 def two_stages(preset: Preset) -> LearnedStage:
     """Learn two stages."""
-    first = learn_stage(None, CellPool.empty(), toy(n=20), preset, stage=1, seed=0, progress=Silent())
-    more = toy(("B", "HSC"), n=20, prefix="b")
-    return learn_stage(first.annotator, first.bank, more, preset, stage=2, seed=0, progress=Silent())
+    first = learn(toy(n=20), preset=preset)
+    return learn(toy(("B", "HSC"), n=20, prefix="b"), first, preset)
 
 
 def test_training_from_halfway_is_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +40,7 @@ def test_training_from_halfway_is_the_training(monkeypatch: pytest.MonkeyPatch) 
     for name, value in weights_of(long).items():
         torch.testing.assert_close(weights_of(kept)[name], value, rtol=1e-3, atol=1e-5, msg=name)
     assert kept.history[-1]["training_loss"] == pytest.approx(long.history[-1]["training_loss"], rel=1e-4)
-    np.testing.assert_array_equal(kept.bank.labels, long.bank.labels)
+    np.testing.assert_array_equal(kept.model.bank.labels, long.model.bank.labels)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from canal.data.cells import Cells
 from canal.data.panel import GenePanel
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.errors import RegistryError
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.training.fitting import draw_cells
@@ -15,7 +15,7 @@ from tests.make import make_adata
 
 def toy(n: int = 90, seed: int = 0, **options: object) -> Cells:
     """Return toy cells with labels."""
-    return check_adata(make_adata(n, seed=seed, **options), labels="cell_type")
+    return read_cells(make_adata(n, seed=seed, **options), labels="cell_type")
 
 
 def all_columns(cells: Cells) -> np.ndarray:

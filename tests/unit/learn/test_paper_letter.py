@@ -6,11 +6,11 @@ import torch
 
 from canal.config import load_preset
 from canal.data.cells import CellPool
-from canal.data.stream import check_adata
+from canal.data.stream import read_cells
 from canal.errors import ConfigError
 from canal.model.network import new_network
-from canal.training.examples import choose_examples
 from canal.training.plugins import TrainingState, ValidationPlugin
+from tests.learning import choose
 from tests.make import make_adata
 
 TINY = (
@@ -51,12 +51,12 @@ def test_a_tie_in_accuracy_is_no_better_epoch(by_loss: bool, best: int, monkeypa
 
 def test_the_bank_takes_the_highest_dot_products_with_the_types_own_row() -> None:
     """floor(L / types) a type by prototype, against numpy; a rare type leaves its places empty."""
-    cells = check_adata(make_adata(60, 20, types=("B", "NK")), labels="cell_type")
+    cells = read_cells(make_adata(60, 20, types=("B", "NK")), labels="cell_type")
     pool = CellPool.of(cells, 1).take(np.concatenate([np.flatnonzero(cells.labels == "B"), [1, 3, 5]]))
     rep = np.random.default_rng(0).normal(size=(33, 4)).astype(np.float32)
     rows = {"B": np.array([1.0, 0, 0, 0]), "NK": np.array([0, 1.0, 0, 0])}
 
-    bank = choose_examples(pool, rep, rows, size=15, selection="prototype", seed=0, quotas="floor")
+    bank = choose(pool, rep, rows, size=15, selection="prototype", seed=0, quotas="floor")
 
     of_b = np.flatnonzero(pool.labels == "B")
     expected = of_b[np.argsort(-rep[of_b, 0])[:7]]

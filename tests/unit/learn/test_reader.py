@@ -7,13 +7,11 @@ import torch
 from scipy.special import softmax
 
 from canal.config import load_preset
-from canal.data.cells import CellPool
-from canal.data.stream import check_adata
-from canal.model.model import Annotator
+from canal.data.stream import read_cells
+from canal.model.model import Model
 from canal.model.network import run_network
 from canal.model.panel_cells import PanelCells
-from canal.progress import Silent
-from canal.training.stage import learn_stage
+from tests.learning import learn
 from tests.make import make_adata
 from tests.products import assert_same
 
@@ -22,21 +20,17 @@ QUERY = {"n_cells": 150, "n_genes": 50, "types": ("B", "NK", "HSC"), "seed": 4}
 
 
 @pytest.fixture(scope="module")
-def learned() -> tuple[Annotator, CellPool]:
-    """Return model and bank of one stage on 60 genes, of which the query measures 50."""
-    cells = check_adata(make_adata(160, 60, types=("B", "NK")), labels="cell_type")
-    stage = learn_stage(
-        None, CellPool.empty(), cells, load_preset("compact", SETTINGS), stage=1, seed=0, progress=Silent()
-    )
-    return stage.annotator, stage.bank
+def model() -> Model:
+    """Return the model of one stage on 60 genes, of which the query measures 50."""
+    cells = read_cells(make_adata(160, 60, types=("B", "NK")), labels="cell_type")
+    return learn(cells, preset=load_preset("compact", SETTINGS)).model
 
 
-def test_the_parts_are_what_they_are_alone(learned: tuple[Annotator, CellPool]) -> None:
+def test_the_parts_are_what_they_are_alone(model: Model) -> None:
     """One product for memory and detector, and the network on arrays, against each computed by itself."""
-    model, bank = learned
-    cells = check_adata(make_adata(**QUERY), labels=None)
+    cells = read_cells(make_adata(**QUERY), labels=None)
     reader = model.reader(cells.genes)
-    detector = reader.novelty(bank)
+    detector = reader.novelty()
     assert detector is not None
     assert reader.solved is not None
 
@@ -56,12 +50,11 @@ def test_the_parts_are_what_they_are_alone(learned: tuple[Annotator, CellPool]) 
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 149])
-def test_a_cell_gets_the_same_bits_in_any_block(learned: tuple[Annotator, CellPool], size: int) -> None:
+def test_a_cell_gets_the_same_bits_in_any_block(model: Model, size: int) -> None:
     """Probabilities, representations and novelties do not depend on which cells come along."""
-    model, bank = learned
-    cells = check_adata(make_adata(**QUERY), labels=None)
+    cells = read_cells(make_adata(**QUERY), labels=None)
     reader = model.reader(cells.genes)
-    detector = reader.novelty(bank)
+    detector = reader.novelty()
     assert detector is not None
     reader = reader.judging(detector)
     kept = cells.expression[:, reader.columns]
@@ -75,10 +68,9 @@ def test_a_cell_gets_the_same_bits_in_any_block(learned: tuple[Annotator, CellPo
     assert_same(np.concatenate([p.novelty.novelty for p in parts if p.novelty]), whole.novelty.novelty)
 
 
-def test_a_cell_without_counts_is_answered(learned: tuple[Annotator, CellPool]) -> None:
+def test_a_cell_without_counts_is_answered(model: Model) -> None:
     """A profile of zeros gives numbers, not NaN."""
-    model, _ = learned
-    cells = check_adata(make_adata(**QUERY), labels=None)
+    cells = read_cells(make_adata(**QUERY), labels=None)
     reader = model.reader(cells.genes)
 
     found = reader.predict(sp.csr_matrix((2, len(cells.genes)), dtype=np.float32))
@@ -87,9 +79,8 @@ def test_a_cell_without_counts_is_answered(learned: tuple[Annotator, CellPool]) 
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_weights_survive_torch(learned: tuple[Annotator, CellPool]) -> None:
+def test_weights_survive_torch(model: Model) -> None:
     """The network in torch has the weights that are kept, and is made once."""
-    model, _ = learned
 
     state = model.network.state_dict()
 

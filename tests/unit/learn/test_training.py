@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from canal.model.model import load_annotator, save_annotator
+from canal.model.model import Model
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
-from tests.learning import learn, quick, same, toy
+from tests.learning import ToyDraft, learn, quick, same, toy
 
 
 def test_two_stages_learn_all_types_and_keep_old_rows() -> None:
@@ -18,16 +18,16 @@ def test_two_stages_learn_all_types_and_keep_old_rows() -> None:
     first = learn(toy(("B", "NK")), preset=quick("training.epochs=20"))
     second = learn(toy(("CD4 T", "HSC"), prefix="b"), first, preset=quick("training.epochs=20"))
 
-    assert second.annotator.types == ("B", "NK", "CD4 T", "HSC")
+    assert second.model.types == ("B", "NK", "CD4 T", "HSC")
     for cells in (toy(("B", "NK"), seed=5), toy(("CD4 T", "HSC"), seed=6)):
-        p = second.annotator.reader(cells.genes).predict(cells.expression)
-        names = np.array(second.annotator.types, dtype=object)[p.probabilities.argmax(axis=1)]
+        p = second.model.reader(cells.genes).predict(cells.expression)
+        names = np.array(second.model.types, dtype=object)[p.probabilities.argmax(axis=1)]
         assert (names == cells.labels).mean() > 0.9
 
 
 def test_growing_changes_nothing_by_itself() -> None:
     """Old cells keep logits of old types and representation when genes and types are added."""
-    network = learn(toy()).annotator.network
+    network = learn(toy()).model.network
     x = torch.rand(4, network.encoder.n_genes)
     rep, logits = (t.detach() for t in network(x, x > -1))
 
@@ -61,12 +61,11 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
         if epoch == 3:
             raise Killed
 
-    checkpoint = (tmp_path / "checkpoint.safetensors", "key")
     with pytest.raises(Killed):
-        learn(toy(), checkpoint=checkpoint, on_epoch=kill)
+        learn(toy(), draft=ToyDraft(tmp_path, on_epoch=kill))
 
     epochs: list[int] = []
-    resumed = learn(toy(), checkpoint=checkpoint, on_epoch=lambda epoch, _figures: epochs.append(epoch))
+    resumed = learn(toy(), draft=ToyDraft(tmp_path, on_epoch=lambda epoch, _figures: epochs.append(epoch)))
 
     assert epochs == [3, 4]
     assert same(resumed, learn(toy()))
@@ -74,11 +73,10 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path) -> None:
     """With another key the training begins anew."""
-    path = tmp_path / "checkpoint.safetensors"
-    learn(toy(), checkpoint=(path, "one"))
+    learn(toy(), draft=ToyDraft(tmp_path, "one"))
     epochs: list[int] = []
 
-    learn(toy(), checkpoint=(path, "two"), on_epoch=lambda epoch, _figures: epochs.append(epoch))
+    learn(toy(), draft=ToyDraft(tmp_path, "two", lambda epoch, _figures: epochs.append(epoch)))
 
     assert epochs[0] == 1
 
@@ -101,10 +99,10 @@ def test_held_out_cells_touch_nothing(tmp_path: Path) -> None:
 def test_an_annotator_reads_back_what_it_wrote(tmp_path: Path) -> None:
     """Saved and loaded, it predicts the same; no file is a pickle."""
     stage, query = learn(toy()), toy(seed=4)
-    files = save_annotator(stage.annotator, tmp_path)
-    again = load_annotator(tmp_path)
+    files = stage.model.save(tmp_path)
+    again = Model.load(tmp_path)
 
-    expected = stage.annotator.reader(query.genes).predict(query.expression)
+    expected = stage.model.reader(query.genes).predict(query.expression)
     got = again.reader(query.genes).predict(query.expression)
 
     np.testing.assert_allclose(got.probabilities, expected.probabilities, atol=5e-3)
@@ -115,7 +113,7 @@ def test_an_annotator_reads_back_what_it_wrote(tmp_path: Path) -> None:
 def test_a_cell_alone_is_annotated_as_in_company() -> None:
     """The answer for a cell does not depend on the other cells."""
     stage, query = learn(toy()), toy(seed=4)
-    reader = stage.annotator.reader(query.genes)
+    reader = stage.model.reader(query.genes)
 
     together = reader.predict(query.expression).probabilities
     alone = np.concatenate([reader.predict(query.expression[i]).probabilities for i in range(10)])
@@ -134,6 +132,6 @@ def test_every_part_can_be_switched_off(sets: tuple[str, ...]) -> None:
     first = learn(toy(("B", "NK")), preset=preset)
     second = learn(toy(("B", "HSC"), prefix="b"), first, preset=preset)
 
-    assert second.annotator.types == ("B", "NK", "HSC")
-    assert len(second.bank) == preset.bank.size
+    assert second.model.types == ("B", "NK", "HSC")
+    assert len(second.model.bank) == preset.bank.size
     assert dataclasses.is_dataclass(second)

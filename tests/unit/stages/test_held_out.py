@@ -6,7 +6,9 @@ import anndata as ad
 import numpy as np
 import pytest
 
-from canal.data.stream import check_adata, read_cells
+from canal.data.cells import Cells
+from canal.data.labels import LabelOptions
+from canal.data.stream import read_cells
 from canal.errors import DataError, RegistryError
 from canal.stages.held_out import ReadingOptions, chosen_rows, from_file, from_share, read_held_out
 from canal.stages.tests import Outcome, StageTests, finite, parse_tests
@@ -14,6 +16,11 @@ from tests.make import make_adata
 
 OPTIONS = ReadingOptions(labels="cell_type")
 NONE = np.zeros(3, dtype=bool)
+
+
+def stage_cells(file: Path) -> Cells:
+    """Read cells as `stage add` does."""
+    return read_cells(file, labels="cell_type", keep_stored=True)
 
 
 @pytest.fixture
@@ -28,10 +35,10 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_cells_of_a_share_are_those_that_were_held_out(file):
     """Rows count cells with a label; the file gives the same values that the stage had."""
-    cells = read_cells(file, labels="cell_type")
+    cells = stage_cells(file)
     rows = np.array([1, 7, 40])
 
-    held, found = from_share(file, OPTIONS, cells, rows, NONE, drop_rare=False)
+    held, found = from_share(file, OPTIONS, cells, rows, NONE)
     again = read_held_out(held)
 
     for one in (found, again):
@@ -45,11 +52,11 @@ def test_the_cells_of_a_share_are_those_that_were_held_out(file):
 
 def test_cells_of_the_bank_are_left_out_unless_a_type_has_no_others(file):
     """Later stages train on the bank: its cells say nothing about forgetting."""
-    cells = read_cells(file, labels="cell_type")
+    cells = stage_cells(file)
     rows = np.arange(len(cells))
     in_bank = (cells.labels == "HSC") | ((rows < 20) & (cells.labels == "B"))
 
-    held, found = from_share(file, OPTIONS, cells, rows, in_bank, drop_rare=False)
+    held, found = from_share(file, OPTIONS, cells, rows, in_bank)
 
     assert set(found.names) & set(cells.names[in_bank & (cells.labels == "B")]) == set()
     assert (found.labels == "HSC").sum() == (cells.labels == "HSC").sum() == held.in_bank
@@ -61,9 +68,10 @@ def test_rare_types_that_were_dropped_do_not_shift_rows(tmp_path):
     adata.obs["cell_type"] = adata.obs["cell_type"].astype(str)
     adata.obs.iloc[2, 0] = "lonely"
     adata.write_h5ad(tmp_path / "a.h5ad")
-    cells = read_cells(tmp_path / "a.h5ad", labels="cell_type", drop_rare=True)
+    labels = LabelOptions(column="cell_type", drop_rare=True)
+    cells = read_cells(tmp_path / "a.h5ad", labels=labels, keep_stored=True)
 
-    held, found = from_share(tmp_path / "a.h5ad", OPTIONS, cells, np.array([1, 2, 9]), NONE, drop_rare=True)
+    held, found = from_share(tmp_path / "a.h5ad", OPTIONS, cells, np.array([1, 2, 9]), NONE)
 
     assert held.rows == (1, 3, 10)
     assert found.names.tolist() == cells.names[[1, 2, 9]].tolist()
@@ -71,8 +79,7 @@ def test_rare_types_that_were_dropped_do_not_shift_rows(tmp_path):
 
 def test_the_same_cells_elsewhere_in_the_same_file_are_the_same(file):
     """Other cells, metadata or compression may change; what is tested may not."""
-    held, _ = from_share(file, OPTIONS, read_cells(file, labels="cell_type"), np.array([1, 7, 40]), NONE,
-                         drop_rare=False)  # fmt: skip
+    held, _ = from_share(file, OPTIONS, stage_cells(file), np.array([1, 7, 40]), NONE)
     adata = ad.read_h5ad(file)
     adata.obs["more"] = 1.0
     adata.write_h5ad(file, compression="gzip")
@@ -87,8 +94,7 @@ def test_the_same_cells_elsewhere_in_the_same_file_are_the_same(file):
 @pytest.mark.parametrize("change", ["gone", "other labels", "fewer cells", "no file any more"])
 def test_what_cannot_be_read_says_why(file, change):
     """A file that is gone or holds others is an error that names it."""
-    held, _ = from_share(file, OPTIONS, read_cells(file, labels="cell_type"), np.array([1, 7, 40]), NONE,
-                         drop_rare=False)  # fmt: skip
+    held, _ = from_share(file, OPTIONS, stage_cells(file), np.array([1, 7, 40]), NONE)
     adata = ad.read_h5ad(file)
     if change == "gone":
         file.unlink()
@@ -107,9 +113,9 @@ def test_what_cannot_be_read_says_why(file, change):
 def test_cells_in_memory_are_tested_once(file):
     """An AnnData leaves no file to come back to."""
     adata = ad.read_h5ad(file)
-    cells = check_adata(adata, labels="cell_type")
+    cells = read_cells(adata, labels="cell_type", keep_stored=True)
 
-    held, found = from_share(None, OPTIONS, cells, np.array([1, 7, 40]), NONE, drop_rare=False)
+    held, found = from_share(None, OPTIONS, cells, np.array([1, 7, 40]), NONE)
 
     assert len(found) == 3
     with pytest.raises(DataError, match="in memory"):
@@ -120,7 +126,7 @@ def test_a_whole_file_is_taken_up_to_a_limit(file, monkeypatch):
     """All labelled cells; of a large file a share of every type."""
     held, found = from_file(file, OPTIONS)
     assert (held.kind, held.rows, held.cells) == ("file", None, len(found))
-    assert len(found) == len(read_cells(file, labels="cell_type"))
+    assert len(found) == len(stage_cells(file))
 
     monkeypatch.setattr("canal.stages.held_out.MOST_FILE", 12)
     held, found = from_file(file, OPTIONS)

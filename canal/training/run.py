@@ -1,0 +1,65 @@
+"""One training: what everything that takes part in it has to know."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from canal.progress import Progress, Silent
+
+
+class Draft(Protocol):
+    """The working folder of a stage in progress; it outlives a kill."""
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and whatever is large may lie."""
+
+    @property
+    def key(self) -> str:
+        """Name of all that decides the outcome: the same key, the same training."""
+
+    def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep the figures of an epoch."""
+
+
+@dataclass(frozen=True)
+class ReceivedDraft:
+    """A checkpoint that another process sent, to go on from and never to be written."""
+
+    folder: Path
+    key: str
+
+    def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep nothing: the first process keeps the figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training of a stage.
+
+    Attributes
+    ----------
+    number
+        Number of the stage.
+    seed
+        Its recorded seed; every use of chance draws from a generator named after it.
+    progress
+        Told about every batch.
+    draft
+        Where checkpoints and figures of epochs go; nothing is kept without.
+    devices, nodes
+        Processes of a node, and nodes that train together.
+    """
+
+    number: int
+    seed: int
+    progress: Progress = field(default_factory=Silent)
+    draft: Draft | None = None
+    devices: int = 1
+    nodes: int = 1
+
+    def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep the figures of an epoch, where there is a place for them."""
+        if self.draft is not None:
+            self.draft.log_epoch(step, metrics)
