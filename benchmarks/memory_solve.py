@@ -12,8 +12,7 @@ import numpy as np
 
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
-from canal.model.memory import MOST_FACTORS, AnalyticMemory, save_memory
-from canal.model.statistics import TypeStatistics
+from canal.model.memory import MOST_FACTORS, AnalyticMemory, TypeStatistics, save_memory
 
 GENES, TYPES = 6000, 50
 

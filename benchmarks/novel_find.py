@@ -19,7 +19,7 @@ from novel_types import stream_files
 
 import canal
 from canal.errors import CanalError
-from canal.novel.names import name_novel
+from canal.novel.folder import name_novel
 from canal.workspace import Workspace
 
 GOAL = 0.8

@@ -28,8 +28,7 @@ from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.data.variable_genes import highly_variable
 from canal.model.encoders.performer import PerformerEncoder
-from canal.model.network import Network, new_network
-from canal.model.panel_cells import PanelCells
+from canal.model.network import Network, PanelCells, new_network
 from canal.training.fitting import on_panel, type_index
 from canal.training.frozen import Halfway
 from canal.training.plugins import classification_loss, distillation_loss

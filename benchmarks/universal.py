@@ -34,8 +34,14 @@ from canal.model.model import Model
 from canal.model.network import run_network
 from canal.model.novelty.calibration import verdicts
 from canal.model.novelty.neighbours import NeighbourIndex
-from canal.model.novelty.rules import TEMPERATURE, Mixes, transductive_scores, transductive_threshold
-from canal.model.novelty.scores import energy, max_probability
+from canal.model.novelty.scores import (
+    TEMPERATURE,
+    Mixes,
+    energy,
+    max_probability,
+    transductive_scores,
+    transductive_threshold,
+)
 from canal.training.fitting import on_panel
 from canal.training.run import Run
 from canal.training.stage import LearnedStage, learn_stage

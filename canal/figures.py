@@ -1,4 +1,6 @@
-"""What was taken for what: counts of given and predicted types, and the figures that follow from them.
+"""Figures, each defined once: of an annotation, of continual learning, of the detection of novel types.
+
+What was taken for what: counts of given and predicted types, and the figures that follow from them.
 
 Figures of continual learning, from a table of what each model reaches on the cells of each stage.
 
@@ -17,31 +19,6 @@ from typing import Any
 
 import numpy as np
 
-
-def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
-    """Return accuracy, macro-F1 over the types present in ``truth``, ARI and figures per type.
-
-    Parameters
-    ----------
-    truth, predicted
-        Names of types, of shape (cells,).
-    """
-    from sklearn.metrics import accuracy_score, adjusted_rand_score, precision_recall_fscore_support
-
-    present = sorted(set(truth.tolist()))
-    table = precision_recall_fscore_support(truth, predicted, labels=present, zero_division=0)
-    names = ("precision", "recall", "f1", "support")
-    per_type = {
-        name: {k: float(column[i]) for k, column in zip(names, table, strict=True)} for i, name in enumerate(present)
-    }
-    return {
-        "accuracy": float(accuracy_score(truth, predicted)),
-        "macro_f1": float(np.mean(table[2])),
-        "ari": float(adjusted_rand_score(truth, predicted)),
-        "per_type": per_type,
-    }
-
-
 Counts = dict[str, dict[str, int]]  # given type -> predicted type -> cells
 
 
@@ -55,7 +32,7 @@ class Figures:
         Cells in all.
     accuracy, macro_f1
         Share of right cells; mean F1 over the given types.
-    recall, f1
+    precision, recall, f1
         By given type.
     support
         Cells of each given type.
@@ -64,15 +41,16 @@ class Figures:
     cells: int
     accuracy: float
     macro_f1: float
+    precision: dict[str, float]
     recall: dict[str, float]
     f1: dict[str, float]
     support: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        per_type = {
-            name: {"recall": self.recall[name], "f1": self.f1[name], "cells": self.support[name]} for name in self.f1
-        }
+        per_type = {}
+        for name in self.f1:
+            per_type[name] = {"recall": self.recall[name], "f1": self.f1[name], "cells": self.support[name]}
         return {"cells": self.cells, "accuracy": self.accuracy, "macro_f1": self.macro_f1, "per_type": per_type}
 
 
@@ -94,23 +72,57 @@ def total(tables: Iterable[Mapping[str, Mapping[str, int]]]) -> Counts:
     return {truth: dict(sorted(answers.items())) for truth, answers in sorted(added.items())}
 
 
-def figures(counts: Mapping[str, Mapping[str, int]]) -> Figures:
+def figures_of(counts: Mapping[str, Mapping[str, int]]) -> Figures:
     """Return accuracy, macro-F1 and figures per type; a type that was never given does not count in the mean."""
-    support = {truth: sum(answers.values()) for truth, answers in counts.items()}
     answered: Counter[str] = Counter()
     for answers in counts.values():
         answered.update(answers)
-    right = {truth: answers.get(truth, 0) for truth, answers in counts.items()}
-    f1 = {truth: 2 * right[truth] / (support[truth] + answered[truth]) for truth in counts}
+    precision, recall, f1, support = {}, {}, {}, {}
+    right_in_all = 0
+    for name, answers in counts.items():
+        right, given, taken = answers.get(name, 0), sum(answers.values()), answered[name]
+        precision[name] = right / taken if taken else 0.0
+        recall[name] = right / given
+        f1[name] = 2 * right / (given + taken)
+        support[name] = given
+        right_in_all += right
     cells = sum(support.values())
     return Figures(
         cells=cells,
-        accuracy=sum(right.values()) / cells if cells else float("nan"),
+        accuracy=right_in_all / cells if cells else float("nan"),
         macro_f1=float(np.mean(list(f1.values()))) if f1 else float("nan"),
-        recall={truth: right[truth] / support[truth] for truth in counts},
+        precision=precision,
+        recall=recall,
         f1=f1,
         support=support,
     )
+
+
+def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """Return accuracy, macro-F1 over the types present in ``truth``, ARI and figures per type.
+
+    Parameters
+    ----------
+    truth, predicted
+        Names of types, of shape (cells,).
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    figures = figures_of(count(truth, predicted))
+    per_type = {}
+    for name in figures.f1:
+        per_type[name] = {
+            "precision": figures.precision[name],
+            "recall": figures.recall[name],
+            "f1": figures.f1[name],
+            "support": float(figures.support[name]),
+        }
+    return {
+        "accuracy": figures.accuracy,
+        "macro_f1": figures.macro_f1,
+        "ari": float(adjusted_rand_score(truth, predicted)),
+        "per_type": per_type,
+    }
 
 
 def as_table(counts: Mapping[str, Mapping[str, int]]) -> tuple[list[str], list[str], np.ndarray]:
@@ -250,31 +262,30 @@ def novelty_figures(novelty: np.ndarray, called: np.ndarray, right: np.ndarray, 
 
 def auroc(novelty: np.ndarray, novel: np.ndarray) -> float:
     """Return the chance that a novel cell scores above a known one, ties counted half."""
-    from scipy.stats import rankdata
-
-    positives, negatives = int(novel.sum()), int((~novel).sum())
-    if not positives or not negatives:
+    if not novel.any() or novel.all():
         return float("nan")
-    ranks = rankdata(novelty)
-    return float((ranks[novel].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(novel, novelty))
 
 
 def aupr(novelty: np.ndarray, novel: np.ndarray) -> float:
     """Return the average precision: precision at each threshold, weighted by the recall it adds."""
     if not novel.any() or novel.all():
         return float("nan")
-    found, alarms = _curve(novelty, novel)
-    precision, recall = found / (found + alarms), found / found[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(novel, novelty))
 
 
 def fpr_at_recall(novelty: np.ndarray, novel: np.ndarray, recall: float) -> float:
     """Return the share of known cells above the highest threshold that finds this share of the novel ones."""
     if not novel.any() or novel.all():
         return float("nan")
-    found, alarms = _curve(novelty, novel)
-    first = int(np.argmax(found >= recall * found[-1]))
-    return float(alarms[first] / alarms[-1])
+    from sklearn.metrics import roc_curve
+
+    alarms, found, _ = roc_curve(novel, novelty, drop_intermediate=False)
+    return float(alarms[np.argmax(found >= recall)])
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -285,10 +296,3 @@ def harmonic_mean(a: float, b: float) -> float:
 def share(hits: np.ndarray, among: np.ndarray) -> float:
     """Return the share of hits among some cells; not a number where there are none."""
     return float(hits[among].mean()) if among.any() else float("nan")
-
-
-def _curve(novelty: np.ndarray, novel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return novel cells found and known cells above each distinct threshold, from the highest down."""
-    order = np.argsort(-novelty, kind="stable")
-    last_of_value = np.flatnonzero(np.diff(novelty[order], append=np.nan) != 0)
-    return np.cumsum(novel[order])[last_of_value], np.cumsum(~novel[order])[last_of_value]

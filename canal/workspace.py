@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from canal.history.replay import ReplayReport
     from canal.model.model import Model
     from canal.model.reliability import Reliability
-    from canal.novel.names import Naming
+    from canal.novel.folder import Naming
     from canal.novel.report import NovelReport
     from canal.report.annotation import Annotation
     from canal.stages.annotate import AnnotateOptions
@@ -126,13 +126,14 @@ class Annotator:
             types=types,
             majority_voting=majority_voting,
             over_clustering=over_clustering,
+            key_added=key_added,
             gene_key=gene_key,
             alpha=alpha,
             neighbors=neighbors,
             transductive=transductive,
             min_probability=min_probability,
         )
-        return annotate_to(self.model(stage), data, options, None if out is None else Path(out), key_added, progress)
+        return annotate_to(self.model(stage), data, options, None if out is None else Path(out), progress)
 
     def annotate_files(
         self, files: Sequence[str | Path], out: str | Path, *, stage: int | None = None, **options: Any
@@ -329,14 +330,13 @@ class Workspace(Annotator):
             return super().annotate_files(files, out, stage=stage, **options)
         from canal.cluster.shards import annotate_on_dask
 
-        key_added, progress = options.pop("key_added", "canal"), options.pop("progress", None)
+        progress = options.pop("progress", None)
         return annotate_on_dask(
             self.layout,
             [Path(file) for file in files],
             dask,
             out=Path(out),
             stage=stage,
-            key_added=key_added,
             options=_options(**options),
             progress=progress,
         )
@@ -487,7 +487,7 @@ class Workspace(Annotator):
         known_ok
             A name may be that of a type the model knows.
         """
-        from canal.novel.names import name_novel
+        from canal.novel.folder import name_novel
 
         return name_novel(Path(folder), names=names, labels=labels, known_ok=known_ok)
 
@@ -724,6 +724,8 @@ def load_model(path: str | Path) -> LoadedModel:
     RegistryError
         If the file is missing, damaged, or of a newer canal.
     """
-    from canal.stages.annotate import open_export
+    from canal.model.model import Model
+    from canal.registry.package import open_package
 
-    return LoadedModel(open_export(Path(path)))
+    with open_package(Path(path)) as package:
+        return LoadedModel(Model.load(package.folder, package.record, package.model))

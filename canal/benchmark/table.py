@@ -257,7 +257,7 @@ def benchmark_picture(
     figures.set_yticks(places, names, fontsize=8)
     lost.set_yticks(places, [""] * n)
     lowest = float(np.nanmin(on_stage))
-    draw_heat_map(heat, on_stage, [""] * n, stages, low=min(lowest, 0.9), high=1.0)
+    draw_heat_map(heat, on_stage, [""] * n, stages, limits=(min(lowest, 0.9), 1.0))
     heat.set_title("accuracy on each test", fontsize=9)
     figure.suptitle(f"{title}   (* sees the cells of all stages)", fontsize=10)
     figure.savefig(out, dpi=120)

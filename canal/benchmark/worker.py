@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from canal.benchmark.method import Context, Method, Predict, Unavailable, labels_of
-from canal.benchmark.registry import find_method
+from canal.benchmark.methods import find_method
 from canal.benchmark.stream import StageCells, read_stage, read_stream, read_test, types_of
 from canal.config import load_preset
 from canal.data.cells import Cells

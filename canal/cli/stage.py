@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canal.cli.answer import Answer, Session, command
-from canal.cli.progress import watcher
+from canal.cli.answer import Answer, Session, command, watcher
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -120,7 +120,6 @@ def annotate_on_dask(
     *,
     out: Path,
     stage: int | None = None,
-    key_added: str = "canal",
     options: AnnotateOptions | None = None,
     progress: Progress | None = None,
 ) -> list[Annotation]:
@@ -139,8 +138,6 @@ def annotate_on_dask(
         ``tcp://host:port`` of a scheduler, or ``local:N``.
     stage
         Model of this stage; by default the one in use.
-    key_added
-        Begins every name that is added.
     options
         What is asked for.
     progress
@@ -160,7 +157,9 @@ def annotate_on_dask(
         progress.start(sum(shard.cells for shard in shards), "annotating")
         answers = mapped(client, answerer, shards, [shard.cells for shard in shards], progress)
         progress.close()
-    return [_written(file, target, shards, answers, key_added) for file, target in zip(files, targets, strict=True)]
+    return [
+        _written(file, target, shards, answers, options.key_added) for file, target in zip(files, targets, strict=True)
+    ]
 
 
 def _written(

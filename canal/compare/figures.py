@@ -30,7 +30,7 @@ def accuracy_heat_map(report: CompareReport) -> str:
     figure, axes = _canvas(height=1.5 + ROW * 1.1 * len(rows))
     known = table[~np.isnan(table)]
     low = min(float(known.min()), 0.9) if known.size else 0.0
-    draw_heat_map(axes, table, rows, columns, low=np.floor(low * 10) / 10, high=1.0, form="{:.3f}")
+    draw_heat_map(axes, table, rows, columns, limits=(np.floor(low * 10) / 10, 1.0), form="{:.3f}")
     axes.set_xlabel("held-out cells of")
     axes.set_ylabel("model after")
     return as_svg(figure)
@@ -62,7 +62,7 @@ def confusion_table(report: CompareReport) -> str:
     counts = counts.reshape(len(rows), len(columns))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = _canvas(height=1.7 + ROW * len(rows))
-    draw_heat_map(axes, shares, rows, columns, written=counts, form="{:.0f}", size=7.0)
+    draw_heat_map(axes, shares, rows, columns, written=counts, form="{:.0f}")
     axes.set_xlabel("annotated as")
     axes.set_ylabel("given")
     return as_svg(figure)

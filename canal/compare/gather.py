@@ -18,7 +18,7 @@ import numpy as np
 from canal.compare.report import AlarmCurve, CompareReport, Number, SetColumn, StageRow, TypeRow
 from canal.data.cells import Cells
 from canal.errors import DataError
-from canal.figures import Counts, Figures, continual, figures, total
+from canal.figures import Counts, Figures, continual, figures_of, total
 from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.scores import Reference
@@ -139,17 +139,33 @@ def compare_stages(
     champion = registry.champion()
     if not chosen:
         registry.record()  # says that there is no stage yet
+    # What was kept of each stage's tests, or new answers of every model.
     kept = gather(registry, records, chosen)
     if recompute:
         kept = recomputed(registry, kept, progress or Silent())
+    # The stage that is looked at closely: the one in use, if it is among those compared.
     focus = champion if champion is not None and champion in chosen else chosen[-1]
-    found: Sequence[Any] = ()
+    trained: Sequence[Any] = ()
     if references:
         from canal.compare.references import references_of
 
-        found = references_of(registry, kept, focus, progress or Silent())
-    alarms = _alarms(registry, kept, focus)
-    return _report(registry.name, champion, focus, kept, chosen, alarms, recompute=recompute, references=found)
+        trained = references_of(registry, kept, focus, progress or Silent())
+    sets = list(kept.sets)
+    return CompareReport(
+        model=registry.name,
+        champion=champion,
+        focus=focus,
+        stages=tuple(_stage(kept, number, in_use=number == champion) for number in chosen),
+        sets=tuple(_column(kept, number) for number in sets),
+        accuracy=_rows(kept.table(chosen, sets, lambda f: f.accuracy)),
+        macro_f1=_rows(kept.table(chosen, sets, lambda f: f.macro_f1)),
+        untested=tuple(_untested(kept, chosen)),
+        types=_types(kept, focus),
+        confusion=_pooled(kept, focus),
+        alarms=_alarms(registry, kept, focus),
+        references=tuple(trained),
+        recomputed=recompute,
+    )
 
 
 def gather(registry: Registry, records: Mapping[int, StageRecord], chosen: Sequence[int]) -> Kept:
@@ -158,35 +174,6 @@ def gather(registry: Registry, records: Mapping[int, StageRecord], chosen: Seque
     tests = {n: read_tests(registry, records[n]) for n in sorted(needed)}
     sets = {n: t.own for n, t in tests.items() if t.own is not None}
     return Kept(records=dict(records), tests=tests, sets=sets)
-
-
-def _report(
-    model: str,
-    champion: int | None,
-    focus: int,
-    kept: Kept,
-    chosen: Sequence[int],
-    alarms: tuple[AlarmCurve, ...],
-    *,
-    recompute: bool,
-    references: Sequence[Any],
-) -> CompareReport:
-    of = list(kept.sets)
-    return CompareReport(
-        model=model,
-        champion=champion,
-        focus=focus,
-        stages=tuple(_stage(kept, number, in_use=number == champion) for number in chosen),
-        sets=tuple(_column(kept, number) for number in of),
-        accuracy=_rows(kept.table(chosen, of, lambda f: f.accuracy)),
-        macro_f1=_rows(kept.table(chosen, of, lambda f: f.macro_f1)),
-        untested=tuple(_untested(kept, chosen)),
-        types=_types(kept, focus),
-        confusion=_pooled(kept, focus),
-        alarms=alarms,
-        references=tuple(references),
-        recomputed=recompute,
-    )
 
 
 def _stage(kept: Kept, number: int, *, in_use: bool) -> StageRow:
@@ -209,7 +196,7 @@ def _stage(kept: Kept, number: int, *, in_use: bool) -> StageRow:
         macro_f1=kept.along(number, lambda f: f.macro_f1)["average"],
         forgetting=found["forgetting"],
         backward_transfer=found["backward_transfer"],
-        f1=figures(_pooled(kept, number)).f1,
+        f1=figures_of(_pooled(kept, number)).f1,
         history=kept.tests[number].history,
     )
 
@@ -233,7 +220,7 @@ def _pooled(kept: Kept, number: int) -> Counts:
 
 
 def _types(kept: Kept, focus: int) -> tuple[TypeRow, ...]:
-    support = figures(_pooled(kept, focus)).support
+    support = figures_of(_pooled(kept, focus)).support
     rows = []
     for name, cells in support.items():
         found = kept.along(focus, lambda f, name=name: f.recall.get(name))  # type: ignore[misc]

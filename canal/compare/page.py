@@ -335,8 +335,7 @@ def stage_map(registry: Registry, record: StageRecord) -> StageMap:
 
 def _map(folder: Path) -> dict[str, list[object]]:
     from canal.model.model import Model
-    from canal.model.network import run_network
-    from canal.model.panel_cells import PanelCells
+    from canal.model.network import PanelCells, run_network
     from canal.stages.clusters import places_of
 
     model = Model.load(folder)

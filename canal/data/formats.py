@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.source import CellSource, Matrix, from_adata, stated_base
+from canal.data.source import CellSource, Matrix, StoredTable, from_adata, stated_base
 from canal.data.stored import is_sparse, rows_of
-from canal.data.tables import StoredTable
 from canal.errors import DataError
 
 if TYPE_CHECKING:

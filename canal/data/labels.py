@@ -21,7 +21,7 @@ from canal.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from canal.data.tables import StoredTable
+    from canal.data.source import StoredTable
 
 
 HEADERS = frozenset(

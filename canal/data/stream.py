@@ -11,11 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.cells import Cells, CellsDigest, FileReport
-from canal.data.formats import open_file
 from canal.data.genes import name_genes
 from canal.data.labels import LabelOptions, TakenLabels, take_labels
-from canal.data.source import CellSource, from_adata
-from canal.data.tables import StoredTable
+from canal.data.source import CellSource, StoredTable, from_adata
 from canal.data.values import find_values, normalise, scale_warning
 from canal.errors import DataError
 
@@ -278,7 +276,11 @@ def _options(labels: LabelOptions | str) -> LabelOptions:
 
 def opened(data: "str | Path | ad.AnnData") -> CellSource:
     """Return the open source of a file's or an AnnData's cells; close it after use."""
-    return open_file(data) if isinstance(data, str | Path) else from_adata(data)
+    if not isinstance(data, str | Path):
+        return from_adata(data)
+    from canal.data.formats import open_file
+
+    return open_file(data)
 
 
 def open_stream(

@@ -312,3 +312,22 @@ def _groups(places: Mapping[str, Matrix]) -> tuple[list[str], list[str]]:
     """
     first = [where for where in (COUNT_LAYERS[0], "X", "raw.X", *COUNT_LAYERS[1:]) if where in places]
     return first, sorted(set(places) - set(first))
+
+
+def unit_rows(values: sp.csr_matrix) -> sp.csr_matrix:
+    """Divide each row by its Euclidean length; a row of zeros stays zero.
+
+    Parameters
+    ----------
+    values
+        CSR of shape (cells, genes).
+
+    Returns
+    -------
+    CSR float32 of the same shape; it shares the places of the values with ``values``.
+    """
+    squares = sp.csr_matrix((values.data * values.data, values.indices, values.indptr), shape=values.shape)
+    length = np.sqrt(squares @ np.ones(values.shape[1]))
+    scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0).astype(np.float32)
+    data = values.data * np.repeat(scale, np.diff(values.indptr))
+    return sp.csr_matrix((data.astype(np.float32, copy=False), values.indices, values.indptr), shape=values.shape)

@@ -15,6 +15,7 @@ from scipy import stats
 
 from canal.config import SpecificGenesConfig
 from canal.data.cells import Cells
+from canal.data.values import unit_rows
 
 BLOCK = 8_192  # cells scaled at a time
 
@@ -42,25 +43,6 @@ def rank_by_variance(cells: Cells) -> np.ndarray:
         total += np.bincount(unit.indices, unit.data, minlength=genes)
         square += np.bincount(unit.indices, unit.data * unit.data, minlength=genes)
     return np.argsort(-(square / cells_n - (total / cells_n) ** 2), kind="stable")
-
-
-def unit_rows(values: sp.csr_matrix) -> sp.csr_matrix:
-    """Divide each row by its Euclidean length; a row of zeros stays zero.
-
-    Parameters
-    ----------
-    values
-        CSR of shape (cells, genes).
-
-    Returns
-    -------
-    CSR float32 of the same shape; it shares the places of the values with ``values``.
-    """
-    squares = sp.csr_matrix((values.data * values.data, values.indices, values.indptr), shape=values.shape)
-    length = np.sqrt(squares @ np.ones(values.shape[1]))
-    scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0).astype(np.float32)
-    data = values.data * np.repeat(scale, np.diff(values.indptr))
-    return sp.csr_matrix((data.astype(np.float32, copy=False), values.indices, values.indptr), shape=values.shape)
 
 
 def highly_variable(cells: Cells, n: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from canal.data.example_cells import LABELS, STAGES, DemoCells, write_cells
 from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import ConfigError
+from canal.figures import forgetting
 from canal.progress import Progress
 from canal.report.plots import demo_picture
 from canal.stages.evaluate import joint_logistic_regression
@@ -45,11 +46,14 @@ class Scores:
 
     @property
     def forgetting(self) -> float:
-        """Mean loss of accuracy between a stage's best time and the end, over all but the last."""
-        last = self.accuracy[-1]
-        best = [max(row[i] for row in self.accuracy[i:]) for i in range(len(last))]
-        lost = [b - a for b, a in zip(best, last, strict=True)][:-1]
-        return float(np.mean(lost)) if lost else 0.0
+        """Mean over earlier stages of the best accuracy before less the last one (Chaudhry et al. 2018)."""
+        stages = len(self.accuracy)
+        if stages < 2:
+            return 0.0
+        table = np.full((stages, stages), np.nan)
+        for k, row in enumerate(self.accuracy):
+            table[k, : len(row)] = row
+        return forgetting(table, range(stages))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

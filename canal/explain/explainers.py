@@ -19,12 +19,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from canal.data.variable_genes import unit_rows
+from canal.data.values import unit_rows
 from canal.errors import StageError
 from canal.model.encoders.contract import Encoder
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
-from canal.model.network import best_device
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells, best_device
 from canal.model.reader import GeneSetReader
 
 QUERIES = 128  # whose exact attention is in memory at a time

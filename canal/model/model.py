@@ -28,11 +28,11 @@ from canal.data.panel import GenePanel
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
-from canal.model.record import StageRecord
 
 if TYPE_CHECKING:
     from canal.model.network import Network
     from canal.model.reader import GeneSetReader
+    from canal.model.record import StageRecord
 
 WEIGHTS, MEMORY = "weights.safetensors", "memory.safetensors"
 
@@ -144,11 +144,11 @@ class Model:
     fusion: Fusion
     novelty: NoveltyCalibration = field(default_factory=NoveltyCalibration)
     bank: CellPool = field(default_factory=CellPool.empty)
-    record: StageRecord | None = None
+    record: "StageRecord | None" = None
     name: str = "canal"
 
     @property
-    def stage(self) -> StageRecord:
+    def stage(self) -> "StageRecord":
         """The record of a committed model."""
         assert self.record is not None, "the model was not committed"
         return self.record
@@ -203,7 +203,7 @@ class Model:
         return {name: folder / name for name in names}
 
     @classmethod
-    def load(cls, folder: Path, record: StageRecord | None = None, name: str = "canal") -> "Model":
+    def load(cls, folder: Path, record: "StageRecord | None" = None, name: str = "canal") -> "Model":
         """Read a model from the files of `save`, whose hashes were checked by whoever opened the folder."""
         preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK

@@ -3,20 +3,75 @@
 The network of a stage: an encoder and a classifier that grows by new types.
 
 Shapes: B cells, G genes of the panel, D representation, C types.
+
+Cells on the gene panel of a network.
+
+Shapes: N cells, B cells of a batch, G genes of the panel, S sources (files).
+
+From a configuration to its encoder.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from canal.config import Preset
+from canal.config import CompactConfig, PerformerConfig, Preset, ScAnnoNetConfig
+from canal.model.encoders.compact import CompactEncoder
 from canal.model.encoders.contract import Encoder
+from canal.model.encoders.performer import PerformerEncoder
+from canal.model.encoders.scannonet import ScAnnoNetEncoder
 from canal.seeds import derived_seed
 
-if TYPE_CHECKING:
-    from canal.model.panel_cells import PanelCells
+
+@dataclass(frozen=True, kw_only=True)
+class PanelCells:
+    """Cells on the gene panel.
+
+    Attributes
+    ----------
+    values
+        CSR float32 (cells, genes), natural ``log1p`` of values per 10,000.
+    measured
+        Genes that each source measured, bool (sources, genes).
+    source
+        Source of each cell, int (cells,).
+    """
+
+    values: sp.csr_matrix
+    measured: np.ndarray
+    source: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    def take(self, rows: np.ndarray) -> "PanelCells":
+        """Return these cells, in this order."""
+        return PanelCells(values=self.values[rows], measured=self.measured, source=self.source[rows])
+
+    def dense(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return values (B, G) float32 and measured (B, G) bool of some rows."""
+        # Memory of torch's own: it lies as matrix products like it, so that their rounding does not depend on chance.
+        values = torch.empty(len(rows), self.values.shape[1])
+        self.values[rows].toarray(out=values.numpy())
+        return values, torch.from_numpy(self.measured[self.source[rows]])
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield the rows in blocks, in order."""
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)))
+
+
+def joined(first: PanelCells, second: PanelCells) -> PanelCells:
+    """Return the cells of both, those of ``second`` last."""
+    return PanelCells(
+        values=sp.vstack([first.values, second.values], format="csr"),
+        measured=np.vstack([first.measured, second.measured]),
+        source=np.concatenate([first.source, second.source + len(first.measured)]),
+    )
 
 
 def best_device() -> torch.device:
@@ -138,9 +193,18 @@ def run_network(network: "Network", cells: "PanelCells") -> tuple[np.ndarray, np
 
 def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Network":
     """Return a freshly initialised network; its weights follow from the seed."""
-    from canal.model.encoders.factory import build_encoder
-
     with seeded(seed, "weights"):
         network = Network(build_encoder(preset.encoder, n_genes), n_types)
     network.encoder.numbers = product_numbers(preset.training.precision)
     return network
+
+
+def build_encoder(config: CompactConfig | PerformerConfig | ScAnnoNetConfig, n_genes: int) -> Encoder:
+    """Return a freshly initialised encoder; the global torch seed decides its weights."""
+    match config:
+        case CompactConfig():
+            return CompactEncoder(config, n_genes)
+        case PerformerConfig():
+            return PerformerEncoder(config, n_genes)
+        case ScAnnoNetConfig():
+            return ScAnnoNetEncoder(config, n_genes)

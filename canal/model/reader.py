@@ -218,8 +218,7 @@ class _TorchNetwork:
 
     def __call__(self, kept: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return logits and representations of the first n cells."""
-        from canal.model.network import run_network
-        from canal.model.panel_cells import PanelCells
+        from canal.model.network import PanelCells, run_network
 
         values = self._match.project(kept[:n])
         source = np.zeros(values.shape[0], dtype=np.int64)

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 from canal.data.stream import CellStream, open_stream
-from canal.data.variable_genes import unit_rows
+from canal.data.values import unit_rows
 
 
 def log2_tokens(expression: sp.csr_matrix, bins: int = 5) -> np.ndarray:

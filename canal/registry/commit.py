@@ -22,7 +22,6 @@ from canal.errors import RegistryError
 from canal.files import digest_bytes, digest_file, sync_tree, verify, write_whole
 from canal.model.record import StageRecord
 from canal.registry import snapshot as tag
-from canal.registry.flavour import model_card, write_flavour
 from canal.registry.snapshot import StoredVersion
 from canal.registry.store import MODEL_FOLDER, Store
 
@@ -148,6 +147,8 @@ def commit_stage(
 
     ``use`` is the number of this coming into use, ``None`` for a stage that stays a candidate.
     """
+    from canal.registry.flavour import model_card, write_flavour
+
     files = dict(files) | write_flavour(draft.folder / ".flavour", files)
     staging = _stage_files(draft, files)
     digests = {name: digest_file(staging / name) for name in sorted(files)}

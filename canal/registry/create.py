@@ -7,7 +7,7 @@ from typing import Any
 from canal.errors import RegistryError
 from canal.files import sync_folder
 from canal.registry.location import TIMEOUT, RegistryLocation, WriterLock
-from canal.registry.sqlite import set_default_location
+from canal.registry.snapshot import set_default_location
 from canal.registry.store import Store, close_database, import_mlflow
 
 _log = logging.getLogger("canal.registry")

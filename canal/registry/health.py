@@ -20,8 +20,7 @@ from canal.registry.commit import RECORD_FILE, model_folder
 from canal.registry.location import WriterLock
 from canal.registry.read import expected_files, fetch, read_record
 from canal.registry.settle import declaration_name
-from canal.registry.snapshot import Snapshot, StoredVersion
-from canal.registry.sqlite import check_database
+from canal.registry.snapshot import Snapshot, StoredVersion, check_database
 from canal.registry.store import Store
 
 # Seconds that a run on a server may be a commit in progress: another machine's, which no lock of ours tells.

@@ -14,16 +14,14 @@ from canal.files import Problem
 from canal.model.record import StageRecord
 from canal.registry.cache import COMPUTED, LIMIT, Memo
 from canal.registry.commit import StageDraft, check_place, commit_stage
-from canal.registry.create import make_registry, require_registry
-from canal.registry.health import Orphan, find_copies, find_orphans, find_problems, remove_orphans
 from canal.registry.location import TIMEOUT, RegistryLocation, WriterLock
-from canal.registry.package import write_package
 from canal.registry.read import checked_file, checked_folder, find_version, read_record
 from canal.registry.settle import put_in_use, settle, settle_all, write_declaration
 from canal.registry.store import Store, close_database
 
 if TYPE_CHECKING:
     from canal.model.model import Model
+    from canal.registry.health import Orphan
 
 _log = logging.getLogger("canal.registry")
 
@@ -80,6 +78,8 @@ class Registry:
         RegistryError
             If there is none, its database is missing or altered, or it has no such model.
         """
+        from canal.registry.create import make_registry, require_registry
+
         root = Path(root).absolute()
         store = Store(RegistryLocation.of(root, uri), name)
         if uri is not None:
@@ -205,6 +205,8 @@ class Registry:
 
     def export(self, number: int, path: Path) -> tuple[StageRecord, int]:
         """Write a stage to one file; return its record and the file's size in bytes."""
+        from canal.registry.package import write_package
+
         record = self.record(number)
         return record, write_package(path, self.name, record, self.artifacts(record))
 
@@ -223,16 +225,22 @@ class Registry:
 
         Of a server all files are fetched anew, and only this workspace's own declarations are known.
         """
+        from canal.registry.health import find_problems
+
         found = self._store.snapshot()
         with tempfile.TemporaryDirectory(prefix="canal-") as fresh:
             return find_problems(self._store, found, self.declarations, Path(fresh))
 
-    def orphans(self) -> list[Orphan]:
+    def orphans(self) -> "list[Orphan]":
         """Return what killed processes left and no stage needs."""
+        from canal.registry.health import find_orphans
+
         return find_orphans(self._store, self._store.snapshot(), self._drafts)
 
-    def collect_garbage(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
+    def collect_garbage(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> "list[Orphan]":
         """Delete the orphans, and copies beyond ``cache_limit`` bytes; return them. `--resume` needs the drafts."""
+        from canal.registry.health import find_copies, remove_orphans
+
         with self.writing():
             orphans = [o for o in self.orphans() if not (keep_drafts and o.kind == "draft")]
             orphans += find_copies(self._cache, cache_limit)

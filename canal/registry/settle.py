@@ -19,8 +19,7 @@ from canal.files import write_whole
 from canal.model.record import StageRecord
 from canal.registry import snapshot as tag
 from canal.registry.read import read_record
-from canal.registry.snapshot import StoredVersion
-from canal.registry.sqlite import move_artifacts
+from canal.registry.snapshot import StoredVersion, move_artifacts
 from canal.registry.store import Store
 
 _HEAD = """\

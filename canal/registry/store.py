@@ -17,8 +17,7 @@ from typing import Any
 
 from canal.errors import RegistryError
 from canal.registry.location import RegistryLocation
-from canal.registry.snapshot import STATE, Snapshot, StoredVersion
-from canal.registry.sqlite import no_model, read_snapshot
+from canal.registry.snapshot import STATE, Snapshot, StoredVersion, no_model, read_snapshot
 
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 

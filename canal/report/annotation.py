@@ -11,7 +11,6 @@ import numpy as np
 
 from canal.errors import DataError
 from canal.files import write_file_whole as write_whole
-from canal.report.h5ad import check_names_free, copier, copy_and_add, storable
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -99,6 +98,8 @@ class Annotation:
             )
             raise DataError(message)
         frame = self.to_frame()
+        from canal.report.h5ad import check_names_free, storable
+
         check_names_free(frame.columns, key, obs=adata.obs.columns, obsm=adata.obsm, uns=adata.uns)
         adata = adata.copy() if copy else adata
         for name in frame.columns:
@@ -169,6 +170,8 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
     DataError
         If a name is taken by something that canal did not write, or the file cannot be written.
     """
+    from canal.report.h5ad import copier, copy_and_add
+
     copy = copier(Path(source)) if isinstance(source, str | Path) else None
     if copy is not None:
         add = partial(

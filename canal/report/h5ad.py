@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from canal.data.tables import write_element
+from canal.data.source import write_element
 from canal.data.threads import row_blocks
 from canal.errors import DataError
 

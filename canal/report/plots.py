@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 EMPTY = "#f0f0f0"
+SIZE = 7.5  # of the text, in points
 LARGE = 30  # rows or columns above which figures are no longer written into the fields
 
 
@@ -29,11 +30,9 @@ def draw_heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
     *,
-    low: float = 0.0,
-    high: float = 1.0,
+    limits: tuple[float, float] = (0.0, 1.0),
     form: str = "{:.2f}",
     written: np.ndarray | None = None,
-    size: float = 7.5,
 ) -> None:
     """Draw a table (rows, columns); what is NaN stays grey and without a figure.
 
@@ -42,18 +41,20 @@ def draw_heat_map(
     axes
         Where to draw.
     table
-        Decides the colours, from ``low`` to ``high``.
+        Decides the colours.
     rows, columns
         Their names.
+    limits
+        Values of the lightest and of the darkest colour.
     form
         How a figure is written.
     written
         The figures that are written, if they are others than those of ``table``.
-    size
-        Of the text, in points.
     """
     from matplotlib import colormaps
 
+    low, high = limits
+    size = SIZE if written is None else SIZE - 0.5
     colours = colormaps["YlGnBu"].with_extremes(bad=EMPTY)
     shown: Any = np.ma.masked_invalid(table)
     axes.imshow(shown, vmin=low, vmax=max(high, low + 1e-9), cmap=colours, aspect="auto")

@@ -25,10 +25,9 @@ from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
-from canal.stages.declarations import options_of, source_of
 from canal.stages.examination import Examination, TestCells, examine, given_cells, refuse_trained
 from canal.stages.layout import Layout, has_registry, open_registry
-from canal.stages.request import StageRequest, StageResult, cells_of
+from canal.stages.request import StageRequest, StageResult, cells_of, options_of, source_of
 from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
 from canal.stages.tests import FILE as TESTS
 from canal.stages.tests import earlier_stages, write_reliability

@@ -14,9 +14,7 @@ from canal.data.threads import single_threaded
 from canal.errors import ConfigError, DataError, StageError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
-from canal.registry.package import open_package
 from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
-from canal.stages.clusters import majority_vote
 from canal.stages.novelty_rules import NoveltyOptions, verdict_for
 from canal.stages.predictions import answer_stream, reader_of
 
@@ -45,6 +43,8 @@ class AnnotateOptions:
         Column of ``var`` with the gene names.
     novelty
         How novelty is judged.
+    key_added
+        Begins every name that is added where the answer is written.
     rows
         First row and stop of the rows of the file to annotate; all by default.
     folder
@@ -56,6 +56,7 @@ class AnnotateOptions:
     over_clustering: str | None = None
     gene_key: str | None = None
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+    key_added: str = "canal"
     rows: tuple[int, int] | None = None
     folder: Path | None = None
 
@@ -108,6 +109,8 @@ def annotate(
     # What looks at all cells together: the vote of clusters, and the verdicts of some rules.
     cell_type = best = answers.names(model.types)
     if options.majority_voting or clusters is not None:
+        from canal.stages.clusters import majority_vote
+
         cell_type = majority_vote(best, answers.representation, clusters, seed=seed)
     facts = _facts(model, reader.match.measured, report.digest, options)
     return Annotation(
@@ -167,24 +170,11 @@ def _facts(model: Model, measured: np.ndarray, digest: str, options: AnnotateOpt
     }
 
 
-def open_export(path: Path) -> Model:
-    """Return the model of an export; every byte is compared with its hash.
-
-    Raises
-    ------
-    RegistryError
-        If the export is missing, damaged, or of a newer canal.
-    """
-    with open_package(path) as package:
-        return Model.load(package.folder, package.record, package.model)
-
-
 def annotate_to(
     model: Model,
     data: "str | Path | ad.AnnData",
     options: AnnotateOptions,
     out: Path | None,
-    key_added: str = "canal",
     progress: Progress | None = None,
 ) -> Annotation:
     """Annotate cells, and with ``out`` write them with their annotation there; as `annotate`."""
@@ -193,7 +183,7 @@ def annotate_to(
         options = replace(options, folder=out.absolute().parent)
     annotation = annotate(model, data, options, progress)
     if out is not None:
-        write_annotation(data, annotation, out, key_added)
+        write_annotation(data, annotation, out, options.key_added)
     return annotation
 
 

@@ -15,22 +15,6 @@ from canal.model.record import StageRecord
 from canal.stages.request import StageRequest
 
 
-def source_of(request: StageRequest) -> dict[str, Any]:
-    """Return where the cells of a request are and how they are read, for the record's ``data``."""
-    file = _absolute(request.data) if isinstance(request.data, str | Path) else None
-    return {"file": file, "labels": request.labels, "gene_key_given": request.gene_key}
-
-
-def options_of(request: StageRequest) -> dict[str, Any]:
-    """Return the other options of a request, for the record's ``notes``."""
-    return {
-        "overrides": list(request.overrides),
-        "label_map": _absolute(request.label_map) if request.label_map else None,
-        "drop_rare": request.drop_rare,
-        "test": _absolute(request.test) if request.test else None,
-    }
-
-
 def declared_request(
     *, number: int, name: str, seed: int, preset: str, source: Mapping[str, Any], options: Mapping[str, Any]
 ) -> StageRequest:
@@ -94,10 +78,6 @@ def recorded_request(record: StageRecord) -> StageRequest:
 def recorded_preset(record: StageRecord) -> Preset:
     """Return the preset of a committed stage."""
     return parse_preset(record.preset, f"the record of stage {record.number}")
-
-
-def _absolute(path: str | Path) -> str:
-    return str(Path(path).absolute())
 
 
 def _path(value: Any) -> Path | None:

@@ -17,15 +17,16 @@ import numpy as np
 from canal.config import Preset
 from canal.errors import StageError
 from canal.model.novelty.calibration import check_alpha, verdicts
-from canal.model.novelty.rules import (
+from canal.model.novelty.scores import (
     TEMPERATURE,
     Mixes,
     check_threshold,
+    energy,
+    max_probability,
     probability_verdicts,
     transductive_scores,
     transductive_threshold,
 )
-from canal.model.novelty.scores import energy, max_probability
 from canal.model.reader import GeneSetReader, Prediction
 from canal.seeds import numpy_generator
 from canal.stages.predictions import Answers

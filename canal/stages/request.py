@@ -115,3 +115,23 @@ def cells_of(request: StageRequest, *, require_two: bool = False, keep_stored: b
         require_two=require_two,
     )
     return read_cells(request.data, labels=labels, gene_key=request.gene_key, keep_stored=keep_stored)
+
+
+def source_of(request: StageRequest) -> dict[str, Any]:
+    """Return where the cells of a request are and how they are read, for the record's ``data``."""
+    file = _absolute(request.data) if isinstance(request.data, str | Path) else None
+    return {"file": file, "labels": request.labels, "gene_key_given": request.gene_key}
+
+
+def options_of(request: StageRequest) -> dict[str, Any]:
+    """Return the other options of a request, for the record's ``notes``."""
+    return {
+        "overrides": list(request.overrides),
+        "label_map": _absolute(request.label_map) if request.label_map else None,
+        "drop_rare": request.drop_rare,
+        "test": _absolute(request.test) if request.test else None,
+    }
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).absolute())

@@ -20,13 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from canal.data.cells import Cells
 from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
-from canal.figures import Counts, Figures, continual, count, figures
+from canal.figures import Counts, Figures, continual, count, figures_of
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
-from canal.report.plots import reliability_figure
 from canal.stages.held_out import HeldOut, read_held_out
 from canal.stages.use import line_of
 
@@ -59,7 +58,7 @@ class Outcome(BaseModel):
     @property
     def figures(self) -> Figures:
         """Accuracy, macro-F1 and figures per type."""
-        return figures(self.counts)
+        return figures_of(self.counts)
 
 
 class StageTests(BaseModel):
@@ -328,6 +327,8 @@ RELIABILITY, PICTURE = "reliability.json", "reliability.svg"
 
 def write_reliability(found: Reliability, title: str, folder: Path) -> dict[str, Path]:
     """Write figures and picture of a stage into a folder and return them by name."""
+    from canal.report.plots import reliability_figure
+
     (folder / RELIABILITY).write_text(json.dumps(found.to_dict()), encoding="utf-8")
     (folder / PICTURE).write_text(reliability_figure([(title, found)]), encoding="utf-8")
     return {name: folder / name for name in (RELIABILITY, PICTURE)}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells
 
 
 def stratified_split(labels: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,7 @@ from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
-from canal.model.network import Network, best_device, run_network
-from canal.model.panel_cells import PanelCells, joined
+from canal.model.network import Network, PanelCells, best_device, joined, run_network
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.frozen import Halfway, can_keep

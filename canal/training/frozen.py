@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from canal.config import TrainingConfig
-from canal.model.network import Network
-from canal.model.panel_cells import PanelCells
+from canal.model.network import Network, PanelCells
 
 
 def can_keep(network: Network, config: TrainingConfig) -> bool:

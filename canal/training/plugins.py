@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from canal.config import TrainingConfig
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells
 from canal.progress import Progress
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.frozen import Halfway

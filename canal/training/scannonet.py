@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from canal.model.encoders.scannonet import ScAnnoNetEncoder
-from canal.model.network import Network
-from canal.model.panel_cells import PanelCells
+from canal.model.network import Network, PanelCells
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.batches import Batches
 

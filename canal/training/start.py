@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,14 @@ from canal.data.gene_list import GeneVectors
 from canal.data.genes import GeneNames, name_genes
 from canal.data.panel import GenePanel
 from canal.errors import DataError, StageError, WeightsError
-from canal.model.encoders.performer import PerformerEncoder
 from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_published
 from canal.model.network import Network
 from canal.seeds import torch_generator
 
 FORMAT = 1
+if TYPE_CHECKING:
+    from canal.model.encoders.performer import PerformerEncoder
+
 TENSORS, GENES, FACTS = "weights.safetensors", "genes.json", "weights.json"
 
 
@@ -288,6 +290,8 @@ def take_weights(network: Network, weights: PretrainedWeights, panel: GenePanel,
     seed
         The stage's seed.
     """
+    from canal.model.encoders.performer import PerformerEncoder
+
     encoder = network.encoder
     assert isinstance(encoder, PerformerEncoder), type(encoder)
     vectors, has_row = gene_vectors(weights, panel, seed)
@@ -313,7 +317,7 @@ def gene_vectors(weights: PretrainedWeights, panel: GenePanel, seed: int) -> tup
     return torch.where(has_row[:, None], table[rows.clamp(min=0)], drawn), has_row
 
 
-def _unused(encoder: PerformerEncoder, weights: PretrainedWeights) -> int:
+def _unused(encoder: "PerformerEncoder", weights: PretrainedWeights) -> int:
     """Count the projections that exact attention has no use for; gene table, head of 2 and a counter are 4 more."""
     if encoder.config.attention == "performer":
         return 0

@@ -22,9 +22,7 @@ from torch import Tensor
 
 from canal.config import EncoderConfig, TrainingConfig
 from canal.errors import StageError
-from canal.model.encoders.factory import build_encoder
-from canal.model.network import Network, product_numbers
-from canal.model.panel_cells import PanelCells
+from canal.model.network import Network, PanelCells, build_encoder, product_numbers
 from canal.training.frozen import Halfway
 from canal.training.processes import Processes, joined_processes
 from canal.training.run import ReceivedDraft, Run

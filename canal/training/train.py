@@ -20,8 +20,7 @@ from torch import Tensor
 
 from canal.config import TrainingConfig
 from canal.errors import ConfigError
-from canal.model.network import Network, best_device, seeded
-from canal.model.panel_cells import PanelCells
+from canal.model.network import Network, PanelCells, best_device, seeded
 from canal.seeds import torch_generator
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.batches import Batches, Hiding
@@ -29,7 +28,6 @@ from canal.training.frozen import Halfway
 from canal.training.plugins import DistillationPlugin, ProgressPlugin, SchedulePlugin, TrainingState, ValidationPlugin
 from canal.training.processes import Processes, SharingPlugin
 from canal.training.run import Draft, Run
-from canal.training.scannonet import encoder_plugins
 from canal.training.strategy import StageStrategy
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -244,6 +242,8 @@ def _encoder_plugins(
     network: Network, data: TrainingData, batches: Batches, processes: Processes | None
 ) -> list[SupervisedPlugin]:
     """Return what the encoder itself adds to the training."""
+    from canal.training.scannonet import encoder_plugins
+
     own = encoder_plugins(network, data.cells, data.types, batches)
     if own and processes is not None:
         message = "This encoder has losses over whole batches, which processes cannot share. Leave out --devices."

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import hypergeom
 
 import canal
-from canal.data.variable_genes import unit_rows
-from canal.explain.enrichment import enriched
+from canal.data.values import unit_rows
+from canal.explain.files import enriched
 from tests.commands import run
 from tests.make import make_adata
 

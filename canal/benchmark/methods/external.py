@@ -1,7 +1,7 @@
 """Peers as their users run them: each in an environment of its own, with its own pins.
 
 ``--peers DIR`` names a folder of environments, ``DIR/NAME/bin/python``. A peer whose package this very Python has is
-run with it. Cells go to the peer as NumPy files, the answer comes back as JSON: see ``canal/benchmark/peers``.
+run with it. Cells go to the peer as NumPy files, the answer comes back as JSON: see ``benchmarks/peers``.
 """
 
 import json
@@ -22,7 +22,8 @@ from canal.benchmark.methods.plain import on_panel
 from canal.data.cells import Cells
 from canal.data.panel import GenePanel
 
-SCRIPTS = Path(__file__).parents[1] / "peers"
+_INSIDE = Path(__file__).parents[1] / "peers"  # of a wheel; beside the package in the repository
+SCRIPTS = _INSIDE if _INSIDE.is_dir() else Path(__file__).parents[3] / "benchmarks" / "peers"
 
 
 @dataclass(frozen=True, kw_only=True)

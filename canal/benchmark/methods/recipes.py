@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from canal.config import Preset
-from canal.model.network import Network, best_device
-from canal.model.panel_cells import PanelCells
+from canal.model.network import Network, PanelCells, best_device
 from canal.seeds import torch_generator
 from canal.training import avalanche
 from canal.training.batches import Hiding

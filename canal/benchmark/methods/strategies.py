@@ -30,8 +30,7 @@ from canal.config import Preset
 from canal.data.cells import CellPool, Cells
 from canal.data.panel import GenePanel
 from canal.data.variable_genes import rank_by_variance
-from canal.model.network import best_device, new_network, run_network, seeded
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells, best_device, new_network, run_network, seeded
 from canal.training import avalanche
 from canal.training.batches import Hiding
 from canal.training.fitting import on_panel

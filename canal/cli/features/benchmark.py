@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path
-from canal.cli.progress import watcher
+from canal.cli.answer import Answer, Session, command, short_path, watcher
 from canal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,9 +73,9 @@ def benchmark(
 
 
 def _run(session: Session, options: "Options", methods: str, orders: str, seeds: range, only_kept: bool) -> Answer:
+    from canal.benchmark.methods import choose_methods
     from canal.benchmark.methods.published import read_markers
     from canal.benchmark.plan import parse_orders
-    from canal.benchmark.registry import choose_methods
     from canal.benchmark.run import run_benchmark
     from canal.benchmark.stream import stages_in
     from canal.benchmark.table import benchmark_picture, rows_of, write
@@ -104,7 +103,7 @@ def _run(session: Session, options: "Options", methods: str, orders: str, seeds:
 def _list() -> Answer:
     from rich.table import Table
 
-    from canal.benchmark.registry import METHODS
+    from canal.benchmark.methods import METHODS
 
     table = Table("name", "title", "group", "keeps", "reference")
     for m in METHODS:

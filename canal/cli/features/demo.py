@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path
-from canal.cli.progress import watcher
+from canal.cli.answer import Answer, Session, command, short_path, watcher
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path
-from canal.cli.progress import watcher
+from canal.cli.answer import Answer, Session, command, short_path, watcher
 
 if TYPE_CHECKING:
     from rich.table import Table

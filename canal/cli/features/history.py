@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path
-from canal.cli.progress import watcher
+from canal.cli.answer import Answer, Session, command, short_path, watcher
 from canal.cli.stage import noun
 
 if TYPE_CHECKING:

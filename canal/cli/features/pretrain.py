@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command
-from canal.cli.progress import watcher
+from canal.cli.answer import Answer, Session, command, watcher
 
 
 def register(app: typer.Typer) -> None:

@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from canal.data.cells import CellPool
 from canal.data.genes import Genes
 from canal.data.panel import GeneMatch
-from canal.data.variable_genes import unit_rows
+from canal.data.values import unit_rows
 from canal.errors import StageError
 from canal.model.memory import AnalyticMemory
 from canal.model.novelty.calibration import HeldOut, NoveltyCalibration

@@ -127,7 +127,7 @@ LEAST_COVERAGE = 0.5  # share of the best covered stage's genes that a stage of 
 
 
 class Statistics(Protocol):
-    """What is kept of the cells of one type of one stage; see `canal.model.statistics.TypeStatistics`."""
+    """What is kept of the cells of one type of one stage; see `canal.model.memory.TypeStatistics`."""
 
     @property
     def stage(self) -> int:

@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, DataError, StageError
-from canal.novel.folder import OURS
-from canal.novel.names import name_novel
+from canal.novel.folder import OURS, name_novel
 from tests.integration.novel.conftest import GENES, fill
 from tests.make import make_adata
 

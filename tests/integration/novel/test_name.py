@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.errors import CanalError, DataError
-from canal.novel.names import name_novel
+from canal.novel.folder import name_novel
 from tests.integration.novel.conftest import QUICK, fill
 
 

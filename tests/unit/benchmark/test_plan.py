@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from canal.benchmark.methods import METHODS, choose_methods
 from canal.benchmark.plan import Options, command_of, key_of, parse_orders, places
-from canal.benchmark.registry import METHODS, choose_methods
 from canal.cli.features.benchmark import DEFAULT
 from canal.cli.main import app
 from canal.config import load_preset

@@ -2,7 +2,7 @@
 
 import pytest
 
-from canal.cli import doctor
+from canal.cli import workspace as doctor
 from canal.errors import RegistryError
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout

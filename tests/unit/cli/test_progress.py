@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from canal.cli import progress
-from canal.cli.answer import Session
-from canal.cli.progress import Bar, Lines, watcher
+from canal.cli import answer as progress
+from canal.cli.answer import Bar, Lines, Session, watcher
 from canal.progress import Silent
 from canal.stages.layout import Layout
 

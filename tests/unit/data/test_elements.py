@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from anndata.io import read_elem, write_elem
 
-from canal.data.tables import read_element, write_element
+from canal.data.source import read_element, write_element
 
 VALUES = {
     "numbers": np.arange(4, dtype=np.float32),

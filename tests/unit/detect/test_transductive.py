@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from canal.model.novelty.rules import PAIRS, TEMPERATURE, Mixes, transductive_scores, transductive_threshold
-from canal.model.novelty.scores import energy, max_probability
+from canal.model.novelty.scores import (
+    PAIRS,
+    TEMPERATURE,
+    Mixes,
+    energy,
+    max_probability,
+    transductive_scores,
+    transductive_threshold,
+)
 
 
 def softmax_and_energy(z: np.ndarray) -> tuple[float, float]:

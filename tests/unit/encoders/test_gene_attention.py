@@ -8,7 +8,7 @@ from torch import Tensor
 
 from canal.config import load_preset
 from canal.explain.explainers import attention_to_genes, has_attention, token_attention
-from canal.model.encoders.factory import build_encoder
+from canal.model.network import build_encoder
 from tests.unit.encoders.test_performer import batch, make_encoder
 
 

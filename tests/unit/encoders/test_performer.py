@@ -5,8 +5,8 @@ import torch
 
 from canal.config import PerformerConfig
 from canal.data.stream import read_cells
-from canal.model.encoders.factory import build_encoder
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
+from canal.model.network import build_encoder
 from canal.pretrain.cells import log2_tokens
 from tests.make import make_adata
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from canal.config import ScAnnoNetConfig
-from canal.model.encoders.factory import build_encoder
 from canal.model.encoders.scannonet import ScAnnoNetEncoder
+from canal.model.network import build_encoder
 
 
 def make_encoder(n_genes: int = 12) -> ScAnnoNetEncoder:

@@ -11,7 +11,7 @@ from canal.benchmark.methods.recipes import ABSENT, STRATEGIES, RowCells, RowNet
 from canal.benchmark.methods.strategies import ComparedStrategy
 from canal.config import load_preset
 from canal.data.stream import read_cells
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells
 from canal.training.batches import Hiding
 from tests.make import make_adata
 

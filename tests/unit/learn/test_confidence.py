@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from canal.model.model import Fusion
-from canal.training.calibrate import calibrate, halves
+from canal.training.stage import calibrate, halves
 
 NAMES = ("a", "b", "c")
 

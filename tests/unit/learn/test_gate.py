@@ -11,7 +11,7 @@ import torch
 
 from canal.config import load_preset
 from canal.data.stream import read_cells
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells
 from canal.seeds import torch_generator
 from canal.training.batches import Batches, Hiding, Sampling, cell_weights
 from canal.training.plugins import learning_rate

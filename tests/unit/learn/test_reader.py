@@ -9,8 +9,7 @@ from scipy.special import softmax
 from canal.config import load_preset
 from canal.data.stream import read_cells
 from canal.model.model import Model
-from canal.model.network import run_network
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells, run_network
 from tests.learning import learn
 from tests.make import make_adata
 from tests.products import assert_same

@@ -8,7 +8,7 @@ import torch
 
 from canal.config import load_preset
 from canal.data.cells import CellPool
-from canal.model.panel_cells import PanelCells
+from canal.model.network import PanelCells
 from canal.seeds import numpy_generator, torch_generator
 from canal.training.batches import Batches, Hiding, stratified_split
 from canal.training.fitting import training_weights

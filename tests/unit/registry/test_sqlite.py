@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from canal.errors import RegistryError
-from canal.registry.sqlite import check_database, move_artifacts, read_snapshot
+from canal.registry.snapshot import check_database, move_artifacts, read_snapshot
 
 
 def _tables(path: Path, *statements: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-from canal.figures import as_table, average, backward_transfer, continual, count, figures, forgetting, lost, total
+from canal.figures import as_table, average, backward_transfer, continual, count, figures_of, forgetting, lost, total
 
 NAN = float("nan")
 # Models after stages 1, 2, 3 on the cells of stages 1, 2, 3.
@@ -58,7 +58,7 @@ def test_figures_are_those_of_scikit_learn():
     given = rng.choice(["B", "NK", "T"], 200).astype(object)
     predicted = np.where(rng.random(200) < 0.3, rng.choice(["B", "NK", "T", "HSC"], 200), given).astype(object)
 
-    found = figures(count(given, predicted))
+    found = figures_of(count(given, predicted))
 
     names = ["B", "NK", "T"]
     assert found.cells == 200
@@ -81,5 +81,5 @@ def test_counts_add_and_become_a_table():
 
 def test_no_cells_have_no_figures():
     """Nothing tested is not zero."""
-    assert np.isnan(figures({}).accuracy)
+    assert np.isnan(figures_of({}).accuracy)
     assert np.isnan(average(np.zeros((0, 0))))
