@@ -1,6 +1,6 @@
-"""Expression as tokens: one of a few log2 bins a gene (scBERT, CANAL section 2).
+"""Cells of several files as tokens on one gene panel, in blocks that are read when they are needed.
 
-Cells of several files as tokens on one gene panel, in blocks that are read when they are needed.
+The token of a gene is one of a few log2 bins of its expression (scBERT; CANAL, section 2).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,49 +18,25 @@ from canal.data.panel import GenePanel
 from canal.data.stream import CellStream, open_stream
 from canal.data.values import unit_rows
 
-
-def log2_tokens(expression: sp.csr_matrix, bins: int = 5) -> np.ndarray:
-    """Return the bin of every gene: ``min(floor(log2(1 + 1e4 * count / total)), bins)``.
-
-    Parameters
-    ----------
-    expression
-        CSR of shape (cells, genes), natural ``log1p`` of values scaled to 10,000 a cell. The result
-        is dense: give it a block of cells on the genes of the panel.
-    bins
-        Highest bin; bin 0 also holds what is below one count in 10,000.
-
-    Returns
-    -------
-    uint8 of shape (cells, genes).
-    """
-    # float32 may fall just below the integer that ln(2^k) / ln 2 is.
-    bin_of = np.floor(expression.data / np.log(2.0) + 1e-6)
-    tokens = sp.csr_matrix(
-        (np.minimum(bin_of, bins).astype(np.uint8), expression.indices, expression.indptr),
-        shape=expression.shape,
-    )
-    return np.asarray(tokens.toarray())
-
-
 BLOCK = 512  # cells that are read at a time
-MIXED = 8  # blocks whose cells are shuffled together
+BLOCKS_PER_GROUP = 8  # blocks whose cells are shuffled together
+ROUNDING = 1e-6  # float32 may fall just below the integer that ln(2^k) / ln 2 is
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileSurvey:
-    """What one pass over a file finds.
+    """What one pass over a file tells.
 
     Attributes
     ----------
     path, digest
-        The file, and the digest of its cells.
+        Path of the file, and the digest of its cells.
     cells
-        Number of its cells.
+        Number of cells.
     genes
-        Its genes.
+        Genes of the file.
     ranked
-        Columns by the variance of unit profiles, highest first; genes that no cell expresses are left out.
+        Columns of the genes by the variance of unit profiles, highest first; genes that no cell expresses are left out.
     warnings
         Sentences for the person who named the file.
     """
@@ -75,10 +51,26 @@ class FileSurvey:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBlock:
-    """Cells of one file as tokens: uint8 (cells, panel), and the genes that the file measures, bool (panel,)."""
+    """Cells as tokens.
+
+    Attributes
+    ----------
+    tokens
+        Bins of the genes, uint8 (cells, panel).
+    measured
+        Genes that the cells' file measures: bool (panel,) for cells of one file, (cells, panel) for those of several.
+    """
 
     tokens: np.ndarray
     measured: np.ndarray
+
+
+class BlockRows(NamedTuple):
+    """The rows of one block: number of the file, first row, and the row after the last."""
+
+    file: int
+    start: int
+    stop: int
 
 
 class CellFiles:
@@ -97,7 +89,7 @@ class CellFiles:
         try:
             streams = [open_stream(path, gene_key=gene_key, chunk=BLOCK) for path in paths]
             self.streams = [self._stack.enter_context(stream) for stream in streams]
-        except BaseException:
+        except BaseException:  # where one cannot be opened, none stays open
             self._stack.close()
             raise
 
@@ -109,17 +101,39 @@ class CellFiles:
     ) -> None:
         self._stack.close()
 
-    def survey(self, tell: Callable[[int], None]) -> list[FileSurvey]:
-        """Read every file once; ``tell`` is told the number of cells of each block."""
-        return [_survey(stream, tell) for stream in self.streams]
+    def survey(self, advance: Callable[[int], None]) -> list[FileSurvey]:
+        """Read every file once; ``advance`` is called with the number of cells of each block."""
+        return [_survey(stream, advance) for stream in self.streams]
 
 
-def panel_of(surveys: Sequence[FileSurvey], per_file: int) -> GenePanel:
-    """Return the most variable genes of every file; all expressed ones for 0."""
+def _survey(stream: CellStream, advance: Callable[[int], None]) -> FileSurvey:
+    """Read a file once and rank its genes by variance."""
+    # Sums and sums of squares of unit profiles, block by block.
+    cells, total, squares = 0, np.zeros(len(stream.genes)), np.zeros(len(stream.genes))
+    for block in stream.chunks():
+        unit: sp.csr_matrix = unit_rows(block)
+        total += np.asarray(unit.sum(axis=0), dtype=np.float64).ravel()
+        squares += np.asarray(unit.multiply(unit).sum(axis=0), dtype=np.float64).ravel()
+        cells += block.shape[0]
+        advance(block.shape[0])
+    variance = squares / cells - (total / cells) ** 2
+    ranked = np.argsort(-variance, kind="stable")
+    return FileSurvey(
+        path=stream.report.path,
+        digest=stream.report.digest,
+        cells=cells,
+        genes=stream.genes,
+        ranked=ranked[total[ranked] > 0],
+        warnings=stream.report.warnings,
+    )
+
+
+def variable_panel(surveys: Sequence[FileSurvey], per_file: int) -> GenePanel:
+    """Return the panel of the most variable genes of every file; of all expressed ones for 0."""
     panel = GenePanel.empty()
-    for number, found in enumerate(surveys, 1):
-        columns = found.ranked[: per_file or None].tolist()
-        panel = panel.extended(found.genes.take(columns), number)
+    for number, survey in enumerate(surveys, 1):
+        columns = survey.ranked[: per_file or None].tolist()
+        panel = panel.extended(survey.genes.take(columns), number)
     return panel
 
 
@@ -138,65 +152,74 @@ class TokenBlocks:
 
     def __init__(self, files: CellFiles, panel: GenePanel, bins: int) -> None:
         self._files, self._bins = files, bins
-        self._matches = [panel.match(s.genes) for s in files.streams]
-        self._places = [
-            (number, start, min(start + BLOCK, len(stream)))
-            for number, stream in enumerate(files.streams)
-            for start in range(0, len(stream), BLOCK)
-        ]
+        self._matches = [panel.match(stream.genes) for stream in files.streams]
+        self._blocks: list[BlockRows] = []
+        for number, stream in enumerate(files.streams):
+            for start in range(0, len(stream), BLOCK):
+                self._blocks.append(BlockRows(number, start, min(start + BLOCK, len(stream))))
 
     @property
     def groups(self) -> int:
         """Number of groups of an epoch."""
-        return -(-len(self._places) // MIXED)
+        return -(-len(self._blocks) // BLOCKS_PER_GROUP)
 
-    def group(self, number: int, order: np.random.Generator, taken: Sequence[np.ndarray]) -> TokenBlock:
-        """Return the cells of a group, those of its blocks in turn.
+    def group(self, number: int, generator: np.random.Generator, wanted: Sequence[np.ndarray]) -> TokenBlock:
+        """Return the wanted cells of a group, those of its blocks in turn.
 
         Parameters
         ----------
         number
             Number of the group, from 0.
-        order
+        generator
             Draws the order of the blocks; a fresh one of the epoch's seed each time.
-        taken
+        wanted
             Which cells of each file are wanted, bool (cells,).
 
         Returns
         -------
         Tokens, and for each cell the genes its file measures, bool (cells, panel).
         """
-        permuted = order.permutation(len(self._places))[number * MIXED : (number + 1) * MIXED]
-        parts = [self._block(self._places[i], taken) for i in sorted(permuted.tolist())]
-        tokens = np.concatenate([p.tokens for p in parts])
-        measured = np.concatenate([np.broadcast_to(p.measured, p.tokens.shape) for p in parts])
-        return TokenBlock(tokens=tokens, measured=measured)
+        order = generator.permutation(len(self._blocks))
+        chosen = order[number * BLOCKS_PER_GROUP : (number + 1) * BLOCKS_PER_GROUP]
+        return join_blocks([self._read(self._blocks[i], wanted) for i in sorted(chosen.tolist())])
 
-    def all(self, taken: Sequence[np.ndarray]) -> Iterator[TokenBlock]:
+    def all(self, wanted: Sequence[np.ndarray]) -> Iterator[TokenBlock]:
         """Yield the wanted cells block by block, in the order of the files."""
-        for place in self._places:
-            if taken[place[0]][place[1] : place[2]].any():
-                yield self._block(place, taken)
+        for block in self._blocks:
+            if wanted[block.file][block.start : block.stop].any():
+                yield self._read(block, wanted)
 
-    def _block(self, place: tuple[int, int, int], taken: Sequence[np.ndarray]) -> TokenBlock:
-        number, start, stop = place
-        match = self._matches[number]
-        rows = self._files.streams[number].rows(start, stop)[np.flatnonzero(taken[number][start:stop])]
-        return TokenBlock(tokens=log2_tokens(match.project(rows), self._bins), measured=match.measured)
+    def _read(self, block: BlockRows, wanted: Sequence[np.ndarray]) -> TokenBlock:
+        """Read the wanted cells of one block."""
+        match = self._matches[block.file]
+        rows = np.flatnonzero(wanted[block.file][block.start : block.stop])
+        expression = self._files.streams[block.file].rows(block.start, block.stop)[rows]
+        return TokenBlock(tokens=log2_tokens(match.project(expression), self._bins), measured=match.measured)
 
 
-def _survey(stream: CellStream, tell: Callable[[int], None]) -> FileSurvey:
-    n, total, square = 0, np.zeros(len(stream.genes)), np.zeros(len(stream.genes))
-    for block in stream.chunks():
-        unit: sp.csr_matrix = unit_rows(block)
-        total += np.asarray(unit.sum(axis=0), dtype=np.float64).ravel()
-        square += np.asarray(unit.multiply(unit).sum(axis=0), dtype=np.float64).ravel()
-        n += block.shape[0]
-        tell(block.shape[0])
-    variance = square / n - (total / n) ** 2
-    ranked = np.argsort(-variance, kind="stable")
-    report = stream.report
-    return FileSurvey(
-        path=report.path, digest=report.digest, cells=n, genes=stream.genes,
-        ranked=ranked[total[ranked] > 0], warnings=report.warnings,
-    )  # fmt: skip
+def join_blocks(blocks: Sequence[TokenBlock]) -> TokenBlock:
+    """Return the cells of several blocks as one, with the measured genes of each cell, bool (cells, panel)."""
+    tokens = np.concatenate([block.tokens for block in blocks])
+    measured = np.concatenate([np.broadcast_to(block.measured, block.tokens.shape) for block in blocks])
+    return TokenBlock(tokens=tokens, measured=measured)
+
+
+def log2_tokens(expression: sp.csr_matrix, bins: int) -> np.ndarray:
+    """Return the bin of every gene: ``min(floor(log2(1 + 1e4 * count / total)), bins)``.
+
+    Parameters
+    ----------
+    expression
+        CSR of shape (cells, genes), natural ``log1p`` of values scaled to 10,000 in each cell. The result is dense:
+        give it a block of cells on the genes of the panel.
+    bins
+        Highest bin; bin 0 also holds what is below one count in 10,000.
+
+    Returns
+    -------
+    uint8 of shape (cells, genes).
+    """
+    bin_of_value = np.floor(expression.data / np.log(2.0) + ROUNDING)
+    capped = np.minimum(bin_of_value, bins).astype(np.uint8)
+    tokens = sp.csr_matrix((capped, expression.indices, expression.indptr), shape=expression.shape)
+    return np.asarray(tokens.toarray())

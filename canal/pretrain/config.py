@@ -1,4 +1,4 @@
-"""Presets of `canal pretrain` as frozen models; as in `canal.config`, a preset is complete."""
+"""Presets of `canal pretrain`, as frozen models; a preset is complete, as those in `canal.config` are."""
 
 import tomllib
 from importlib.resources import files
@@ -16,7 +16,7 @@ class _Frozen(BaseModel):
 
 
 class PretrainGenes(_Frozen):
-    """Which genes have a row in the table, and what it holds."""
+    """Which genes have a row in the embedding table, and what the row holds."""
 
     per_file: int = Field(ge=0, description="most variable genes of each file; 0 for all")
     vectors: Literal["learned", "gene2vec"] = Field(description="learned, or a file's and frozen, as scBERT's")
@@ -32,7 +32,7 @@ class PretrainModel(_Frozen):
     bins: int = Field(ge=2, le=250)
 
     def encoder(self) -> PerformerConfig:
-        """Return the configuration of an encoder of these sizes; its head plays no part."""
+        """Return the configuration of an encoder of these sizes; its head is not used in pre-training."""
         return PerformerConfig(
             kind="performer", hidden=1, representation=1, attention="performer", trainable="all", **self.model_dump()
         )
@@ -73,10 +73,14 @@ class PretrainPreset(_Frozen):
 
 def shipped_pretrain_presets() -> dict[str, str]:
     """Return the text of every preset that comes with the package, by name."""
-    inside = files("canal") / "configs" / "pretrain"
-    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "configs" / "pretrain"
-    found = {e.name.removesuffix(".toml"): e for e in folder.iterdir() if e.name.endswith(".toml")}
-    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+    # Inside the package in a wheel, beside it in the repository.
+    installed = files("canal") / "configs" / "pretrain"
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "configs" / "pretrain"
+    texts = {}
+    for file in folder.iterdir():
+        if file.name.endswith(".toml"):
+            texts[file.name.removesuffix(".toml")] = file.read_text(encoding="utf-8")
+    return dict(sorted(texts.items()))
 
 
 def load_pretrain_preset(name: str, overrides: tuple[str, ...] = ()) -> PretrainPreset:
@@ -94,6 +98,7 @@ def load_pretrain_preset(name: str, overrides: tuple[str, ...] = ()) -> Pretrain
     ConfigError
         If there is no such preset, a key is unknown, or a value does not fit.
     """
+    # A file of one's own, or the name of a preset.
     shipped, path = shipped_pretrain_presets(), Path(name)
     if path.suffix == ".toml" and path.is_file():
         source, text = str(path), path.read_text(encoding="utf-8")
@@ -109,6 +114,7 @@ def load_pretrain_preset(name: str, overrides: tuple[str, ...] = ()) -> Pretrain
     except tomllib.TOMLDecodeError as error:
         message = f"{source} is not valid TOML: {error}. Mend the file or choose another preset."
         raise ConfigError(message) from error
+    # Overrides are applied before the preset is checked as a whole.
     for override in overrides:
         apply_override(table, override)
     try:

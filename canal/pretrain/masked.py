@@ -1,10 +1,9 @@
-"""Masked expression modelling: the Performer of the published layout with its head over bins (scBERT).
+"""Masked expression modelling (scBERT): the model, the masks, and how well masked bins of held-out cells are predicted.
 
-Shapes: B cells, G genes of the table, S genes shown, T = S + 1 tokens, E token size, K = bins + 2 tokens, M masked.
+The model is the Performer of the published layout with its head over bins. Two baselines need no model.
 
-How well masked bins are told on held-out cells, beside what needs no model.
-
-Shapes: n cells, G genes, K bins above zero.
+Shapes: B cells of a batch, n held-out cells, G genes of the table, S genes shown, T = S + 1 tokens, E token size,
+K = bins + 2 tokens, M masked.
 """
 
 from collections.abc import Iterable
@@ -20,9 +19,12 @@ from canal.model.encoders.performer import performer_layers
 from canal.model.encoders.published import TABLE
 from canal.pretrain.cells import TokenBlock
 
+BATCH = 16  # held-out cells that go through the model together
+MOST_COUNTED = 20_000  # training cells that are counted for the second baseline
+
 
 class MaskedModel(nn.Module):
-    """Tokens of cells in, the logits of the masked ones out.
+    """The Performer with a head over bins: from the tokens of cells to the logits of the masked ones.
 
     Parameters
     ----------
@@ -38,11 +40,13 @@ class MaskedModel(nn.Module):
         super().__init__()
         self.config, self.n_genes = config, n_genes
         self.mask_token = config.bins + 1
+        # Layers are named as in the published checkpoint, but for the gene vectors.
         self.token_emb = nn.Embedding(config.bins + 2, config.dim)
         self.gene_emb = nn.Embedding(n_genes, config.dim)
         self.performer = performer_layers(config)
         self.norm = nn.LayerNorm(config.dim)
         self.to_out = nn.Linear(config.dim, config.bins + 2)
+        # The fixed vectors replace what is drawn, so that all other weights start the same with and without them.
         nn.init.normal_(self.token_emb.weight, std=0.02)
         nn.init.normal_(self.gene_emb.weight, std=0.02)
         if vectors is not None:
@@ -60,17 +64,18 @@ class MaskedModel(nn.Module):
         genes_S
             Row of the table of each column, int64.
         masked_BS
-            Where a bin is asked for, bool.
+            Which bins to predict, bool.
         """
+        # scBERT appends one token of bin 0 to every cell; nothing is predicted for it.
         x_BSE = self.token_emb(tokens_BS) + self.gene_emb(genes_S)
         last_BE = self.token_emb.weight[0].expand(len(tokens_BS), 1, -1)
         x_BTE = self.performer(torch.cat([x_BSE, last_BE], dim=1))
         logits: Tensor = self.to_out(self.norm(x_BTE[:, :-1][masked_BS]))
         return logits
 
-    def published(self) -> dict[str, Tensor]:
-        """Return the weights in the published layout; positions in double precision and a row of zeros at the end."""
-        state = {k: v.detach().cpu().clone() for k, v in self.state_dict().items()}
+    def published_tensors(self) -> dict[str, Tensor]:
+        """Return the weights in the published layout: gene vectors in double precision, then a row of zeros."""
+        state = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
         table = state.pop("gene_emb.weight").double()
         state[TABLE] = torch.cat([table, table.new_zeros(1, table.shape[1])])
         state["performer.calls_since_last_redraw"] = torch.tensor(0)
@@ -86,19 +91,17 @@ def mask_tokens(
 
     Returns
     -------
-    Tokens shown, int64 (B, S), and where a bin is asked for, bool (B, S).
+    Tokens shown, int64 (B, S), and which bins to predict, bool (B, S).
     """
+    # Rank the expressed genes of each cell at random, the others behind them; the first are masked.
     maskable = (tokens_BS > 0) & (tokens_BS < mask_token)
     order = torch.rand(tokens_BS.shape, generator=draw).masked_fill_(~maskable, 2.0).argsort(dim=1)
     ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     wanted = torch.ceil(share * maskable.sum(dim=1, keepdim=True) - 1e-6)
     masked = maskable & (ranks < wanted)
+    # Most of the masked tokens are hidden; the others are shown as they are and predicted all the same.
     hidden = masked & (torch.rand(tokens_BS.shape, generator=draw) < replaced)
     return tokens_BS.masked_fill(hidden, mask_token), masked
-
-
-BATCH = 16
-MOST_COUNTED = 20_000  # training cells that the counts of the second baseline are made with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +113,12 @@ class HeldOutTokens:
     tokens
         True tokens, the mask token where a gene was not measured, int64 (n, G).
     shown, masked
-        What the model sees, int64 (n, G), and where it is asked, bool (n, G).
+        Tokens that the model sees, int64 (n, G), and which bins it predicts, bool (n, G).
     """
 
-    tokens: torch.Tensor
-    shown: torch.Tensor
-    masked: torch.Tensor
+    tokens: Tensor
+    shown: Tensor
+    masked: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ class Baselines:
     Attributes
     ----------
     cell_majority
-        Of the commonest bin above zero of each cell, counted with the masked tokens, too.
+        Of the commonest bin above zero of each cell; masked tokens are counted, too.
     gene_majority
         Of the commonest bin of each gene among training cells whose commonest bin is that of the cell.
     """
@@ -134,17 +137,17 @@ class Baselines:
     gene_majority: float
 
 
-def held_out_tokens(
+def mask_held_out(
     block: TokenBlock, *, share: float, replaced: float, mask_token: int, draw: torch.Generator
 ) -> HeldOutTokens:
-    """Mask the held-out cells once."""
+    """Mask the held-out cells once, for all epochs."""
     tokens = torch.where(torch.from_numpy(block.measured), torch.from_numpy(block.tokens).long(), mask_token)
     shown, masked = mask_tokens(tokens, share=share, replaced=replaced, mask_token=mask_token, draw=draw)
     return HeldOutTokens(tokens=tokens, shown=shown, masked=masked)
 
 
 def validate(model: MaskedModel, cells: HeldOutTokens, device: torch.device) -> dict[str, float]:
-    """Return accuracy and cross-entropy on the masked tokens; the answer is one of the bins above zero, as scBERT's."""
+    """Return accuracy and cross-entropy on the masked tokens; only bins above zero are predicted, as in scBERT."""
     model.eval()
     genes = torch.arange(model.n_genes, device=device)
     right, loss, total = 0, 0.0, 0
@@ -153,13 +156,14 @@ def validate(model: MaskedModel, cells: HeldOutTokens, device: torch.device) -> 
             masked = cells.masked[start : start + BATCH]
             targets = cells.tokens[start : start + BATCH][masked].to(device)
             logits = model(cells.shown[start : start + BATCH].to(device), genes, masked.to(device))
+            # Neither bin 0 nor the mask token is an answer.
             right += int((logits[:, 1:-1].argmax(dim=1) + 1 == targets).sum())
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
             total += len(targets)
     return {"accuracy": right / max(total, 1), "held_out_loss": loss / max(total, 1)}
 
 
-def baselines(cells: HeldOutTokens, training: Iterable[TokenBlock], bins: int) -> Baselines:
+def majority_baselines(cells: HeldOutTokens, training: Iterable[TokenBlock], bins: int) -> Baselines:
     """Score both baselines on the held-out cells.
 
     Parameters
@@ -169,32 +173,40 @@ def baselines(cells: HeldOutTokens, training: Iterable[TokenBlock], bins: int) -
     training
         Training cells; `MOST_COUNTED` of them at most are counted.
     bins
-        Highest bin, K.
+        Highest bin.
     """
     tokens, masked = cells.tokens.numpy(), cells.masked.numpy()
-    of_cell = commonest(tokens, bins)
-    counts = np.zeros((bins, tokens.shape[1], bins), dtype=np.int64)  # of cells' commonest bin, gene, bin
-    seen = 0
+    commonest_of_cell = _commonest_bins(tokens, bins)
+    # Training cells by their commonest bin, gene, and bin of the gene.
+    counts = np.zeros((bins, tokens.shape[1], bins), dtype=np.int64)
+    counted = 0
     for block in training:
-        majority = commonest(block.tokens, bins)
-        for m in np.unique(majority):
-            rows = block.tokens[majority == m]
-            counts[m - 1] += np.stack([(rows == b).sum(axis=0) for b in range(1, bins + 1)], axis=1)
-        seen += len(block.tokens)
-        if seen >= MOST_COUNTED:
+        _count_bins(counts, block.tokens, bins)
+        counted += len(block.tokens)
+        if counted >= MOST_COUNTED:
             break
-    rare = counts.sum(axis=2, keepdims=True) == 0
-    # A gene unseen among such cells is taken for the commonest bin of all cells.
-    best = np.where(rare[..., 0], counts.sum(axis=0).argmax(axis=1)[None], counts.argmax(axis=2)) + 1
-    where, gene = np.nonzero(masked)
-    truth, n = tokens[where, gene], max(len(where), 1)
+    # A gene unseen among cells of a commonest bin is taken for its commonest bin in all cells.
+    unseen = counts.sum(axis=2) == 0
+    commonest_of_gene = np.where(unseen, counts.sum(axis=0).argmax(axis=1)[None], counts.argmax(axis=2)) + 1
+    cell, gene = np.nonzero(masked)
+    truth, n_masked = tokens[cell, gene], max(len(cell), 1)
+    by_gene = commonest_of_gene[commonest_of_cell[cell] - 1, gene]
     return Baselines(
-        cell_majority=float((of_cell[where] == truth).sum() / n),
-        gene_majority=float((best[of_cell[where] - 1, gene] == truth).sum() / n),
+        cell_majority=float((commonest_of_cell[cell] == truth).sum() / n_masked),
+        gene_majority=float((by_gene == truth).sum() / n_masked),
     )
 
 
-def commonest(tokens: np.ndarray, bins: int) -> np.ndarray:
+def _count_bins(counts: np.ndarray, tokens: np.ndarray, bins: int) -> None:
+    """Add cells, tokens (n, G), to the counts (commonest bin, gene, bin)."""
+    commonest = _commonest_bins(tokens, bins)
+    for majority in np.unique(commonest):
+        alike = tokens[commonest == majority]
+        for token in range(1, bins + 1):
+            counts[majority - 1, :, token - 1] += (alike == token).sum(axis=0)
+
+
+def _commonest_bins(tokens: np.ndarray, bins: int) -> np.ndarray:
     """Return the commonest bin above zero of each cell of tokens (n, G), the lower one of equals, (n,)."""
-    counts = np.stack([(tokens == b).sum(axis=1) for b in range(1, bins + 1)], axis=1)
+    counts = np.stack([(tokens == token).sum(axis=1) for token in range(1, bins + 1)], axis=1)
     return np.asarray(counts.argmax(axis=1) + 1)

@@ -19,9 +19,9 @@ from canal.data.genes import name_genes
 from canal.data.panel import GenePanel
 from canal.errors import ConfigError, DataError, WeightsError
 from canal.model.network import seeded
-from canal.pretrain.cells import CellFiles, FileSurvey, TokenBlock, TokenBlocks, panel_of
+from canal.pretrain.cells import CellFiles, FileSurvey, TokenBlocks, join_blocks, variable_panel
 from canal.pretrain.config import PretrainPreset, load_pretrain_preset
-from canal.pretrain.masked import Baselines, HeldOutTokens, MaskedModel, baselines, held_out_tokens
+from canal.pretrain.masked import Baselines, HeldOutTokens, MaskedModel, majority_baselines, mask_held_out
 from canal.pretrain.training import PretrainCells, Pretraining
 from canal.progress import Progress, Silent
 from canal.registry.health import working_folder
@@ -30,17 +30,17 @@ from canal.stages.layout import Layout
 from canal.stages.starting import check_name
 from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
 
-FEWEST_GENES = 20
+FEWEST_GENES = 20  # fewer are taken for a mistake in the request
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRequest:
-    """One `canal pretrain`.
+    """What `canal pretrain` is asked for.
 
     Attributes
     ----------
     data
-        Files of cells; labels are not looked at.
+        Files of cells; labels are not used.
     name
         Name of the weights.
     preset, overrides
@@ -52,7 +52,7 @@ class PretrainRequest:
     gene_key
         Column of ``var`` with the gene names.
     resume
-        Go on from where a run was stopped.
+        Resume a run that was stopped.
     """
 
     data: Sequence[Path]
@@ -84,90 +84,101 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
         If preset, files or vectors cannot be used; nothing is written then.
     """
     begin, progress = time.monotonic(), progress or Silent()
+    # What can be refused without reading any cells.
     layout.require(or_vacant=True)
     name = check_name(layout, request.name)
     preset = load_pretrain_preset(request.preset, tuple(request.overrides))
-    vectors = _vectors(request, preset)
-    _refuse_twice(request.data)
+    vectors = _read_vectors(request, preset)
+    _check_files(request.data)
     with CellFiles(request.data, request.gene_key) as files:
-        progress.start(sum(len(s) for s in files.streams), "looking at the files")
+        # One pass over all files for their most variable genes.
+        progress.start(sum(len(stream) for stream in files.streams), "looking at the files")
         surveys = files.survey(progress.advance)
         progress.close()
-        panel, table = _panel(surveys, preset, vectors)
+        panel, table = _choose_panel(surveys, preset, vectors)
+        # Cells to hold out, and how well their masked bins are predicted without a model.
         blocks = TokenBlocks(files, panel, preset.model.bins)
-        taken, held_rows = _split([s.cells for s in surveys], preset, request.seed)
+        trained_on, held_out_rows = _split([survey.cells for survey in surveys], preset, request.seed)
         with seeded(request.seed, "weights"):
             model = MaskedModel(preset.model.encoder(), len(panel), table)
-        held = _held_out(blocks, held_rows, preset, model.mask_token, request.seed)
-        plain = baselines(held, blocks.all(taken), preset.model.bins)
-        key = _key(surveys, preset, request, table)
+        held_out = _mask_held_out(blocks, held_out_rows, preset, model.mask_token, request.seed)
+        baselines = majority_baselines(held_out, blocks.all(trained_on), preset.model.bins)
+        # The training, in a working folder that a stopped run can be resumed from.
+        key = _run_key(surveys, preset, request, table)
         weights = Layout.init(layout.root, layout.server).weights
         with working_folder(weights, key, resume=request.resume) as draft:
-            cells = PretrainCells(blocks=blocks, taken=taken, held_out=held)
+            cells = PretrainCells(blocks=blocks, trained_on=trained_on, held_out=held_out)
             training = Pretraining(model, cells, preset, request.seed, (draft / "checkpoint.safetensors", key))
             resumed = request.resume and training.resume()
-            history = training.run(progress, lambda _epoch, _figures: None)
-            facts = _facts(request, preset, surveys, history, plain, held, cells.count)
+            history = training.run(progress)
+            facts = _facts(request, preset, surveys, history, baselines, cells)
             facts |= {"seconds": round(time.monotonic() - begin, 1), "resumed": resumed}
-            return save_pretrained(pretrained_of(name, model.published(), panel.genes.names, facts), weights / name)
+            tensors = model.published_tensors()
+            return save_pretrained(pretrained_of(name, tensors, panel.genes.names, facts), weights / name)
 
 
-def _vectors(request: PretrainRequest, preset: PretrainPreset) -> tuple[tuple[str, ...], np.ndarray] | None:
-    """Return the genes that have a vector, and the vectors (genes, size)."""
-    wanted = preset.genes.vectors == "gene2vec"
-    if wanted != (request.gene2vec is not None):
+def _read_vectors(request: PretrainRequest, preset: PretrainPreset) -> tuple[tuple[str, ...], np.ndarray] | None:
+    """Return the genes that have a vector, and the vectors (genes, size); ``None`` where they are learned."""
+    # Preset and request have to agree on whether there is a file of vectors.
+    if preset.genes.vectors == "gene2vec" and request.gene2vec is None:
         message = (
             f"Preset {preset.name!r} takes the vectors of genes from a file: name it with --gene2vec, or learn them "
             "with --set genes.vectors=learned."
-            if wanted
-            else f"--gene2vec was given, but preset {preset.name!r} learns the vectors. Add "
-            "--set genes.vectors=gene2vec."
+        )
+        raise ConfigError(message)
+    if preset.genes.vectors != "gene2vec" and request.gene2vec is not None:
+        message = (
+            f"--gene2vec was given, but preset {preset.name!r} learns the vectors. Add --set genes.vectors=gene2vec."
         )
         raise ConfigError(message)
     if request.gene2vec is None:
         return None
-    found: GeneVectors = read_gene_vectors(request.gene2vec)
-    listed = read_gene_list(request.genes) if request.genes is not None else found.genes
-    if listed is None:
+    # The genes are named in a list of their own, or in the file.
+    vectors: GeneVectors = read_gene_vectors(request.gene2vec)
+    genes = read_gene_list(request.genes) if request.genes is not None else vectors.genes
+    if genes is None:
         message = f"{request.gene2vec} has no names of genes. Give the list of its rows with --genes."
         raise WeightsError(message)
-    vectors = found.in_order(listed)
-    if vectors.shape[1] != preset.model.dim:
+    table = vectors.in_order(genes)
+    if table.shape[1] != preset.model.dim:
         message = (
-            f"{request.gene2vec} has vectors of {vectors.shape[1]} numbers, the model of {preset.model.dim}. "
-            f"Add --set model.dim={vectors.shape[1]}, or take other vectors."
+            f"{request.gene2vec} has vectors of {table.shape[1]} numbers, the model of {preset.model.dim}. "
+            f"Add --set model.dim={table.shape[1]}, or take other vectors."
         )
         raise WeightsError(message)
-    return listed, vectors
+    return genes, table
 
 
-def _refuse_twice(paths: Sequence[Path]) -> None:
+def _check_files(paths: Sequence[Path]) -> None:
+    """Refuse no file, and a file that is named twice."""
     if not paths:
         message = "No file of cells was named. Give one or more with --data."
         raise DataError(message)
-    seen = [path.resolve() for path in paths]
-    twice = sorted({str(path) for path in seen if seen.count(path) > 1})
-    if twice:
-        message = f"{', '.join(twice)} was named more than once. Name every file once."
+    resolved = [path.resolve() for path in paths]
+    repeated = sorted({str(path) for path in resolved if resolved.count(path) > 1})
+    if repeated:
+        message = f"{', '.join(repeated)} was named more than once. Name every file once."
         raise DataError(message)
 
 
-def _panel(
+def _choose_panel(
     surveys: Sequence[FileSurvey], preset: PretrainPreset, vectors: tuple[tuple[str, ...], np.ndarray] | None
 ) -> tuple[GenePanel, torch.Tensor | None]:
-    """Return the genes of the table and, where a file gives them, their vectors; genes without one are left out."""
-    panel = panel_of(surveys, preset.genes.per_file)
+    """Return the gene panel and, where a file gives them, the genes' vectors; genes without one are left out."""
+    panel = variable_panel(surveys, preset.genes.per_file)
     table = None
     if vectors is not None:
         names, numbers = vectors
+        # The list of genes is matched as the genes of a file of cells are.
         named = name_genes(pd.DataFrame(index=list(names)), source="the list of genes with vectors")
         columns = panel.match(named.genes).columns
-        have = np.flatnonzero(columns >= 0)
-        table = torch.from_numpy(numbers[named.columns[columns[have]]]).float()
-        panel = panel.subset(have)
+        with_vector = np.flatnonzero(columns >= 0)
+        table = torch.from_numpy(numbers[named.columns[columns[with_vector]]]).float()
+        panel = panel.subset(with_vector)
     if len(panel) < FEWEST_GENES:
+        paths = ", ".join(survey.path for survey in surveys)
         message = (
-            f"{', '.join(s.path for s in surveys)}: {len(panel)} genes can be used, expected {FEWEST_GENES} at least. "
+            f"{paths}: {len(panel)} genes can be used, expected {FEWEST_GENES} at least. "
             "Check genes.per_file, and that the vectors name genes as the files do."
         )
         raise DataError(message)
@@ -178,37 +189,40 @@ def _split(counts: Sequence[int], preset: PretrainPreset, seed: int) -> tuple[li
     """Return which cells of each file are trained on and which are held out, bool (cells,)."""
     total, config = sum(counts), preset.training
     share = min(config.held_out_share, config.held_out_most / max(total, 1))
-    held = []
-    for number, n in enumerate(counts):
-        rows = np.zeros(n, dtype=bool)
-        rows[numpy_generator(seed, f"held out {number}").permutation(n)[: round(share * n)]] = True
-        held.append(rows)
-    if not any(rows.any() for rows in held) or all(rows.all() for rows in held):
+    trained_on, held_out = [], []
+    for number, count in enumerate(counts):
+        rows = np.zeros(count, dtype=bool)
+        order = numpy_generator(seed, f"held out {number}").permutation(count)
+        rows[order[: round(share * count)]] = True
+        held_out.append(rows)
+        trained_on.append(~rows)
+    if not any(rows.any() for rows in held_out) or not any(rows.any() for rows in trained_on):
         message = f"{total} cells are too few to hold {share:.1%} of them out. Give more cells, or a larger share."
         raise DataError(message)
-    return [~rows for rows in held], held
+    return trained_on, held_out
 
 
-def _held_out(
+def _mask_held_out(
     blocks: TokenBlocks, rows: Sequence[np.ndarray], preset: PretrainPreset, mask_token: int, seed: int
 ) -> HeldOutTokens:
-    found = list(blocks.all(rows))
-    whole = TokenBlock(
-        tokens=np.concatenate([b.tokens for b in found]),
-        measured=np.concatenate([np.broadcast_to(b.measured, b.tokens.shape) for b in found]),
+    """Read the held-out cells and mask them once."""
+    return mask_held_out(
+        join_blocks(list(blocks.all(rows))),
+        share=preset.masking.share,
+        replaced=preset.masking.replaced,
+        mask_token=mask_token,
+        draw=torch_generator(seed, "held-out masks"),
     )
-    draw = torch_generator(seed, "held-out masks")
-    masking = preset.masking
-    return held_out_tokens(whole, share=masking.share, replaced=masking.replaced, mask_token=mask_token, draw=draw)
 
 
-def _key(
+def _run_key(
     surveys: Sequence[FileSurvey], preset: PretrainPreset, request: PretrainRequest, table: torch.Tensor | None
 ) -> str:
-    """Name a run by all that decides its outcome, so that only the same one is resumed."""
+    """Return the digest of all that decides the outcome of a run, so that only the same run is resumed."""
     vectors = "" if table is None else hashlib.sha256(table.numpy().tobytes()).hexdigest()
-    what = [[s.digest for s in surveys], preset.model_dump(mode="json"), request.seed, vectors]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    digests = [survey.digest for survey in surveys]
+    decisive = [digests, preset.model_dump(mode="json"), request.seed, vectors]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _facts(
@@ -216,22 +230,22 @@ def _facts(
     preset: PretrainPreset,
     surveys: Sequence[FileSurvey],
     history: list[dict[str, float]],
-    plain: Baselines,
-    held: HeldOutTokens,
-    cells: int,
+    baselines: Baselines,
+    cells: PretrainCells,
 ) -> dict[str, Any]:
+    """Return what is kept with the weights."""
     return {
         "kind": "pretrained",
-        "source": ", ".join(s.path for s in surveys),
+        "source": ", ".join(survey.path for survey in surveys),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "canal_version": __version__,
-        "cells": cells,
-        "held_out_cells": len(held.tokens),
-        "held_out_masked": int(held.masked.sum()),
+        "cells": cells.count,
+        "held_out_cells": len(cells.held_out.tokens),
+        "held_out_masked": int(cells.held_out.masked.sum()),
         "accuracy": history[-1]["accuracy"],
-        **asdict(plain),
+        **asdict(baselines),
         "history": history,
         "seed": request.seed,
         "preset": preset.model_dump(mode="json"),
-        "data": [{"path": s.path, "digest": s.digest, "cells": s.cells} for s in surveys],
+        "data": [{"path": survey.path, "digest": survey.digest, "cells": survey.cells} for survey in surveys],
     }

@@ -7,7 +7,7 @@ weights as one that was not. Shapes: B cells, G genes of the panel, S genes of a
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +25,23 @@ from canal.progress import Progress
 from canal.seeds import numpy_generator, torch_generator
 from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, under
 
-SECONDS_BETWEEN_CHECKPOINTS = 20.0
+SECONDS_BETWEEN_CHECKPOINTS = 20.0  # what a killed run loses at most, beside the group it was in
+LEAST_RATE = 0.01  # share of the learning rate at the end of the cosine
 
 
 @dataclass
 class PretrainState:
-    """Where a pre-training stands: epochs and groups of the next epoch done, its loss so far, figures of each epoch."""
+    """How far a pre-training is.
+
+    Attributes
+    ----------
+    epoch, group
+        Epochs that are done, and groups of the next epoch that are done.
+    loss, masked
+        Sum of the loss over the masked tokens of this epoch so far, and their number.
+    history
+        Figures of each epoch.
+    """
 
     epoch: int = 0
     group: int = 0
@@ -41,20 +52,30 @@ class PretrainState:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainCells:
-    """The cells of a pre-training: blocks of tokens, the training cells of each file (bool), and those held out."""
+    """The cells of a pre-training.
+
+    Attributes
+    ----------
+    blocks
+        All cells as blocks of tokens.
+    trained_on
+        Which cells of each file are trained on, bool (cells,).
+    held_out
+        The held-out cells.
+    """
 
     blocks: TokenBlocks
-    taken: Sequence[np.ndarray]
+    trained_on: Sequence[np.ndarray]
     held_out: HeldOutTokens
 
     @property
     def count(self) -> int:
         """Number of training cells."""
-        return int(sum(rows.sum() for rows in self.taken))
+        return int(sum(rows.sum() for rows in self.trained_on))
 
 
 class Pretraining:
-    """A run: model, optimizer and where it stands.
+    """One pre-training: model, optimizer and how far it is.
 
     Parameters
     ----------
@@ -63,11 +84,11 @@ class Pretraining:
     cells
         Training and held-out cells.
     preset
-        Configuration.
+        Complete configuration.
     seed
         The recorded seed.
     checkpoint
-        File to go on from and to write, and the key that must be the same.
+        File to resume from and to write, and the key of the run it must belong to.
     """
 
     def __init__(
@@ -77,77 +98,81 @@ class Pretraining:
         self.model, self.cells, self.preset, self.seed = model.to(self.device), cells, preset, seed
         self._path, self._key = checkpoint
         config = preset.training
-        trained = [p for p in model.parameters() if p.requires_grad]
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.state = PretrainState()
         self._saved = time.monotonic()
 
     def resume(self) -> bool:
-        """Go on from the checkpoint; tell whether there was one of this run."""
-        found = read_checkpoint(self._path, self._key)
-        if found is None:
+        """Resume from the checkpoint; tell whether there was one of this run."""
+        checkpoint = read_checkpoint(self._path, self._key)
+        if checkpoint is None:
             return False
-        tensors, facts = found
+        tensors, facts = checkpoint
         self.model.load_state_dict(under(tensors, "model."))
         load_optimizer(self.optimizer, tensors)
         self.state = PretrainState(**facts["state"])
         return True
 
-    def run(self, progress: Progress, on_epoch: Callable[[int, dict[str, float]], None]) -> list[dict[str, float]]:
+    def run(self, progress: Progress) -> list[dict[str, float]]:
         """Train to the end and return the figures of every epoch."""
         epochs, state = self.preset.training.epochs, self.state
+        # A resumed run counts what it has done already.
         progress.start(epochs * self.cells.count, "pre-training")
         progress.advance(int((state.epoch + state.group / self.cells.blocks.groups) * self.cells.count))
         while state.epoch < epochs:
-            self._epoch(progress)
+            self._train_epoch(progress)
             figures = validate(self.model, self.cells.held_out, self.device)
             figures["loss"] = state.loss / max(state.masked, 1)
             state.history.append(figures)
             state.epoch, state.group, state.loss, state.masked = state.epoch + 1, 0, 0.0, 0
             self._save()
-            on_epoch(state.epoch, figures)
             progress.advance(0, f"epoch {state.epoch}, held-out accuracy {figures['accuracy']:.3f}")
         progress.close()
         self.model.to("cpu").eval()
         return state.history
 
-    def _epoch(self, progress: Progress) -> None:
+    def _train_epoch(self, progress: Progress) -> None:
+        """Train on the groups of this epoch that are not done yet."""
         blocks, state = self.cells.blocks, self.state
         self.model.train()
         while state.group < blocks.groups:
             order = numpy_generator(self.seed, f"pretraining order {state.epoch}")
-            group = blocks.group(state.group, order, self.cells.taken)
-            self._group(group, progress)
+            group = blocks.group(state.group, order, self.cells.trained_on)
+            self._train_group(group, progress)
             state.group += 1
             if time.monotonic() - self._saved > SECONDS_BETWEEN_CHECKPOINTS:
                 self._save()
 
-    def _group(self, group: TokenBlock, progress: Progress) -> None:
+    def _train_group(self, group: TokenBlock, progress: Progress) -> None:
+        """Train on the cells of one group, in an order drawn anew, with gradients summed over several batches."""
         config, state = self.preset.training, self.state
         draw = torch_generator(self.seed, f"pretraining {state.epoch} {state.group}")
         batches = list(batch_rows(len(group.tokens), config.batch_size, draw))
         for number, rows in enumerate(batches, 1):
-            done = (state.epoch + (state.group + number / len(batches)) / self.cells.blocks.groups) / config.epochs
-            loss, n = self._loss(group, rows, draw)
-            if n:
+            loss, n_masked = self._loss(group, rows, draw)
+            if n_masked:  # cells that express nothing have nothing to mask
                 (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-                state.loss += float(loss.detach()) * n
-                state.masked += n
+                state.loss += float(loss.detach()) * n_masked
+                state.masked += n_masked
             if number % config.accumulate == 0 or number == len(batches):
-                self._step(done)
+                groups_done = state.group + number / len(batches)
+                self._step((state.epoch + groups_done / self.cells.blocks.groups) / config.epochs)
             progress.advance(len(rows))
 
     def _loss(self, group: TokenBlock, rows: np.ndarray, draw: torch.Generator) -> tuple[Tensor, int]:
-        tokens, genes = shown_tokens(group, rows, self.preset.training.genes_per_batch, self.model.mask_token, draw)
-        masking = self.preset.masking
-        inputs, masked = mask_tokens(
-            tokens, share=masking.share, replaced=masking.replaced, mask_token=self.model.mask_token, draw=draw
+        """Return the mean cross-entropy on the masked tokens of a batch, and their number."""
+        mask_token, masking = self.model.mask_token, self.preset.masking
+        tokens, genes = draw_genes(group, rows, self.preset.training.genes_per_batch, mask_token, draw)
+        shown, masked = mask_tokens(
+            tokens, share=masking.share, replaced=masking.replaced, mask_token=mask_token, draw=draw
         )
         targets = tokens[masked].to(self.device)
-        logits = self.model(inputs.to(self.device), genes.to(self.device), masked.to(self.device))
+        logits = self.model(shown.to(self.device), genes.to(self.device), masked.to(self.device))
         return F.cross_entropy(logits, targets), len(targets)
 
     def _step(self, done: float) -> None:
+        """Take one step of the optimizer, at the learning rate for this share of all steps."""
         config = self.preset.training
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * rate_share(done, config.warm_up)
@@ -157,11 +182,13 @@ class Pretraining:
 
     def _save(self) -> None:
         """Write the checkpoint, whole or not at all."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()} | optimizer_tensors(self.optimizer)
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= optimizer_tensors(self.optimizer)
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.detach().cpu().contiguous().clone()
         facts = {"key": self._key, "state": vars(self.state)}
         new = self._path.with_suffix(".new")
-        whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        save_file(whole, new, metadata={"facts": json.dumps(facts)})
+        save_file(tensors, new, metadata={"facts": json.dumps(facts)})
         new.replace(self._path)
         self._saved = time.monotonic()
 
@@ -173,25 +200,41 @@ def batch_rows(n: int, size: int, draw: torch.Generator) -> Iterator[np.ndarray]
         yield order[start : start + size]
 
 
-def shown_tokens(
+def draw_genes(
     group: TokenBlock, rows: np.ndarray, genes: int, mask_token: int, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return the tokens of some cells and the genes they are of; what was not measured is the mask token.
+    """Return the tokens of some cells on genes that are drawn at random, and these genes.
+
+    Parameters
+    ----------
+    group
+        Cells on the whole panel.
+    rows
+        Which cells.
+    genes
+        Number of genes to draw; 0 for all.
+    mask_token
+        Stands where a gene was not measured.
+    draw
+        Draws the genes.
 
     Returns
     -------
-    int64 (B, S) and int64 (S,): ``genes`` of the panel drawn at random, all for 0.
+    Tokens, int64 (B, S), and columns of the genes, int64 (S,).
     """
     n = group.tokens.shape[1]
-    chosen = torch.randperm(n, generator=draw)[:genes].sort().values if 0 < genes < n else torch.arange(n)
-    columns = chosen.numpy()
+    drawn = torch.arange(n)
+    if 0 < genes < n:
+        drawn = torch.randperm(n, generator=draw)[:genes].sort().values
+    columns = drawn.numpy()
     tokens = torch.from_numpy(group.tokens[rows][:, columns]).long()
     measured = torch.from_numpy(group.measured[rows][:, columns])
-    return torch.where(measured, tokens, mask_token), chosen
+    return torch.where(measured, tokens, mask_token), drawn
 
 
 def rate_share(done: float, warm_up: float) -> float:
-    """Return the share of the learning rate when a share of all steps is done: a linear rise, then a cosine to 1 %."""
+    """Return the share of the learning rate after a share of all steps: a linear rise, then a cosine to 1 %."""
     if done < warm_up:
         return max(done / warm_up, 1e-3)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / max(1 - warm_up, 1e-9)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (done - warm_up) / max(1 - warm_up, 1e-9)))
+    return LEAST_RATE + (1 - LEAST_RATE) * cosine

@@ -17,13 +17,13 @@ from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.pretrain import cells as blocks_module
 from canal.pretrain import training as pretraining
-from canal.pretrain.cells import CellFiles, TokenBlocks, panel_of
+from canal.pretrain.cells import CellFiles, TokenBlocks, variable_panel
 from canal.pretrain.run import PretrainRequest, pretrain
 from canal.progress import Silent
 from canal.registry.health import working_folder
 from canal.seeds import numpy_generator
 from canal.stages.layout import Layout
-from canal.workspace import collect_garbage
+from canal.workspace import Workspace
 from tests.make import make_adata
 
 BLOCK = 64  # cells read at a time, in place of 512
@@ -77,7 +77,7 @@ def test_every_training_cell_passes_once_an_epoch(files: Path) -> None:
     """Whatever the order, the groups hold each wanted cell of each file once; a group mixes files."""
     with CellFiles([files / "a.h5ad", files / "b.h5ad"]) as opened:
         surveys = opened.survey(lambda _n: None)
-        panel = panel_of(surveys, 0)
+        panel = variable_panel(surveys, 0)
         blocks = TokenBlocks(opened, panel, bins=5)
         taken = [np.random.default_rng(k).random(s.cells) < 0.9 for k, s in enumerate(surveys)]
         whole = np.concatenate([b.tokens for b in blocks.all(taken)])
@@ -155,15 +155,15 @@ def test_what_a_stopped_run_left_is_deleted_but_not_under_a_run(
         pretrain(layout, request, Stop(300))
     (left,) = (p for p in (layout.weights / ".drafts").iterdir() if p.is_dir())
 
-    assert collect_garbage(layout, keep_drafts=True) == []
+    assert Workspace(layout).gc(keep_drafts=True) == []
     with working_folder(layout.weights, left.name, resume=True):
-        assert collect_garbage(layout) == []
+        assert Workspace(layout).gc() == []
         with pytest.raises(RegistryError, match="in use by process"):
             pretrain(layout, request)
     pretrain(layout, PretrainRequest(data=[files / "b.h5ad"], overrides=QUICK, name="other"))
     with pytest.raises(KeyboardInterrupt):
         pretrain(layout, request, Stop(300))
-    assert [(o.kind, o.name) for o in collect_garbage(layout)] == [("draft", f"weights/{left.name}")]
+    assert [(o.kind, o.name) for o in Workspace(layout).gc()] == [("draft", f"weights/{left.name}")]
     assert not left.exists()
 
 

@@ -63,6 +63,6 @@ def test_tokens_at_the_edges() -> None:
     """Powers of two fall into the bin that they open, though float32 may round them down."""
     linear = np.array([[0, 0.999, 1, 3, 7, 15, 31, 1e4]])
 
-    tokens = log2_tokens(sp.csr_matrix(np.log1p(linear).astype(np.float32)))
+    tokens = log2_tokens(sp.csr_matrix(np.log1p(linear).astype(np.float32)), 5)
 
     assert tokens.tolist() == [[0, 0, 1, 2, 3, 4, 5, 5]]

@@ -38,7 +38,7 @@ def test_tokens_are_log2_bins_and_unknown_is_a_token_of_its_own() -> None:
 
     tokens = make_encoder().tokens(values, measured)
 
-    expected = torch.from_numpy(log2_tokens(cells.expression).astype("int64"))
+    expected = torch.from_numpy(log2_tokens(cells.expression, 5).astype("int64"))
     expected[:, 3] = 6
     assert torch.equal(tokens, expected)
 

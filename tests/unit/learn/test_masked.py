@@ -7,7 +7,7 @@ import torch
 from canal.config import PerformerConfig
 from canal.model.encoders.published import check_published
 from canal.pretrain.cells import TokenBlock
-from canal.pretrain.masked import MaskedModel, baselines, held_out_tokens, mask_tokens
+from canal.pretrain.masked import MaskedModel, majority_baselines, mask_held_out, mask_tokens
 from canal.pretrain.training import rate_share
 from tests.published import published_model
 
@@ -50,9 +50,9 @@ def test_baselines_against_counting() -> None:
     rng = np.random.default_rng(0)
     train = rng.choice(6, p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02], size=(60, 12)).astype(np.uint8)
     held = TokenBlock(tokens=train[:20], measured=np.ones((20, 12), dtype=bool))
-    cells = held_out_tokens(held, share=0.3, replaced=0.9, mask_token=6, draw=torch.Generator().manual_seed(0))
+    cells = mask_held_out(held, share=0.3, replaced=0.9, mask_token=6, draw=torch.Generator().manual_seed(0))
 
-    found = baselines(cells, [TokenBlock(tokens=train, measured=held.measured)], bins=5)
+    found = majority_baselines(cells, [TokenBlock(tokens=train, measured=held.measured)], bins=5)
 
     def most(values: list[int]) -> int:
         return max(range(1, 6), key=values.count)
@@ -73,9 +73,9 @@ def test_published_form_of_the_model() -> None:
     """Its tensors are in the published layout; a fixed table stays as it was given."""
     table = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
     model = MaskedModel(CONFIG, 30, table)
-    sizes = check_published(model.published(), "toy")
+    sizes = check_published(model.published_tensors(), "toy")
     assert sizes.encoder_keys() == {"dim": 20, "depth": 2, "heads": 2, "dim_head": 16, "bins": 5}
-    assert torch.equal(model.published()["pos_emb.emb.weight"][:-1].float(), table)
+    assert torch.equal(model.published_tensors()["pos_emb.emb.weight"][:-1].float(), table)
     assert not model.gene_emb.weight.requires_grad
 
 
@@ -83,7 +83,7 @@ def test_the_published_architecture_gives_the_same_logits() -> None:
     """The result, loaded into performer-pytorch's language model, tells masked genes as our model does."""
     model = MaskedModel(CONFIG, 30).eval()
     other = published_model(genes=30, seed=9)
-    left = other.load_state_dict(model.published(), strict=False)
+    left = other.load_state_dict(model.published_tensors(), strict=False)
     assert all("proj_updater" in name for name in left.missing_keys)
     assert left.unexpected_keys == ["performer.calls_since_last_redraw"]
     given = tokens(4, 30)
