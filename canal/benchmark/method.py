@@ -1,16 +1,17 @@
-"""What a method of the benchmark is: a name, what is to be known of it, and one function.
+"""The contract of a benchmark method: its description and one function that learns the stages.
 
-The function is given the stages one after another and yields, after each, what names the cells of a file::
+The function is given the stages one after another and yields, after each, a function that predicts the cell types of a
+file::
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]: ...
 
-It cannot look ahead: the next stage is read when it asks for it, and the last predictor was tested by then. What it may
-keep of earlier stages it says in `Method.keeps`; a method that keeps all cells says so with `sees_all`, and its row is
-marked.
+It cannot look ahead: the next stage is handed over when it asks for it, and the last predictor was tested by then. What
+it keeps of earlier stages is declared in `Method.keeps`; a method that keeps all cells sets `Method.sees_all`, and its
+row is marked.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,35 +19,35 @@ import numpy as np
 
 from canal.config import Preset
 from canal.data.cells import Cells
-from canal.errors import ConfigError
 
+# A predictor returns the type of each cell, (cells,).
 Predict = Callable[[Cells], np.ndarray]
 Fit = Callable[[Sequence[Cells], "Context"], Predict]
 Group = Literal["ours", "strategies", "peers"]
 
 
 class Unavailable(Exception):
-    """The method cannot run here; the text says why and what would help. Becomes the method's row."""
+    """The method cannot run here; the text says why and what would help, and becomes the method's row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a method may know besides the cells.
+    """What a method is told besides the cells.
 
     Attributes
     ----------
     preset
-        Encoder, training and memory of what trains our encoder.
+        Encoder, training and memory, for the methods that train our encoder.
     seed
         The recorded seed.
     n_types
-        Types of the whole stream: for the width of stored arrays, never for learning.
+        Number of types of the whole stream: for the width of stored arrays, never for learning.
     markers
-        CSV of type and gene, for methods that know types by their markers.
+        CSV of type and gene, for methods that identify types by marker genes.
     peers
-        Folder of environments, one a peer, each with ``bin/python``.
+        Folder of environments, one for each peer, each with ``bin/python``.
     scratch
-        A folder for files; deleted afterwards.
+        Folder for temporary files.
     """
 
     preset: Preset
@@ -67,23 +68,23 @@ class Method:
     Attributes
     ----------
     name
-        As on the command line.
+        Name on the command line.
     title
-        As in the table.
+        Name in the table.
     group
-        Where it belongs.
+        Family of methods.
     keeps
         What it keeps of earlier stages.
     reference
         Paper, package or equation.
     learn
-        The method.
+        The function that learns the stages.
     sees_all
         Whether it is given the cells of all stages at once.
     seeded
-        Whether its answer depends on the seed; if not, it runs once an order.
+        Whether its predictions depend on the seed; if not, it runs once for each order of the stages.
     external
-        Whether the work is done in another process, whose memory counts then.
+        Whether the work is done in a child process, whose memory is then reported.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Method:
     external: bool = False
 
 
-def jointly(fit: Fit) -> Learn:
+def learn_all_stages(fit: Fit) -> Learn:
     """Return the method that is trained anew on the cells of all stages so far."""
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
@@ -109,7 +110,7 @@ def jointly(fit: Fit) -> Learn:
     return learn
 
 
-def newest(fit: Fit) -> Learn:
+def learn_newest_stage(fit: Fit) -> Learn:
     """Return the method that is trained anew on the cells of the newest stage alone."""
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
@@ -119,62 +120,29 @@ def newest(fit: Fit) -> Learn:
     return learn
 
 
-def both_ways(
-    name: str, title: str, reference: str, fit: Fit, *, seeded: bool = False, external: bool = False
-) -> tuple[Method, Method]:
+def newest_and_joint(name: str, title: str, reference: str, fit: Fit, *, seeded: bool = False) -> tuple[Method, Method]:
     """Return the two honest rows of a method that cannot be updated: newest stage only, and all cells at once."""
-
-    def row(name: str, title: str, keeps: str, learn: Learn, *, sees_all: bool) -> Method:
-        return Method(
-            name=name, title=title, keeps=keeps, learn=learn, sees_all=sees_all,
-            group="peers", reference=reference, seeded=seeded, external=external,
-        )  # fmt: skip
-
-    alone = row(name, title, "nothing", newest(fit), sees_all=False)
-    joint = row(f"{name}-joint", f"{title}, all cells", "all cells", jointly(fit), sees_all=True)
-    return alone, joint
+    newest = Method(
+        name=name,
+        title=title,
+        group="peers",
+        keeps="nothing",
+        reference=reference,
+        learn=learn_newest_stage(fit),
+        seeded=seeded,
+    )
+    joint = replace(
+        newest,
+        name=f"{name}-joint",
+        title=f"{title}, all cells",
+        keeps="all cells",
+        learn=learn_all_stages(fit),
+        sees_all=True,
+    )
+    return newest, joint
 
 
 def labels_of(cells: Cells) -> np.ndarray:
     """Return the types of labelled cells as str (cells,)."""
     assert cells.labels is not None
     return cells.labels.astype(str)
-
-
-def choose(names: str, known: Sequence[Method], preset_method: Callable[[str], Method]) -> tuple[Method, ...]:
-    """Return the methods of a list of names and groups, each once, in the order they were named.
-
-    Parameters
-    ----------
-    names
-        Separated by commas: names of methods, groups, ``all``, or ``preset:NAME``.
-    known
-        All methods.
-    preset_method
-        Makes the method of a preset.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such method.
-    """
-    by_name = {m.name: m for m in known}
-    chosen: dict[str, Method] = {}
-    for name in (part.strip() for part in names.split(",") if part.strip()):
-        of_group = [m for m in known if name in {m.group, "all"}]
-        if name.startswith("preset:"):
-            of_group = [preset_method(name.removeprefix("preset:"))]
-        elif not of_group:
-            of_group = [by_name[name]] if name in by_name else []
-        if not of_group:
-            groups = ", ".join(sorted({m.group for m in known}))
-            message = (
-                f"There is no method {name!r}. Known: {', '.join(by_name)}; groups: {groups}, all; or preset:NAME for "
-                "a preset of ours."
-            )
-            raise ConfigError(message)
-        chosen |= {m.name: m for m in of_group}
-    if not chosen:
-        message = "No method is named. Name some with --methods, for instance --methods ours,strategies."
-        raise ConfigError(message)
-    return tuple(chosen.values())

@@ -1,13 +1,12 @@
-"""What a benchmark runs on: a declared stream of stages, each with cells to learn and cells to be tested on."""
+"""The stream of a benchmark: declared stages, each with cells to learn and cells to be tested on."""
 
 import hashlib
 import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.data.cells import Cells
@@ -18,7 +17,7 @@ from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 
 DEMO = "demo"
-HELD_OUT = 0.2
+HELD_OUT_SHARE = 0.2  # of each type of a stage without a test file, as `canal stage add` holds out
 
 
 class _Frozen(BaseModel):
@@ -31,9 +30,9 @@ class CellFile(_Frozen):
     Attributes
     ----------
     name
-        As in the table.
+        Name in the table.
     data
-        The file; in a declaration relative to it.
+        The file; a relative path in a declaration starts from the declaration.
     labels, label_map, gene_key, drop_rare
         As for `canal stage add`.
     """
@@ -47,7 +46,7 @@ class CellFile(_Frozen):
 
 
 class StreamStage(CellFile):
-    """One stage: cells to learn, and the file it is tested on; a fifth of its own cells where there is none."""
+    """One stage: cells to learn, and the file it is tested on; without one a fifth of its cells is held out."""
 
     test: Path | None = None
 
@@ -58,9 +57,9 @@ class Stream(_Frozen):
     Attributes
     ----------
     name
-        Of the stream.
+        Name of the stream.
     stages
-        In the order they are declared in.
+        The stages, in the order of the declaration.
     tests
         Files that no stage teaches, tested after the last stage on the types that were taught.
     """
@@ -88,90 +87,108 @@ def read_stream(source: str, scratch: Path) -> Stream:
     """
     path = Path(source)
     if source == DEMO:
-        stream = _demo(scratch)
+        stream = _demo_stream(scratch)
     elif path.is_dir():
-        stream = _declared(path)
+        stream = _declared_stream(path)
     elif path.is_file():
-        stream = _from_toml(path)
+        stream = _toml_stream(path)
     else:
         message = (
             f"There is no stream {source}. Expected a TOML file that lists stages (docs/benchmark.md shows one), a "
             f"folder of stage declarations, or {DEMO!r}."
         )
         raise ConfigError(message)
-    missing = [str(p) for p in _paths(stream) if not p.exists()]
+    missing = [str(file) for file in _named_files(stream) if not file.exists()]
     if missing:
         message = f"The stream {source} names files that are not there: {', '.join(missing)}. Mend the paths."
         raise ConfigError(message)
     return stream
 
 
-def stages_in(source: str) -> int:
+def count_stages(source: str) -> int:
     """Return the number of stages of a stream."""
     with tempfile.TemporaryDirectory(prefix="canal-benchmark-") as scratch:
         return len(read_stream(source, Path(scratch)).stages)
 
 
-def _from_toml(path: Path) -> Stream:
+def _toml_stream(path: Path) -> Stream:
+    """Read a declared stream; labels and names are filled in, relative paths start from the declaration."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"{path} is not valid TOML: {error}. docs/benchmark.md shows a stream."
         raise ConfigError(message) from error
-    common = table.pop("labels", None)
     table.setdefault("name", path.stem)
-    for entry in [*_tables(table, "stage"), *_tables(table, "test")]:
-        if common is not None:
-            entry.setdefault("labels", common)
-        for key in ("data", "test", "label_map"):
-            value = entry.get(key)
-            if isinstance(value, str):
-                entry[key] = path.parent / value
-        data = entry.get("data")
-        if isinstance(data, Path):
-            entry.setdefault("name", data.name.split(".")[0])
+    labels = table.pop("labels", None)
+    for entry in [*_entries(table, "stage"), *_entries(table, "test")]:
+        _fill_in(entry, path.parent, labels)
     try:
         return Stream.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg'].lower()}" for p in error.errors())
-        message = f"{path} does not fit: {problems}. docs/benchmark.md shows a stream."
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors()]
+        message = f"{path} does not fit: {'; '.join(problems)}. docs/benchmark.md shows a stream."
         raise ConfigError(message) from error
 
 
-def _tables(table: dict[str, object], key: str) -> list[dict[str, object]]:
+def _entries(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the tables of an array; what is none of these is left to the check against the model."""
     entries = table.get(key, [])
-    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def _declared(folder: Path) -> Stream:
+def _fill_in(entry: dict[str, Any], folder: Path, labels: Any) -> None:
+    """Fill in what a declared file leaves to the declaration: column of the labels, folder, name."""
+    if labels is not None:
+        entry.setdefault("labels", labels)
+    for key in ("data", "test", "label_map"):
+        if isinstance(entry.get(key), str):
+            entry[key] = folder / entry[key]
+    if isinstance(entry.get("data"), Path):
+        entry.setdefault("name", entry["data"].name.split(".")[0])
+
+
+def _declared_stream(folder: Path) -> Stream:
+    """Return the stream of a folder of stage declarations."""
     from canal.stages.declarations import read_declarations
 
-    requests = [d.request for d in read_declarations(folder) if d.request is not None]
-    stages = [
-        StreamStage(
-            name=r.name or Path(str(r.data)).name.split(".")[0], data=Path(str(r.data)), labels=r.labels,
-            label_map=r.label_map, gene_key=r.gene_key, drop_rare=r.drop_rare,
-            test=None if r.test is None else Path(str(r.test)),
+    stages = []
+    for declaration in read_declarations(folder):
+        request = declaration.request
+        if request is None:
+            continue
+        data = Path(str(request.data))
+        stages.append(
+            StreamStage(
+                name=request.name or data.name.split(".")[0],
+                data=data,
+                labels=request.labels,
+                label_map=request.label_map,
+                gene_key=request.gene_key,
+                drop_rare=request.drop_rare,
+                test=None if request.test is None else Path(str(request.test)),
+            )
         )
-        for r in requests
-    ]  # fmt: skip
     return Stream(name=folder.resolve().name, stage=tuple(stages))  # type: ignore[call-arg]
 
 
-def _demo(folder: Path) -> Stream:
+def _demo_stream(folder: Path) -> Stream:
+    """Write scanpy's blood cells and return the stream of their stages."""
     from canal.data.example_cells import LABELS, STAGES, write_cells
 
     cells = write_cells(folder / "demo", seed=0)
-    stages = [
-        StreamStage(name=name, data=data, test=test, labels=LABELS)
-        for name, data, test in zip(STAGES, cells.train, cells.test, strict=True)
-    ]
+    stages = []
+    for name, data, test in zip(STAGES, cells.train, cells.test, strict=True):
+        stages.append(StreamStage(name=name, data=data, test=test, labels=LABELS))
     return Stream(name=DEMO, stage=tuple(stages))  # type: ignore[call-arg]
 
 
-def _paths(stream: Stream) -> list[Path]:
-    found = [p for s in (*stream.stages, *stream.tests) for p in (s.data, s.label_map)]
-    return [p for p in (*found, *(s.test for s in stream.stages)) if p is not None]
+def _named_files(stream: Stream) -> list[Path]:
+    """Return every file that a stream names."""
+    named: list[Path | None] = []
+    for file in (*stream.stages, *stream.tests):
+        named += [file.data, file.label_map]
+    named += [stage.test for stage in stream.stages]
+    return [path for path in named if path is not None]
 
 
 @dataclass(frozen=True)
@@ -184,20 +201,20 @@ class StageCells:
 
 def read_stage(stage: StreamStage) -> StageCells:
     """Read the cells of a stage; without a test file a fifth of each type is held out, always the same cells."""
-    train = _read(stage, stage.data, keep_rare=False)
+    train = _read_labelled(stage, stage.data, keep_rare=False)
     if stage.test is not None:
-        return StageCells(train, _read(stage, stage.test, keep_rare=True))
+        return StageCells(train, _read_labelled(stage, stage.test, keep_rare=True))
     assert train.labels is not None
-    rows, held = stratified_split(train.labels, HELD_OUT, numpy_generator(0, "benchmark held-out"))
-    return StageCells(train.take(rows), train.take(held))
+    rows, held_out = stratified_split(train.labels, HELD_OUT_SHARE, numpy_generator(0, "benchmark held-out"))
+    return StageCells(train.take(rows), train.take(held_out))
 
 
 def read_test(test: CellFile) -> Cells:
     """Read the cells of a file that is only tested on."""
-    return _read(test, test.data, keep_rare=True)
+    return _read_labelled(test, test.data, keep_rare=True)
 
 
-def _read(file: CellFile, path: Path, *, keep_rare: bool) -> Cells:
+def _read_labelled(file: CellFile, path: Path, *, keep_rare: bool) -> Cells:
     labels = LabelOptions(
         column=file.labels,
         label_map=file.label_map,
@@ -208,25 +225,23 @@ def _read(file: CellFile, path: Path, *, keep_rare: bool) -> Cells:
 
 
 def stream_digest(stream: Stream) -> str:
-    """Return a digest of the stream: what is declared and the content of every file, wherever they lie."""
+    """Return a digest of the stream: what is declared and the content of every file, whatever its path."""
     whole = hashlib.sha256()
     for file in (*stream.stages, *stream.tests):
-        plain = file.model_dump(mode="json", exclude={"data", "test", "label_map", "name"})
-        whole.update(repr(sorted(plain.items())).encode())
+        declared = file.model_dump(mode="json", exclude={"data", "test", "label_map", "name"})
+        whole.update(repr(sorted(declared.items())).encode())
         for path in (file.data, file.label_map, getattr(file, "test", None)):
-            whole.update(b"-" if path is None else _content(path))
+            whole.update(b"-" if path is None else _content_digest(path))
     return f"sha256:{whole.hexdigest()}"
 
 
-def _content(path: Path) -> bytes:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+def _content_digest(path: Path) -> bytes:
+    """Return the digest of a file, or of all files below a folder."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(below for below in path.rglob("*") if below.is_file())
     whole = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
             whole.update(hashlib.file_digest(opened, "sha256").digest())
     return whole.digest()
-
-
-def types_of(cells: list[Cells]) -> tuple[str, ...]:
-    """Return all types of some labelled cells."""
-    return tuple(sorted({str(t) for c in cells if c.labels is not None for t in np.unique(c.labels.astype(str))}))

@@ -1,25 +1,33 @@
-"""From the results of all runs to the rows of the table.
-
-The picture of a benchmark: methods beside each other.
-"""
+"""The table of a benchmark: one row for each method, from the results of its runs, as JSON, Markdown and a picture."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from canal.benchmark.method import Method
-from canal.benchmark.plan import command_of, order_text
-from canal.benchmark.run import MARK, Benchmark, Result
+from canal.benchmark.methods import choose_methods
+from canal.benchmark.methods.published import read_markers
+from canal.benchmark.plan import BenchmarkOptions, benchmark_command, order_text, parse_orders
+from canal.benchmark.run import MARK_FILE, Benchmark, Result, run_benchmark
+from canal.benchmark.stream import count_stages
 from canal.figures import continual
+from canal.progress import Progress
 from canal.report.plots import draw_heat_map
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SPREAD_FIGURES = ("accuracy", "macro_f1", "forgetting")  # shown with their standard deviation
+SYMBOLS = {"accuracy": ("o", "#1f4e79"), "macro_f1": ("D", "#c55a11")}  # shape and colour in the picture
+FORGETTING_COLOUR, JOINT_COLOUR = "#3b3b3b", "#9a9a9a"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """One method: means over its runs, and their standard deviations.
 
     Attributes
@@ -51,52 +59,122 @@ class Row:
     reason: str
     command: str
 
+    @property
+    def title(self) -> str:
+        """The title of the method; an asterisk marks one that sees the cells of all stages."""
+        return self.method.title + (" *" if self.method.sees_all else "")
+
+    def texts(self, digits: int) -> list[str]:
+        """Return the row as it is printed; a method without figures says why."""
+        if not self.runs:
+            return [self.title, f"not run: {self.reason}", f"0/{self.asked}", "", "", "", "", ""]
+        runs = str(self.runs) if self.runs == self.asked else f"{self.runs}/{self.asked}: {self.reason}"
+        figures = [f"{self.mean[name]:.{digits}f} ± {self.sd[name]:.{digits}f}" for name in SPREAD_FIGURES]
+        cpu_seconds, peak_mb = f"{self.mean['cpu_seconds']:.0f}", f"{self.mean['peak_mb']:.0f}"
+        return [self.title, self.method.keeps, runs, *figures, cpu_seconds, peak_mb]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        kept = ("name", "title", "group", "keeps", "reference", "sees_all", "seeded")
-        values = asdict(self) | {k: getattr(self.method, k) for k in kept}
+        values = asdict(self)
         del values["method"]
+        for name in ("name", "title", "group", "keeps", "reference", "sees_all", "seeded"):
+            values[name] = getattr(self.method, name)
         return values
 
 
-def rows_of(benchmark: Benchmark) -> tuple[Row, ...]:
+def benchmark_methods(
+    options: BenchmarkOptions,
+    methods: str,
+    orders: str,
+    seeds: Sequence[int],
+    progress: Progress,
+    *,
+    only_kept: bool,
+) -> tuple[Benchmark, tuple[TableRow, ...], dict[str, Any]]:
+    """Run methods on a stream and write ``benchmark.json``, ``table.md`` and ``benchmark.png``.
+
+    Parameters
+    ----------
+    options
+        Stream, folder of the results and what else all runs have in common.
+    methods
+        Names and groups, separated by commas.
+    orders
+        Number of orders of the stages, or orders such as ``1-2-3,3-2-1``.
+    seeds
+        Seeds of the runs.
+    progress
+        Told about every run.
+    only_kept
+        Run nothing: make the table of the results that are there.
+
+    Returns
+    -------
+    All results, the rows of the table, and plain values for JSON.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If stream, methods, orders or marker table cannot be used, or the folder holds something else.
+    """
+    # Everything that can be refused is looked at before the first run.
+    chosen = choose_methods(methods)
+    chosen_orders = parse_orders(orders, count_stages(options.stream))
+    if options.markers is not None:
+        read_markers(options.markers)
+    benchmark = run_benchmark(options, chosen, chosen_orders, seeds, progress, only_kept=only_kept)
+    rows = _table_rows(benchmark)
+    return benchmark, rows, _write_table(benchmark, rows)
+
+
+def _table_rows(benchmark: Benchmark) -> tuple[TableRow, ...]:
     """Return the rows: those that may not see all cells first, the best first, at the end those without figures."""
-    rows = [_row(method, benchmark) for method in benchmark.methods]
-    return tuple(sorted(rows, key=lambda r: (not r.runs, r.method.sees_all, -r.mean.get("accuracy", 0.0))))
+    rows = [_table_row(method, benchmark) for method in benchmark.methods]
+    return tuple(sorted(rows, key=lambda row: (not row.runs, row.method.sees_all, -row.mean.get("accuracy", 0.0))))
 
 
-def _row(method: Method, benchmark: Benchmark) -> Row:
-    results = benchmark.of(method)
-    done = [r for r in results if r.done]
-    figures = [figures_of(r) for r in done]
-    names = list(figures[0]) if figures else []
-    reasons = dict.fromkeys(str(r.values["reason"]) for r in results if not r.done)
+def _table_row(method: Method, benchmark: Benchmark) -> TableRow:
+    """Return the row of one method."""
+    # Runs with figures, and why the others have none; each reason once.
+    results = benchmark.results_of(method)
+    done = [result for result in results if result.done]
+    reasons = dict.fromkeys(str(result.values["reason"]) for result in results if not result.done)
+    # Means and deviations over the runs.
+    mean, sd = {}, {}
+    figures = [_run_figures(result) for result in done]
+    for name in figures[0] if figures else ():
+        of_runs = [run_figures[name] for run_figures in figures]
+        mean[name], sd[name] = float(np.mean(of_runs)), float(np.std(of_runs))
+    on_stage: list[float] = []
+    if done:
+        on_stage = np.mean([_accuracy_by_stage(result) for result in done], axis=0).tolist()
     seeds = benchmark.seeds if method.seeded else benchmark.seeds[:1]
-    return Row(
+    return TableRow(
         method=method,
         runs=len(done),
         asked=len(results),
-        mean={n: float(np.mean([f[n] for f in figures])) for n in names},
-        sd={n: float(np.std([f[n] for f in figures])) for n in names},
-        on_stage=tuple(np.mean([_by_stage(r) for r in done], axis=0).tolist()) if done else (),
-        unseen=_unseen(done),
+        mean=mean,
+        sd=sd,
+        on_stage=tuple(on_stage),
+        unseen=_mean_of_untaught(done),
         reason="; ".join(reasons),
-        command=command_of(method, benchmark.orders, seeds, benchmark.options),
+        command=benchmark_command(method, benchmark.orders, seeds, benchmark.options),
     )
 
 
-def figures_of(result: Result) -> dict[str, float]:
+def _run_figures(result: Result) -> dict[str, float]:
     """Return the figures of one run."""
     values = result.values
+    # After each stage (rows) the accuracy on each stage's test so far (columns).
     stages = len(values["accuracy"])
     table = np.full((stages, stages), np.nan)
     for k, row in enumerate(values["accuracy"]):
         table[k, : len(row)] = row
-    found = continual(table, range(stages))
+    figures = continual(table, range(stages))
     return {
-        "accuracy": found.average,
+        "accuracy": figures.average,
         "macro_f1": float(np.mean(values["macro_f1"][-1])),
-        "forgetting": 0.0 if stages == 1 else found.forgetting,
+        "forgetting": 0.0 if stages == 1 else figures.forgetting,
         "learn_seconds": float(np.sum(values["learn_seconds"])),
         "predict_seconds": float(np.sum(values["predict_seconds"])),
         "cpu_seconds": float(values["cpu_seconds"]),
@@ -104,160 +182,139 @@ def figures_of(result: Result) -> dict[str, float]:
     }
 
 
-def _by_stage(result: Result) -> list[float]:
+def _accuracy_by_stage(result: Result) -> list[float]:
+    """Return the accuracy after the last stage on each stage's test, in the order of the declaration, (stages,)."""
     last = result.values["accuracy"][-1]
-    return [last[result.place.order.index(i)] for i in range(len(last))]
+    return [last[result.run.order.index(stage)] for stage in range(len(last))]
 
 
-def _unseen(done: Sequence[Result]) -> dict[str, dict[str, float]]:
-    names = list(done[0].values["unseen"]) if done else []
-    return {
-        n: {k: float(np.mean([r.values["unseen"][n][k] for r in done])) for k in ("accuracy", "macro_f1")}
-        for n in names
-    }
+def _mean_of_untaught(done: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Return mean accuracy and macro-F1 over runs, on each file that no stage teaches."""
+    means: dict[str, dict[str, float]] = {}
+    for file in done[0].values["unseen"] if done else ():
+        means[file] = {}
+        for name in ("accuracy", "macro_f1"):
+            means[file][name] = float(np.mean([result.values["unseen"][file][name] for result in done]))
+    return means
 
 
-def to_dict(benchmark: Benchmark, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the whole benchmark as plain values for JSON; every run with its matrices and its command."""
-    return {
-        "schema": 1,
-        "stream": benchmark.stream.name,
-        "stages": [s.name for s in benchmark.stream.stages],
-        "digest": benchmark.digest,
-        "preset": benchmark.options.preset_name,
-        "orders": [order_text(o) for o in benchmark.orders],
-        "seeds": list(benchmark.seeds),
-        "out": str(benchmark.options.out),
-        "kept_runs": benchmark.kept,
-        "rows": [r.to_dict() for r in rows],
-        "runs": [{k: v for k, v in r.values.items() if k != "key"} for r in benchmark.results],
-    }
-
-
-def markdown(rows: Sequence[Row], stages: Sequence[str]) -> str:
-    """Return the tables as Markdown."""
-    head = ["method", "keeps of earlier stages", "runs", "accuracy", "macro-F1", "forgetting", "CPU s", "peak MB"]
-    lines = [_line(head), "|---|---|" + "---:|" * (len(head) - 2)]
-    for row in rows:
-        lines.append(_line(texts(row)))
-    lines += ["", _line(["accuracy after the last stage on", *stages]), "|---|" + "---:|" * len(stages)]
-    lines += [_line([title_of(r), *(f"{v:.3f}" for v in r.on_stage)]) for r in rows if r.runs]
-    if any(r.unseen for r in rows):
-        names = list(next(r.unseen for r in rows if r.unseen))
-        lines += ["", _line(["accuracy / macro-F1 on files no stage teaches", *names]), "|---|" + "---:|" * len(names)]
-        lines += [_line([title_of(r), *map(_pair, r.unseen.values())]) for r in rows if r.unseen]
-    return "\n".join(lines) + "\n"
-
-
-def texts(row: Row, digits: int = 4) -> list[str]:
-    """Return a row as it is printed; a method without figures says why."""
-    if not row.runs:
-        return [title_of(row), f"not run: {row.reason}", f"0/{row.asked}", "", "", "", "", ""]
-    runs = str(row.runs) if row.runs == row.asked else f"{row.runs}/{row.asked}: {row.reason}"
-    spread = [f"{row.mean[k]:.{digits}f} ± {row.sd[k]:.{digits}f}" for k in ("accuracy", "macro_f1", "forgetting")]
-    return [title_of(row), row.method.keeps, runs, *spread, f"{row.mean['cpu_seconds']:.0f}",
-            f"{row.mean['peak_mb']:.0f}"]  # fmt: skip
-
-
-def title_of(row: Row) -> str:
-    """Return the title; an asterisk marks what sees all cells."""
-    return row.method.title + (" *" if row.method.sees_all else "")
-
-
-def write(benchmark: Benchmark, rows: Sequence[Row], draw: Callable[..., None]) -> dict[str, Any]:
-    """Write ``benchmark.json``, ``table.md`` and ``benchmark.png`` into the folder; return the JSON's values.
-
-    Parameters
-    ----------
-    benchmark, rows
-        All results, and the rows of the table.
-    draw
-        Draws the picture: `canal.benchmark.table.benchmark_picture`.
-    """
+def _write_table(benchmark: Benchmark, rows: Sequence[TableRow]) -> dict[str, Any]:
+    """Write the three files into the folder of the results; return the JSON's values."""
     out = benchmark.options.out
-    values = to_dict(benchmark, rows)
-    (out / MARK).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    stages = [s.name for s in benchmark.stream.stages]
+    values = _json_values(benchmark, rows)
+    (out / MARK_FILE).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     commands = "\n".join(f"    {row.command}" for row in rows)
-    text = f"{markdown(rows, stages)}\n\\* sees the cells of all stages at once.\n\n{commands}\n"
+    text = f"{_markdown(rows, values['stages'])}\n\\* sees the cells of all stages at once.\n\n{commands}\n"
     (out / "table.md").write_text(text, encoding="utf-8")
-    shown = [row for row in rows if row.runs]
-    if shown:
-        draw(
-            out / "benchmark.png",
-            names=[title_of(r) for r in shown],
-            means={k: np.array([r.mean[k] for r in shown]) for k in ("accuracy", "macro_f1", "forgetting")},
-            spreads={k: np.array([r.sd[k] for r in shown]) for k in ("accuracy", "macro_f1", "forgetting")},
-            on_stage=np.array([r.on_stage for r in shown]),
-            stages=stages,
-            title=f"{benchmark.stream.name}: orders {len(benchmark.orders)}, seeds {len(benchmark.seeds)}",
-        )
+    drawn = [row for row in rows if row.runs]
+    if drawn:
+        title = f"{benchmark.stream.name}: orders {len(benchmark.orders)}, seeds {len(benchmark.seeds)}"
+        _draw_table(out / "benchmark.png", drawn, values["stages"], title)
     return values
 
 
-def _line(values: Sequence[str]) -> str:
-    return "| " + " | ".join(v.replace("|", "/") for v in values) + " |"
+def _json_values(benchmark: Benchmark, rows: Sequence[TableRow]) -> dict[str, Any]:
+    """Return the whole benchmark as plain values for JSON; every run with its matrices and its command."""
+    runs = []
+    for result in benchmark.results:
+        runs.append({name: value for name, value in result.values.items() if name != "key"})
+    return {
+        "schema": 1,
+        "stream": benchmark.stream.name,
+        "stages": [stage.name for stage in benchmark.stream.stages],
+        "digest": benchmark.digest,
+        "preset": benchmark.options.preset_name,
+        "orders": [order_text(order) for order in benchmark.orders],
+        "seeds": list(benchmark.seeds),
+        "out": str(benchmark.options.out),
+        "kept_runs": benchmark.kept_runs,
+        "rows": [row.to_dict() for row in rows],
+        "runs": runs,
+    }
 
 
-def _pair(values: dict[str, float]) -> str:
-    return f"{values['accuracy']:.3f} / {values['macro_f1']:.3f}"
+def _markdown(rows: Sequence[TableRow], stages: Sequence[str]) -> str:
+    """Return the tables as Markdown: figures, accuracy on each stage, and on files that no stage teaches."""
+    head = ["method", "keeps of earlier stages", "runs", "accuracy", "macro-F1", "forgetting", "CPU s", "peak MB"]
+    lines = [_markdown_line(head), "|---|---|" + "---:|" * (len(head) - 2)]
+    for row in rows:
+        lines.append(_markdown_line(row.texts(digits=4)))
+    lines += ["", _markdown_line(["accuracy after the last stage on", *stages]), "|---|" + "---:|" * len(stages)]
+    for row in rows:
+        if row.runs:
+            lines.append(_markdown_line([row.title, *(f"{accuracy:.3f}" for accuracy in row.on_stage)]))
+    # Only where the stream names files that no stage teaches.
+    with_untaught = [row for row in rows if row.unseen]
+    if with_untaught:
+        files = list(with_untaught[0].unseen)
+        head = ["accuracy / macro-F1 on files no stage teaches", *files]
+        lines += ["", _markdown_line(head), "|---|" + "---:|" * len(files)]
+    for row in with_untaught:
+        pairs = [f"{values['accuracy']:.3f} / {values['macro_f1']:.3f}" for values in row.unseen.values()]
+        lines.append(_markdown_line([row.title, *pairs]))
+    return "\n".join(lines) + "\n"
 
 
-MARKS = {"accuracy": ("o", "#1f4e79"), "macro_f1": ("D", "#c55a11")}
-JOINT = "#9a9a9a"
+def _markdown_line(values: Sequence[str]) -> str:
+    return "| " + " | ".join(value.replace("|", "/") for value in values) + " |"
 
 
-def benchmark_picture(
-    out: Path,
-    *,
-    names: Sequence[str],
-    means: Mapping[str, np.ndarray],
-    spreads: Mapping[str, np.ndarray],
-    on_stage: np.ndarray,
-    stages: Sequence[str],
-    title: str,
-) -> None:
-    """Draw accuracy and macro-F1, forgetting, and the accuracy on each stage's test at the end.
+def _draw_table(out: Path, rows: Sequence[TableRow], stages: Sequence[str], title: str) -> None:
+    """Draw accuracy and macro-F1, forgetting, and the accuracy on each stage's test at the end, one row a method.
 
     Parameters
     ----------
     out
         PNG to write.
-    names
-        Of the methods, from the top; one that ends in an asterisk sees all cells and is grey.
-    means, spreads
-        ``accuracy``, ``macro_f1`` and ``forgetting`` with their standard deviations, each (methods,).
-    on_stage
-        Accuracy after the last stage, (methods, stages).
+    rows
+        Rows with figures, from the top; one that sees all cells is grey.
     stages
         Names of the stages.
     title
-        Of the picture.
+        Title of the picture.
     """
     from matplotlib.figure import Figure
 
-    n = len(names)
+    # Inches: room for the names, two panels, a column for each stage and a line for each method.
+    n = len(rows)
     figure = Figure(figsize=(5 + 3.2 * 2 + 0.9 * len(stages), 1.8 + 0.32 * n), layout="constrained")
-    parts: Any = figure.subplots(1, 3, width_ratios=(2.2, 1.2, max(1.0, 0.45 * len(stages))))
-    figures, lost, heat = parts
-    places = np.arange(n)
-    for key, (mark, colour) in MARKS.items():
-        shade = [JOINT if name.endswith("*") else colour for name in names]
-        label = key.replace("macro_f1", "macro-F1")
-        figures.errorbar(means[key], places, xerr=spreads[key], fmt="none", ecolor=shade, elinewidth=1)
-        figures.scatter(means[key], places, marker=mark, c=shade, s=26, label=label, zorder=3)
-    figures.legend(frameon=False, fontsize=8, loc="lower left")
-    shade = [JOINT if name.endswith("*") else "#3b3b3b" for name in names]
-    lost.barh(places, means["forgetting"], xerr=spreads["forgetting"], color=shade, height=0.6, error_kw={"lw": 0.8})
-    lost.axvline(0, color="k", lw=0.6)
-    for axes, text in ((figures, "after the last stage, mean over tests"), (lost, "forgetting")):
+    panels: Any = figure.subplots(1, 3, width_ratios=(2.2, 1.2, max(1.0, 0.45 * len(stages))))
+    scores, forgetting, on_stages = panels
+    _draw_scores(scores, rows)
+    _draw_forgetting(forgetting, rows)
+    for axes, text in ((scores, "after the last stage, mean over tests"), (forgetting, "forgetting")):
         axes.set_ylim(n - 0.5, -0.5)
         axes.set_title(text, fontsize=9)
         axes.grid(axis="x", lw=0.3)
-    figures.set_yticks(places, names, fontsize=8)
-    lost.set_yticks(places, [""] * n)
-    lowest = float(np.nanmin(on_stage))
-    draw_heat_map(heat, on_stage, [""] * n, stages, limits=(min(lowest, 0.9), 1.0))
-    heat.set_title("accuracy on each test", fontsize=9)
+    scores.set_yticks(np.arange(n), [row.title for row in rows], fontsize=8)
+    forgetting.set_yticks(np.arange(n), [""] * n)
+    # The scale of the heat map reaches down to 0.9 at least, so that small differences do not look large.
+    on_stage = np.array([row.on_stage for row in rows])
+    draw_heat_map(on_stages, on_stage, [""] * n, stages, limits=(min(float(np.nanmin(on_stage)), 0.9), 1.0))
+    on_stages.set_title("accuracy on each test", fontsize=9)
     figure.suptitle(f"{title}   (* sees the cells of all stages)", fontsize=10)
     figure.savefig(out, dpi=120)
+
+
+def _draw_scores(axes: "Axes", rows: Sequence[TableRow]) -> None:
+    """Draw mean accuracy and macro-F1 with their deviations."""
+    positions = np.arange(len(rows))
+    for name, (shape, colour) in SYMBOLS.items():
+        means, deviations = np.array([row.mean[name] for row in rows]), np.array([row.sd[name] for row in rows])
+        colours = _colours(rows, colour)
+        label = name.replace("macro_f1", "macro-F1")
+        axes.errorbar(means, positions, xerr=deviations, fmt="none", ecolor=colours, elinewidth=1)
+        axes.scatter(means, positions, marker=shape, c=colours, s=26, label=label, zorder=3)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+
+
+def _draw_forgetting(axes: "Axes", rows: Sequence[TableRow]) -> None:
+    """Draw mean forgetting with its deviation."""
+    means, deviations = [row.mean["forgetting"] for row in rows], [row.sd["forgetting"] for row in rows]
+    colours = _colours(rows, FORGETTING_COLOUR)
+    axes.barh(np.arange(len(rows)), means, xerr=deviations, color=colours, height=0.6, error_kw={"lw": 0.8})
+    axes.axvline(0, color="k", lw=0.6)
+
+
+def _colours(rows: Sequence[TableRow], colour: str) -> list[str]:
+    return [JOINT_COLOUR if row.method.sees_all else colour for row in rows]

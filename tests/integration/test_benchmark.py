@@ -142,4 +142,4 @@ def test_a_peer_is_taught_and_asked_through_files(stream, tmp_path, monkeypatch)
     assert run_method(joint, stages, {}, context)["accuracy"] == [[0.5], [0.5, 0.5]]
     missing = external.Peer(name="none", package="no_such_package", requirements=("nothing>=1",))
     with pytest.raises(Unavailable, match=r"python -m venv PEERS/none .* install 'nothing>=1'"):
-        external.python_of(missing, tmp_path / "peers")
+        external.find_python(missing, tmp_path / "peers")

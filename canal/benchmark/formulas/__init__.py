@@ -1,1 +1,1 @@
-"""Published formulas that no Python package offers: arrays in, arrays out; each is tested against a worked example."""
+"""Published formulas that no Python package offers, as functions of arrays; each is tested on a worked example."""

@@ -1,29 +1,54 @@
-"""SciBet: genes by the E-test, then a multinomial model (Li et al., Nature Communications 2020, 11:1818).
+"""Published models of cell types that no Python package offers: SciBet, SCINA and Cell-ID.
 
-Shapes: N cells, G genes, C types.
+SciBet (Li et al., Nature Communications 2020, 11:1818) chooses genes by the E-test and fits a multinomial model.
 
-SCINA: types from marker genes by expectation maximisation (Zhang et al., Genes 2019, 10:531).
+SCINA (Zhang et al., Genes 2019, 10:531) fits types to marker genes by expectation maximisation. A marker of a type is
+normal around a high mean in the cells of the type and around a low mean in all others, with one variance; a cell may
+also be of no type, with all its markers low. No labelled cell is used.
 
-A marker of a type is normal around a high mean in the type's cells and around a low mean in all others, with one
-variance; a cell may also be of no type, with all its markers low. No labelled cell is used.
+Cell-ID (Cortal et al., Nature Biotechnology 2021, 39:1095) embeds cells and genes in one space by multiple
+correspondence analysis; the genes nearest a cell, or the centroid of a type, are its signature. A cell is of the type
+whose signature it shares most, by a hypergeometric test.
 
-Shapes: N cells, M markers, R types.
-
-Cell-ID: gene signatures by multiple correspondence analysis (Cortal et al., Nature Biotechnology 2021, 39:1095).
-
-Cells and genes are placed in one space; the genes nearest a cell, or the centre of a type, are its signature. A cell
-is of the type whose signature it shares most, by a hypergeometric test.
-
-Shapes: N cells, G genes, D dimensions, C types, S genes of a signature.
+Shapes: N cells, G genes, C types, M marker genes, D dimensions, S genes of a signature, K chosen genes.
 """
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+# SciBet.
+
+CHOSEN_GENES = 1000  # K of the paper
+
+
+def fit_scibet(log2_expression: sp.csr_matrix, labels: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Choose genes by the E-test and fit the multinomial model.
+
+    Parameters
+    ----------
+    log2_expression
+        log2(expression + 1), CSR (N, G).
+    labels
+        Types, (N,).
+
+    Returns
+    -------
+    The types (C,), columns of the chosen genes (K,), and log2 probabilities (C, K).
+    """
+    # The E-test is on linear expression, the model on its logarithm.
+    linear = log2_expression.copy()
+    linear.data = np.exp2(linear.data) - 1
+    types = sorted(set(labels.tolist()))
+    rows_of_type = [np.flatnonzero(labels == name) for name in types]
+    means = np.vstack([np.asarray(linear[rows].mean(axis=0)) for rows in rows_of_type])
+    columns = np.argsort(-entropy_scores(means), kind="stable")[:CHOSEN_GENES]
+    sums = np.vstack([np.asarray(log2_expression[rows][:, columns].sum(axis=0)) for rows in rows_of_type])
+    return types, columns, _log2_probabilities(sums)
+
 
 def entropy_scores(means: np.ndarray) -> np.ndarray:
-    """Return how much each gene tells types apart: log2 of the mean over types, less the mean of log2.
+    """Return the E-test's score of each gene, (G,): log2 of its mean over types, less the mean of log2.
 
     Parameters
     ----------
@@ -33,109 +58,94 @@ def entropy_scores(means: np.ndarray) -> np.ndarray:
     return np.asarray(np.log2(means.mean(axis=0) + 1) - np.log2(means + 1).mean(axis=0))
 
 
-def log_probabilities(sums: np.ndarray) -> np.ndarray:
-    """Return log2 of the probability of each gene in each type, one pseudo-count a gene, (C, G).
+def _log2_probabilities(sums: np.ndarray) -> np.ndarray:
+    """Return log2 of the probability of each gene in each type, with a pseudo-count of one for each gene, (C, K).
 
     Parameters
     ----------
     sums
-        Sum over the cells of a type of log2(expression + 1), (C, G).
+        Sum over the cells of a type of log2(expression + 1), (C, K).
     """
     return np.asarray(np.log2(sums + 1) - np.log2(sums.sum(axis=1, keepdims=True) + sums.shape[1]))
 
 
-def learn(
-    log2_expression: sp.csr_matrix, labels: np.ndarray, k: int = 1000
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Learn from cells.
-
-    Parameters
-    ----------
-    log2_expression
-        log2(expression + 1), CSR (N, G).
-    labels
-        Types, (N,).
-    k
-        Genes to choose.
-
-    Returns
-    -------
-    The types (C,), columns of the chosen genes (k,), and log2 probabilities (C, k).
-    """
-    types = sorted(set(labels.tolist()))
-    linear = log2_expression.copy()
-    linear.data = np.exp2(linear.data) - 1
-    of_type = [np.flatnonzero(labels == name) for name in types]
-    means = np.vstack([np.asarray(linear[rows].mean(axis=0)) for rows in of_type])
-    columns = np.argsort(-entropy_scores(means), kind="stable")[:k]
-    sums = np.vstack([np.asarray(log2_expression[rows][:, columns].sum(axis=0)) for rows in of_type])
-    return types, columns, log_probabilities(sums)
+def log2_likelihoods(log2_expression: sp.csr_matrix, log2_probabilities: np.ndarray) -> np.ndarray:
+    """Return the log2 likelihood of each type, (N, C), from cells (N, K) and the probabilities (C, K) of SciBet."""
+    return np.asarray(log2_expression @ log2_probabilities.T)
 
 
-def log_likelihoods(log2_expression: sp.csr_matrix, log_probability: np.ndarray) -> np.ndarray:
-    """Return the log2 likelihood of each type, (N, C), from cells (N, k) and `learn`'s probabilities (C, k)."""
-    return np.asarray(log2_expression @ log_probability.T)
-
+# SCINA.
 
 UNKNOWN = "unknown"
-HIGH, LOW = 0.7, 0.3  # quantiles to start from
-FEWEST_VARIANCE = 1e-4
+HIGH_QUANTILE, LOW_QUANTILE = 0.7, 0.3  # of a marker's expression: where its two means start
+LEAST_VARIANCE = 1e-4  # of a marker that is nearly constant
+MOST_STEPS = 100  # of expectation maximisation
+STABLE_SHARE, STABLE_STEPS = 0.99, 10  # converged where so many cells kept their type over so many steps
 
 
-def assign(
-    values: np.ndarray, signature: np.ndarray, *, iterations: int = 100, stable: int = 10, rate: float = 0.99
-) -> np.ndarray:
-    """Return the probability of each type, and of none as the last, (N, R + 1).
+def type_probabilities(values: np.ndarray, type_of_marker: np.ndarray) -> np.ndarray:
+    """Return SCINA's probability of each type, and of no type as the last, (N, C + 1).
 
     Parameters
     ----------
     values
         Log expression of the markers, (N, M).
-    signature
-        The type each marker belongs to, int (M,), each of 0 ... R - 1 at least once.
-    iterations
-        The most steps.
-    stable, rate
-        Ends where this share of the cells kept their type over this many steps.
+    type_of_marker
+        The type each marker belongs to, int (M,), each of 0 ... C - 1 at least once.
     """
-    types = int(signature.max()) + 1
-    high, low = np.quantile(values, HIGH, axis=0), np.quantile(values, LOW, axis=0)
-    variance = np.maximum(values.var(axis=0), FEWEST_VARIANCE)
-    share = np.full(types + 1, 1.0 / (types + 1))
-    said: list[np.ndarray] = []
-    for _ in range(iterations):
-        posterior = _posterior(values, signature, high, low, variance, share)
-        share = posterior.mean(axis=0)
-        high, low, variance = _updated(values, signature, posterior, high, low)
-        said.append(posterior.argmax(axis=1))
-        if len(said) > stable and all((said[-1] == s).mean() >= rate for s in said[-stable - 1 : -1]):
+    n_types = int(type_of_marker.max()) + 1
+    high = np.quantile(values, HIGH_QUANTILE, axis=0)
+    low = np.quantile(values, LOW_QUANTILE, axis=0)
+    variance = np.maximum(values.var(axis=0), LEAST_VARIANCE)
+    shares = np.full(n_types + 1, 1.0 / (n_types + 1))
+    history: list[np.ndarray] = []  # the type of each cell after each step
+    for _ in range(MOST_STEPS):
+        # Expectation: the probability of each type for each cell.
+        posterior = _posterior(values, type_of_marker, high, low, variance, shares)
+        # Maximisation: shares of the types, means and variance of the markers.
+        shares = posterior.mean(axis=0)
+        high, low, variance = _fit_markers(values, posterior[:, type_of_marker], high, low)
+        history.append(posterior.argmax(axis=1))
+        if _is_stable(history):
             break
-    return _posterior(values, signature, high, low, variance, share)
+    return _posterior(values, type_of_marker, high, low, variance, shares)
 
 
 def _posterior(
     values: np.ndarray,
-    signature: np.ndarray,
+    type_of_marker: np.ndarray,
     high: np.ndarray,
     low: np.ndarray,
     variance: np.ndarray,
-    share: np.ndarray,
+    shares: np.ndarray,
 ) -> np.ndarray:
+    """Return the probability of each type and of none, (N, C + 1), given means and variance of the markers."""
     # The likelihood of a type over that of none: only its own markers differ.
     gain = ((values - low) ** 2 - (values - high) ** 2) / (2 * variance)
-    score = np.zeros((len(values), len(share)))
-    for r in range(len(share) - 1):
-        score[:, r] = gain[:, signature == r].sum(axis=1)
-    score += np.log(np.maximum(share, 1e-12))
+    score = np.zeros((len(values), len(shares)))
+    for r in range(len(shares) - 1):
+        score[:, r] = gain[:, type_of_marker == r].sum(axis=1)
+    # Bayes' rule, with the largest score subtracted so that no exponential overflows.
+    score += np.log(np.maximum(shares, 1e-12))
     score -= score.max(axis=1, keepdims=True)
     weight = np.exp(score)
     return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
 
-def _updated(
-    values: np.ndarray, signature: np.ndarray, posterior: np.ndarray, high: np.ndarray, low: np.ndarray
+def _fit_markers(
+    values: np.ndarray, inside: np.ndarray, high: np.ndarray, low: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    inside = posterior[:, signature]  # (N, M): probability that the cell is of the marker's type
+    """Return high mean, low mean and variance of each marker, each (M,).
+
+    Parameters
+    ----------
+    values
+        Log expression of the markers, (N, M).
+    inside
+        Probability that the cell is of the marker's type, (N, M).
+    high, low
+        Means so far, kept for a marker without any cell inside, or outside, its type.
+    """
     outside = 1 - inside
     mass, rest = inside.sum(axis=0), outside.sum(axis=0)
     new_high = np.where(mass > 1e-9, (inside * values).sum(axis=0) / np.maximum(mass, 1e-9), high)
@@ -145,72 +155,72 @@ def _updated(
     mean = values.mean(axis=0)
     new_high, new_low = np.where(swapped, mean, new_high), np.where(swapped, mean, new_low)
     spread = inside * (values - new_high) ** 2 + outside * (values - new_low) ** 2
-    return new_high, new_low, np.maximum(spread.mean(axis=0), FEWEST_VARIANCE)
+    return new_high, new_low, np.maximum(spread.mean(axis=0), LEAST_VARIANCE)
 
+
+def _is_stable(history: list[np.ndarray]) -> bool:
+    """Tell whether nearly all cells have the type they had at each of the last steps."""
+    if len(history) <= STABLE_STEPS:
+        return False
+    newest = history[-1]
+    return all((newest == earlier).mean() >= STABLE_SHARE for earlier in history[-STABLE_STEPS - 1 : -1])
+
+
+# Cell-ID.
 
 UNASSIGNED = "unassigned"
-DIMENSIONS, SIGNATURE = 50, 200
+DIMENSIONS, SIGNATURE_SIZE = 50, 200  # the package's defaults
 LEAST_EVIDENCE = 2.0  # -log10 of the adjusted p-value
-FEWEST = 10  # genes of a signature that the other file must have
+FEWEST_SIGNATURE_GENES = 10  # of a type's signature that the file must measure
 
 
-def correspondence(values: np.ndarray, dimensions: int = DIMENSIONS) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of cells (N, D) and genes (G, D).
+def multiple_correspondence(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates of cells (N, D) and genes (G, D); D is lower where there are fewer cells.
 
     Every gene counts twice, as its expression scaled to 0 ... 1 and as one less that; the table is divided by the
-    roots of its margins, and its leading right singular vectors but the first are the cells' places.
+    roots of its margins, and its leading right singular vectors but the first are the cells' coordinates.
 
     Parameters
     ----------
     values
         Log expression, (N, G); every gene must vary.
-    dimensions
-        D; fewer where there are fewer cells.
     """
+    # The fuzzy-coded table, (2 G, N), divided by the roots of its margins.
     low, high = values.min(axis=0), values.max(axis=0)
     scaled = ((values - low) / (high - low)).T
     fuzzy = np.concatenate([scaled, 1 - scaled])
-    total, rows = fuzzy.sum(), fuzzy.sum(axis=1)
-    table = fuzzy / np.sqrt(fuzzy.sum(axis=0)) / np.sqrt(rows)[:, None]
+    total, row_sums = fuzzy.sum(), fuzzy.sum(axis=1)
+    table = fuzzy / np.sqrt(fuzzy.sum(axis=0)) / np.sqrt(row_sums)[:, None]
+    # Its right singular vectors are eigenvectors of the product (N, N), in ascending order; the last is trivial.
     n = table.shape[1]
-    kept = min(dimensions, n - 1)
-    vectors = scipy.linalg.eigh(table.T @ table, subset_by_index=(n - 1 - kept, n - 2))[1][:, ::-1]
-    genes = (table @ vectors) / np.sqrt(rows / total)[:, None]
+    dimensions = min(DIMENSIONS, n - 1)
+    vectors = scipy.linalg.eigh(table.T @ table, subset_by_index=(n - 1 - dimensions, n - 2))[1][:, ::-1]
+    genes = (table @ vectors) / np.sqrt(row_sums / total)[:, None]
     return np.sqrt(n) * vectors, genes[: len(scaled)]
 
 
-def nearest_genes(places: np.ndarray, genes: np.ndarray, size: int = SIGNATURE) -> np.ndarray:
-    """Return the genes nearest each place, int (places, S), from places (., D) and genes (G, D)."""
-    distance = (genes**2).sum(axis=1)[None] - 2 * places @ genes.T
-    return np.argsort(distance, axis=1, kind="stable")[:, :size]
+def nearest_genes(points: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Return the genes nearest each point, int (points, S), from points (., D) and genes (G, D)."""
+    distance = (genes**2).sum(axis=1)[None] - 2 * points @ genes.T  # squared, less what is the same for all genes
+    return np.argsort(distance, axis=1, kind="stable")[:, :SIGNATURE_SIZE]
 
 
-def evidence(shared: np.ndarray, genes: int, drawn: int, sizes: np.ndarray) -> np.ndarray:
-    """Return -log10 of the adjusted p-values (N, C) of sharing so many genes or more.
+def overlap_evidence(shared: np.ndarray, n_genes: int, drawn: int, sizes: np.ndarray) -> np.ndarray:
+    """Return -log10 of the p-values (N, C) of sharing so many genes or more, adjusted over the types of each cell.
 
     Parameters
     ----------
     shared
-        Genes that cell and type share, int (N, C).
-    genes
+        Number of genes that the signatures of cell and type share, int (N, C).
+    n_genes
         Genes in all.
     drawn
         Genes of a cell's signature.
     sizes
         Genes of each type's signature, (C,).
     """
-    from scipy.stats import hypergeom  # a second to import: only for those who need it
+    from scipy.stats import false_discovery_control, hypergeom  # a second to import: only for those who need it
 
-    p = hypergeom.sf(shared - 1, genes, sizes[None], drawn)
-    return np.asarray(-np.log10(np.maximum(_benjamini_hochberg(p), 1e-300)))
-
-
-def _benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjust the p-values of each cell over the types, (N, C)."""
-    n = p.shape[1]
-    order = np.argsort(p, axis=1)
-    scaled = np.take_along_axis(p, order, axis=1) * n / np.arange(1, n + 1)
-    least = np.minimum.accumulate(scaled[:, ::-1], axis=1)[:, ::-1]
-    adjusted = np.empty_like(p)
-    np.put_along_axis(adjusted, order, np.minimum(least, 1.0), axis=1)
-    return adjusted
+    p_values = hypergeom.sf(shared - 1, n_genes, sizes[None], drawn)
+    adjusted = false_discovery_control(p_values, axis=1)  # Benjamini and Hochberg
+    return np.asarray(-np.log10(np.maximum(adjusted, 1e-300)))

@@ -1,123 +1,114 @@
-"""Rows of length 1, whose products are cosines.
+"""Published projections of cells onto labelled ones that no Python package offers: scmap and Seurat's label transfer.
 
-scmap: projection on medians of types, or on cells (Kiselev, Yiu and Hemberg, Nature Methods 2018, 15:359).
+scmap (Kiselev, Yiu and Hemberg, Nature Methods 2018, 15:359) projects cells on the medians of types, or on cells. The
+search among cells is exact here; scmap's own is an approximation of it by product quantisation.
 
-The search among cells is exact here; scmap's own is an approximation of it by product quantisation.
+Seurat's label transfer (Stuart et al., Cell 2019, 177:1888, methods) places reference and query in the principal
+components of the reference. Pairs of mutual nearest neighbours are the anchors; those that are far apart in the genes
+themselves are left out, and each is scored by how many neighbours its two cells share. The anchors near a query cell
+vote for the types of their reference cells. Numbers are the package's defaults. Neighbours are exact.
 
-Shapes: N cells, G genes, F features, C types.
-
-Seurat's label transfer: anchors between a reference and a query vote (Stuart et al., Cell 2019, 177:1888, methods).
-
-Reference and query are placed in the principal components of the reference. Pairs of mutual nearest neighbours are the
-anchors; those that are far apart in the genes themselves are left out, and each is scored by how many neighbours its
-two cells share. The anchors near a query cell vote for their reference cells' types. Numbers are the package's
-defaults. Neighbours are exact.
-
-Shapes: R reference cells, Q query cells, F genes, D components, A anchors, C types.
+Shapes: N cells, R reference cells, Q query cells, G genes, F features, C types, D components, A anchors, K neighbours.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import scipy.sparse as sp
 
-
-def unit_rows(a: np.ndarray) -> np.ndarray:
-    """Return the rows divided by their length, float64 (N, F); a row of zeros stays one."""
-    length = np.linalg.norm(a, axis=1, keepdims=True)
-    return np.asarray(np.divide(a, length, out=np.zeros_like(a, dtype=np.float64), where=length > 0))
-
+# scmap.
 
 UNASSIGNED = "unassigned"
 FEATURES = 500
-CLUSTER_THRESHOLD, CELL_THRESHOLD, NEIGHBOURS = 0.7, 0.5, 3
+CLUSTER_THRESHOLD, CELL_THRESHOLD = 0.7, 0.5  # least similarity, of the package
+NEAREST_CELLS = 3  # that must agree
 
 
-def features(log2_expression: sp.csr_matrix, n: int = FEATURES) -> np.ndarray:
-    """Return the columns of the n genes with more zeros than a line through log2 dropout and mean expression says.
+def select_features(log2_expression: sp.csr_matrix) -> np.ndarray:
+    """Return the columns of the `FEATURES` genes with the most dropout for their mean expression.
+
+    That is, those farthest above a straight line through log2 dropout and mean expression.
 
     Parameters
     ----------
     log2_expression
         log2(expression + 1), CSR (N, G).
-    n
-        Features to choose.
     """
-    cells = log2_expression.shape[0]
-    dropout = 100 * (1 - np.bincount(log2_expression.indices, minlength=log2_expression.shape[1]) / cells)
+    n_cells, n_genes = log2_expression.shape
+    dropout = 100 * (1 - np.bincount(log2_expression.indices, minlength=n_genes) / n_cells)  # percent
+    # A gene that no cell or every cell expresses has no place on the line.
     used = np.flatnonzero((dropout > 0) & (dropout < 100))
     mean = np.asarray(log2_expression.mean(axis=0)).ravel()[used]
     log_dropout = np.log2(dropout[used])
     slope, intercept = np.polyfit(mean, log_dropout, 1)
     residual = log_dropout - (intercept + slope * mean)
-    return np.sort(used[np.argsort(-residual, kind="stable")[:n]])
+    return np.sort(used[np.argsort(-residual, kind="stable")[:FEATURES]])
 
 
-def medians(values: np.ndarray, labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+def type_medians(values: np.ndarray, labels: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Return types and their median expression (C, F); a type whose medians are all zero is left out."""
-    names = sorted(set(labels.tolist()))
-    table = np.vstack([np.median(values[labels == name], axis=0) for name in names])
-    kept = table.sum(axis=1) > 0
-    return [n for n, k in zip(names, kept, strict=True) if k], table[kept]
+    names, medians = [], []
+    for name in sorted(set(labels.tolist())):
+        median = np.median(values[labels == name], axis=0)
+        if median.sum() > 0:
+            names.append(name)
+            medians.append(median)
+    return names, np.array(medians).reshape(len(names), values.shape[1])
 
 
-def project_on_clusters(
-    values: np.ndarray, types: list[str], index: np.ndarray, threshold: float = CLUSTER_THRESHOLD
-) -> tuple[np.ndarray, np.ndarray]:
+def project_on_clusters(values: np.ndarray, types: list[str], medians: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the type of each cell and its similarity; unassigned unless two of three measures agree above a threshold.
 
     Parameters
     ----------
-    values, index
+    values, medians
         Cells (N, F) and medians (C, F) on the same features.
     types
-        Of the medians.
-    threshold
-        Least similarity.
+        Types of the medians.
     """
-    measures = [_cosine(values, index), _correlation(values, index), _correlation(_ranks(values), _ranks(index))]
-    best = np.stack([m.argmax(axis=1) for m in measures], axis=1)
-    top = np.stack([m.max(axis=1) for m in measures], axis=1)
+    measures = (
+        _cosine(values, medians),
+        _correlation(values, medians),
+        _correlation(_ranks(values), _ranks(medians)),
+    )
+    nearest = np.stack([similarities.argmax(axis=1) for similarities in measures], axis=1)
+    highest = np.stack([similarities.max(axis=1) for similarities in measures], axis=1)
+    # The type on which two measures agree.
+    names = np.array(types, dtype=object)
     labels = np.full(len(values), UNASSIGNED, dtype=object)
+    for first, second in combinations(range(3), 2):
+        agree = nearest[:, first] == nearest[:, second]
+        labels[agree] = names[nearest[agree, first]]
+    # Its similarity is the highest of the measures that name it.
     similarity = np.full(len(values), np.nan)
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        agree = best[:, a] == best[:, b]
-        labels[agree] = np.array(types, dtype=object)[best[agree, a]]
     for measure in range(3):
-        of_label = np.array(types, dtype=object)[best[:, measure]] == labels
-        similarity = np.where(of_label, np.fmax(similarity, top[:, measure]), similarity)
-    labels[~(similarity >= threshold)] = UNASSIGNED  # also where no similarity is defined
+        names_label = names[nearest[:, measure]] == labels
+        similarity = np.where(names_label, np.fmax(similarity, highest[:, measure]), similarity)
+    labels[~(similarity >= CLUSTER_THRESHOLD)] = UNASSIGNED  # also where no similarity is defined
     return labels, similarity
 
 
-def project_on_cells(
-    values: np.ndarray,
-    reference: np.ndarray,
-    labels: np.ndarray,
-    w: int = NEIGHBOURS,
-    threshold: float = CELL_THRESHOLD,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the type of each cell and its similarity; unassigned unless the w nearest agree above a threshold.
+def project_on_cells(values: np.ndarray, reference: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the type of each cell and its similarity; unassigned unless the nearest cells agree above a threshold.
 
     Parameters
     ----------
     values, reference
-        Cells (N, F) and reference cells (M, F) on the same features.
+        Cells (N, F) and reference cells (R, F) on the same features.
     labels
-        Types of the reference cells, (M,).
-    w, threshold
-        Nearest cells that must agree, and least similarity of the nearest.
+        Types of the reference cells, (R,).
     """
     similarity = _cosine(values, reference)
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :w]
-    found = labels.astype(object)[nearest]
-    best = np.take_along_axis(similarity, nearest[:, :1], axis=1).ravel()
-    agree = (found == found[:, :1]).all(axis=1) & (best >= threshold)
-    return np.where(agree, found[:, 0], UNASSIGNED), best
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :NEAREST_CELLS]
+    nearest_types = labels.astype(object)[nearest]
+    highest = np.take_along_axis(similarity, nearest[:, :1], axis=1).ravel()
+    agree = (nearest_types == nearest_types[:, :1]).all(axis=1) & (highest >= CELL_THRESHOLD)
+    return np.where(agree, nearest_types[:, 0], UNASSIGNED), highest
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.asarray(unit_rows(a) @ unit_rows(b).T)
+    return np.asarray(unit_length(a) @ unit_length(b).T)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -130,24 +121,36 @@ def _ranks(a: np.ndarray) -> np.ndarray:
     return np.asarray(rankdata(a, axis=1))
 
 
-COMPONENTS, CLIP = 30, 10.0
-MUTUAL, FILTER, FILTER_GENES, SCORE, WEIGHT = 5, 200, 200, 30, 50
-LOW, HIGH = 0.01, 0.90  # quantiles of the scores that become 0 and 1
+def unit_length(a: np.ndarray) -> np.ndarray:
+    """Return the rows divided by their length, float64 (N, F), so that products are cosines; zeros stay zeros."""
+    length = np.linalg.norm(a, axis=1, keepdims=True)
+    return np.asarray(np.divide(a, length, out=np.zeros_like(a, dtype=np.float64), where=length > 0))
+
+
+# Seurat's label transfer; constants are the package's defaults.
+
+COMPONENTS = 30  # D
+MOST_SCALED = 10.0  # standard deviations at which scaled expression is cut
+ANCHOR_NEIGHBOURS = 5  # among which the cells of an anchor must be mutually
+FILTER_NEIGHBOURS, FILTER_GENES = 200, 200  # an anchor's cells must be that near in so many leading genes
+SCORE_NEIGHBOURS = 30  # of which those that an anchor's cells share are counted
+VOTING_ANCHORS = 50  # nearest to a query cell
+LOW_QUANTILE, HIGH_QUANTILE = 0.01, 0.90  # of the scores, which become 0 and 1
 BANDWIDTH = 2.0  # 2 / sd, with sd = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
-    """Cells in the components of the reference.
+class Embedding:
+    """Reference and query in the components of the reference.
 
     Attributes
     ----------
     reference, query
         Coordinates, (R, D) and (Q, D).
     scaled_reference, scaled_query
-        Genes scaled by the mean and deviation of the reference, (R, F) and (Q, F).
+        Genes scaled by the mean and deviation of the reference, (R, G) and (Q, G).
     loadings
-        Components, (D, F).
+        Components, (D, G).
     """
 
     reference: np.ndarray
@@ -157,102 +160,120 @@ class Placed:
     loadings: np.ndarray
 
 
-def transfer(reference: np.ndarray, labels: np.ndarray, query: np.ndarray) -> tuple[list[str], np.ndarray]:
+def transfer_labels(reference: np.ndarray, labels: np.ndarray, query: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Return the types and each query cell's shares of the votes, (Q, C).
 
     Parameters
     ----------
     reference, query
-        Log expression of the same genes, dense (R, F) and (Q, F).
+        Log expression of the same genes, dense (R, G) and (Q, G).
     labels
         Types of the reference cells, (R,).
     """
-    cells = placed(reference, query)
-    found = anchors(cells.reference, cells.query)
-    kept = near_in_genes(found, cells)
-    found = kept if len(kept) else found
-    weights = vote_weights(cells.query, found, anchor_scores(found, cells.reference, cells.query))
+    embedding = _embed(reference, query)
+    anchors = find_anchors(embedding.reference, embedding.query)
+    filtered = filter_anchors(anchors, embedding)
+    if len(filtered):  # without any, those that are far apart in the genes have to do
+        anchors = filtered
+    scores = anchor_scores(anchors, embedding.reference, embedding.query)
+    weights = vote_weights(embedding.query, anchors, scores)
     names, types = np.unique(labels.astype(str), return_inverse=True)
-    return names.tolist(), weights @ np.eye(len(names))[types[found[:, 0]]]
+    return names.tolist(), weights @ np.eye(len(names))[types[anchors[:, 0]]]
 
 
-def placed(reference: np.ndarray, query: np.ndarray, components: int = COMPONENTS) -> Placed:
+def _embed(reference: np.ndarray, query: np.ndarray) -> Embedding:
     """Return both files in the principal components of the scaled reference."""
     from sklearn.decomposition import PCA
 
     mean, deviation = reference.mean(axis=0), reference.std(axis=0, ddof=1)
     deviation[deviation == 0] = 1.0
-    scaled = [np.minimum((x - mean) / deviation, CLIP) for x in (reference, query)]
-    pca = PCA(min(components, min(reference.shape) - 1), svd_solver="covariance_eigh").fit(scaled[0])
-    loadings = pca.components_
-    return Placed(
-        reference=scaled[0] @ loadings.T, query=scaled[1] @ loadings.T, scaled_reference=scaled[0],
-        scaled_query=scaled[1], loadings=loadings,
-    )  # fmt: skip
+    scaled_reference = np.minimum((reference - mean) / deviation, MOST_SCALED)
+    scaled_query = np.minimum((query - mean) / deviation, MOST_SCALED)
+    components = min(COMPONENTS, min(reference.shape) - 1)
+    loadings = PCA(components, svd_solver="covariance_eigh").fit(scaled_reference).components_
+    return Embedding(
+        reference=scaled_reference @ loadings.T,
+        query=scaled_query @ loadings.T,
+        scaled_reference=scaled_reference,
+        scaled_query=scaled_query,
+        loadings=loadings,
+    )
 
 
-def anchors(reference: np.ndarray, query: np.ndarray, k: int = MUTUAL) -> np.ndarray:
-    """Return pairs of a reference and a query cell, each among the other's k nearest by angle, int (A, 2)."""
-    a, b = unit_rows(reference), unit_rows(query)
-    to_query, to_reference = nearest(a, b, k), nearest(b, a, k)
-    pairs = [(r, q) for r in range(len(a)) for q in to_query[r].tolist() if r in to_reference[q]]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+def find_anchors(reference: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Return pairs of a reference and a query cell, each among the other's nearest by angle, int (A, 2)."""
+    unit_reference, unit_query = unit_length(reference), unit_length(query)
+    near_reference = nearest_rows(unit_reference, unit_query, ANCHOR_NEIGHBOURS)
+    near_query = nearest_rows(unit_query, unit_reference, ANCHOR_NEIGHBOURS)
+    anchors = []
+    for r in range(len(reference)):
+        for q in near_reference[r].tolist():
+            if r in near_query[q]:
+                anchors.append((r, q))
+    return np.array(anchors, dtype=np.int64).reshape(-1, 2)
 
 
-def near_in_genes(pairs: np.ndarray, cells: Placed, k: int = FILTER) -> np.ndarray:
-    """Return the anchors whose reference cell is among the k nearest of the query cell in the leading genes."""
-    if not len(pairs):
-        return pairs
-    genes = leading_genes(cells.loadings)
-    near = nearest(unit_rows(cells.scaled_query[:, genes]), unit_rows(cells.scaled_reference[:, genes]), k)
-    return pairs[[r in near[q] for r, q in pairs.tolist()]]
+def filter_anchors(anchors: np.ndarray, embedding: Embedding) -> np.ndarray:
+    """Return the anchors (A, 2) whose reference cell is among the nearest of the query cell in the leading genes."""
+    if not len(anchors):
+        return anchors
+    genes = leading_genes(embedding.loadings)
+    near_query = nearest_rows(
+        unit_length(embedding.scaled_query[:, genes]),
+        unit_length(embedding.scaled_reference[:, genes]),
+        FILTER_NEIGHBOURS,
+    )
+    return anchors[[r in near_query[q] for r, q in anchors.tolist()]]
 
 
-def leading_genes(loadings: np.ndarray, most: int = FILTER_GENES) -> np.ndarray:
-    """Return the genes of the highest absolute loadings, equally many of each component, at most ``most`` in all."""
+def leading_genes(loadings: np.ndarray) -> np.ndarray:
+    """Return the genes of the highest absolute loadings, equally many of each component, within `FILTER_GENES`."""
     order = np.argsort(-np.abs(loadings), axis=1, kind="stable")
-    found = np.unique(order[:, :1])
-    for each in range(2, loadings.shape[1] + 1):
-        more = np.unique(order[:, :each])
-        if len(more) > most:
+    genes = np.unique(order[:, :1])
+    for per_component in range(2, loadings.shape[1] + 1):
+        more = np.unique(order[:, :per_component])
+        if len(more) > FILTER_GENES:
             break
-        found = more
-    return found
+        genes = more
+    return genes
 
 
-def anchor_scores(pairs: np.ndarray, reference: np.ndarray, query: np.ndarray, k: int = SCORE) -> np.ndarray:
-    """Return how many near cells of either file the two cells of an anchor share, scaled to 0 to 1, (A,)."""
-    a, b = unit_rows(reference), unit_rows(query)
-    of_reference = np.hstack([nearest(a, a, k), len(a) + nearest(a, b, k)])
-    of_query = np.hstack([nearest(b, a, k), len(a) + nearest(b, b, k)])
-    shared = np.array([len(np.intersect1d(of_reference[r], of_query[q])) for r, q in pairs.tolist()], dtype=np.float64)
-    low, high = np.quantile(shared, [LOW, HIGH]) if len(shared) else (0.0, 1.0)
+def anchor_scores(anchors: np.ndarray, reference: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Return how many neighbours in both files the two cells of an anchor share, scaled to 0 ... 1, (A,)."""
+    a, b = unit_length(reference), unit_length(query)
+    # Neighbours of every cell in the reference, then in the query, numbered on from the reference.
+    near_reference = np.hstack([nearest_rows(a, a, SCORE_NEIGHBOURS), len(a) + nearest_rows(a, b, SCORE_NEIGHBOURS)])
+    near_query = np.hstack([nearest_rows(b, a, SCORE_NEIGHBOURS), len(a) + nearest_rows(b, b, SCORE_NEIGHBOURS)])
+    shared = np.zeros(len(anchors))
+    for i, (r, q) in enumerate(anchors.tolist()):
+        shared[i] = len(np.intersect1d(near_reference[r], near_query[q]))
+    low, high = np.quantile(shared, [LOW_QUANTILE, HIGH_QUANTILE]) if len(shared) else (0.0, 1.0)
     return np.clip((shared - low) / max(high - low, 1e-12), 0.0, 1.0)
 
 
-def vote_weights(query: np.ndarray, pairs: np.ndarray, scores: np.ndarray, k: int = WEIGHT) -> np.ndarray:
+def vote_weights(query: np.ndarray, anchors: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the weight of each anchor for each query cell, rows of sum 1 (Q, A); zero without any anchor.
 
-    With distance d to the query cell of an anchor, d_k to that of the k-th nearest and score S::
+    With distance d to the query cell of an anchor, d_K to that of the K-th nearest and score S::
 
-        D = (1 - d / d_k) S        W = 1 - exp(-D / (2 / sd)^2)
+        D = (1 - d / d_K) S        W = 1 - exp(-D / (2 / sd)^2)
     """
-    weights = np.zeros((len(query), len(pairs)))
-    if not len(pairs):
+    weights = np.zeros((len(query), len(anchors)))
+    if not len(anchors):
         return weights
-    places = query[pairs[:, 1]]
-    near = nearest(query, places, k)
-    distance = np.linalg.norm(query[:, None] - places[near], axis=2)
-    close = (1 - distance / np.maximum(distance[:, -1:], 1e-12)) * scores[near]
-    votes = 1 - np.exp(-close / BANDWIDTH**2)
+    anchor_points = query[anchors[:, 1]]
+    nearest = nearest_rows(query, anchor_points, VOTING_ANCHORS)
+    distance = np.linalg.norm(query[:, None] - anchor_points[nearest], axis=2)
+    closeness = (1 - distance / np.maximum(distance[:, -1:], 1e-12)) * scores[nearest]
+    votes = 1 - np.exp(-closeness / BANDWIDTH**2)
     votes[votes.sum(axis=1) <= 0] = 1.0  # no near anchor has a score: they count alike
-    np.put_along_axis(weights, near, votes / votes.sum(axis=1, keepdims=True), axis=1)
+    np.put_along_axis(weights, nearest, votes / votes.sum(axis=1, keepdims=True), axis=1)
     return weights
 
 
-def nearest(cells: np.ndarray, among: np.ndarray, k: int) -> np.ndarray:
-    """Return the k nearest rows of ``among`` of each cell, nearest first, int (cells, k); all where there are fewer."""
+def nearest_rows(points: np.ndarray, among: np.ndarray, k: int) -> np.ndarray:
+    """Return the k nearest rows of ``among`` to each point, nearest first, int (points, K); all if there are fewer."""
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=min(k, len(among)), algorithm="brute").fit(among)
-    return np.asarray(index.kneighbors(cells, return_distance=False))
+    return np.asarray(index.kneighbors(points, return_distance=False))

@@ -1,11 +1,10 @@
-"""Cells for Avalanche's own strategies: their data sets hold row numbers, the cells stay in one place.
+"""Avalanche's strategies with our loss and training recipe, on cells that stay in one place.
 
-Avalanche's buffers and data sets copy and concatenate what they are given. Row numbers cost nothing, and a cell that is
-replayed after the gene panel has grown is looked up on the panel of today, as the example bank's cells are.
+Avalanche's buffers and data sets copy and concatenate what they are given. They are given row numbers, which cost
+nothing: a cell that is replayed after the gene panel has grown is looked up on the current panel, as the cells of the
+example bank are. `canal.benchmark.methods.strategies` teaches these strategies stage after stage.
 
-Shapes: B cells, G genes of the panel today, C types so far, W types of the whole stream.
-
-Avalanche's strategies, each with our loss and training recipe; see `canal.benchmark.methods.strategies`.
+Shapes: B cells, G genes of the current panel, C types so far, W types of the whole stream, D representation.
 """
 
 from collections import Counter
@@ -24,16 +23,19 @@ from canal.training.batches import Hiding
 from canal.training.plugins import classification_loss, learning_rate
 from canal.training.strategy import silent_evaluator
 
-ABSENT = -1000.0  # logit of a type that no stage has had yet, as Avalanche's own growing classifier has it
+ABSENT = -1000.0  # logit of a type that no stage has taught yet, as in Avalanche's own growing classifier
+EWC_LAMBDA = 1e8  # importances are squared gradients of batches after convergence, near 1e-4: docs/benchmark.md
+LWF_ALPHA, LWF_TEMPERATURE = 1.0, 2.0  # Li and Hoiem 2017
+DER_ALPHA, DER_BETA = 0.1, 0.5  # Buzzega et al. 2020, and Avalanche's defaults
 
 
 class RowCells:
-    """The cells of all stages so far; a strategy sees those whose rows its data set or its buffer holds.
+    """The cells of all stages so far; a strategy sees those whose row numbers its data set or its buffer holds.
 
     Parameters
     ----------
     hiding
-        What training hides of a cell.
+        Which genes training hides of a cell.
     """
 
     def __init__(self, hiding: Hiding) -> None:
@@ -43,20 +45,20 @@ class RowCells:
     def __deepcopy__(self, _memo: dict[int, Any]) -> "RowCells":
         return self  # a strategy's copy of its model looks at the same cells
 
-    def whole(self, rows: Tensor) -> Tensor:
-        """Return cells (B, G) as they are; NaN where a gene was not measured."""
+    def all_genes(self, rows: Tensor) -> Tensor:
+        """Return cells (B, G) with all their genes; NaN where a gene was not measured."""
         assert self.cells is not None
         values, measured = self.cells.dense(rows.cpu().numpy())
         return values.masked_fill(~measured, torch.nan)
 
-    def shown(self, rows: Tensor, draw: torch.Generator) -> Tensor:
+    def hide_genes(self, rows: Tensor, draw: torch.Generator) -> Tensor:
         """Return cells (B, G) as training shows them; NaN where a gene is hidden or was not measured."""
         assert self.cells is not None
-        at = rows.cpu().numpy()
-        # A cell may be shown through the genes of the files in its batch; others the strategy does not have any more.
-        sources, source = np.unique(self.cells.source[at], return_inverse=True)
-        batch = PanelCells(values=self.cells.values[at], measured=self.cells.measured[sources], source=source)
-        values, measured = self.hiding.apply(batch, np.arange(len(at)), draw)
+        numbers = rows.cpu().numpy()
+        # A cell may be masked to the genes of a file in its batch; the strategy no longer has the genes of other files.
+        sources, source = np.unique(self.cells.source[numbers], return_inverse=True)
+        batch = PanelCells(values=self.cells.values[numbers], measured=self.cells.measured[sources], source=source)
+        values, measured = self.hiding.apply(batch, np.arange(len(numbers)), draw)
         return values.masked_fill(~measured, torch.nan)
 
 
@@ -84,11 +86,12 @@ class RowNetwork(nn.Module):
 
     def representation(self, x: Tensor) -> Tensor:
         """Return the representation (B, D) of cells (B, G) or of row numbers (B,)."""
-        found: Tensor = self.network(*self._inputs(x))[0]
-        return found
+        representation: Tensor = self.network(*self._inputs(x))[0]
+        return representation
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        dense = x if x.is_floating_point() else self.cells.whole(x)
+        """Return values and which genes are measured, each (B, G), of what a strategy gives the network."""
+        dense = x if x.is_floating_point() else self.cells.all_genes(x)
         # Genes enter at the end: a copy of the model from an earlier stage reads the first ones.
         dense = dense[:, : self.network.encoder.n_genes].to(next(self.network.parameters()).device)
         measured = ~dense.isnan()
@@ -96,7 +99,7 @@ class RowNetwork(nn.Module):
 
 
 class Representations(nn.Module):
-    """The representation half of a `RowNetwork`, as strategies want it that classify by themselves."""
+    """The encoder of a `RowNetwork`, for a strategy that classifies by itself."""
 
     def __init__(self, network: RowNetwork) -> None:
         super().__init__()
@@ -105,11 +108,6 @@ class Representations(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the representation (B, D)."""
         return self.rows.representation(x)
-
-
-EWC_LAMBDA = 1e8  # importances are squared gradients of batches after convergence, near 1e-4: docs/benchmark.md
-LWF_ALPHA, LWF_TEMPERATURE = 1.0, 2.0  # Li and Hoiem 2017
-DER_ALPHA, DER_BETA = 0.1, 0.5  # Buzzega et al. 2020, and Avalanche's defaults
 
 
 class WeightedLoss:
@@ -124,9 +122,13 @@ class WeightedLoss:
     def __init__(self, smoothing: float) -> None:
         self.smoothing, self.weights = smoothing, torch.ones(0)
 
-    def balance(self, counts: Counter[int], width: int, balance: float) -> None:
+    def set_weights(self, counts: Counter[int], width: int, balance: float) -> None:
         """Weigh the types by their numbers of cells."""
-        self.weights = torch.tensor([max(counts[t], 1) ** -balance if counts[t] else 1.0 for t in range(width)])
+        weights = [1.0] * width
+        for t in range(width):
+            if counts[t]:
+                weights[t] = counts[t] ** -balance
+        self.weights = torch.tensor(weights)
 
     def __call__(self, logits: Tensor, types: Tensor) -> Tensor:
         """Return the loss of logits (B, W) and types (B,)."""
@@ -135,12 +137,14 @@ class WeightedLoss:
 
 
 class TrainingRecipe(avalanche.SupervisedPlugin):
-    """The preset's schedule, and the cells of each batch as training shows them.
+    """The preset's learning rate schedule, and the cells of each batch with the genes that training hides.
 
     Parameters
     ----------
-    preset, seed
-        Schedule; seed of what is hidden.
+    preset
+        Learning rate schedule.
+    seed
+        Seed of which genes are hidden.
     """
 
     def __init__(self, preset: Preset, seed: int) -> None:
@@ -149,32 +153,33 @@ class TrainingRecipe(avalanche.SupervisedPlugin):
         self.step = self.epoch = 0
 
     def before_training_exp(self, *_: Any, **__: Any) -> None:
-        """Begin anew."""
+        """Start the schedule of a stage."""
         self.step = self.epoch = 0
 
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
-        """Set the rate."""
+        """Set the learning rate."""
         done = min(self.step / (strategy.train_epochs * len(strategy.dataloader)), 1.0)
         for group in strategy.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.epoch, done)
         self.step += 1
 
     def before_forward(self, strategy: Any, **_: Any) -> None:
-        """Look the rows up; strategies that add cells to the batch have done so."""
+        """Look the rows up, after a strategy has added replayed cells to the batch; `DarkReplay` does so later."""
         if not isinstance(strategy, avalanche.DER):
-            self.show(strategy)
+            self.look_up_cells(strategy)
 
-    def show(self, strategy: Any) -> None:
+    def look_up_cells(self, strategy: Any) -> None:
         """Put cells in the place of row numbers."""
-        strategy.mbatch[0] = strategy.model.cells.shown(strategy.mbatch[0], self.draw).to(strategy.device)
+        rows = strategy.mbatch[0]
+        strategy.mbatch[0] = strategy.model.cells.hide_genes(rows, self.draw).to(strategy.device)
 
     def after_training_epoch(self, *_: Any, **__: Any) -> None:
-        """Count."""
+        """Count the epoch."""
         self.epoch += 1
 
 
 class DarkReplay(avalanche.DER):
-    """DER++ whose stored logits say nothing of types that came later.
+    """DER++ that keeps stored logits only of types that were known when they were stored.
 
     Avalanche adds the replayed cells after the plugins' hook, so that they are looked up here; and it would hold the
     logits of later types at what they were before those types existed.
@@ -182,22 +187,25 @@ class DarkReplay(avalanche.DER):
 
     def _before_forward(self, **kwargs: Any) -> None:
         super()._before_forward(**kwargs)
-        next(p for p in self.plugins if isinstance(p, TrainingRecipe)).show(self)
+        for plugin in self.plugins:
+            if isinstance(plugin, TrainingRecipe):
+                plugin.look_up_cells(self)
 
     def _after_forward(self, **kwargs: Any) -> None:
         super()._after_forward(**kwargs)
         if self.replay_loader is None:
             return
+        # For a type that came later the stored logit is replaced by the current one, which costs nothing.
         current = self.mb_output[: self.batch_size_mem].detach()
         stored: Tensor = self.batch_logits
         self.batch_logits: Tensor = torch.where(stored > ABSENT, stored, current)
 
 
 class Replay(avalanche.ReplayPlugin):
-    """Avalanche's replay, by the hook that its buffers do not warn of."""
+    """Avalanche's replay, through the hook for which its buffers give no warning."""
 
     def after_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Take cells of the stage into the buffer."""
+        """Put cells of the stage into the buffer."""
         self.storage_policy.post_adapt(strategy, strategy.experience)
 
 
@@ -209,8 +217,8 @@ class SLDA(avalanche.StreamingLDA):
         return torch.zeros(1)
 
 
-def counts_of(strategy: Any, targets: Tensor) -> Counter[int]:
-    """Count the cells of each type that a strategy trains on at a stage."""
+def count_types(strategy: Any, targets: Tensor) -> Counter[int]:
+    """Count the cells of each type that a strategy trains on at a stage: those of the stage, and those it kept."""
     counts = Counter(targets.tolist())
     if isinstance(strategy, avalanche.Cumulative) and strategy.dataset is not None:
         counts.update(int(t) for t in strategy.dataset.targets)
@@ -228,7 +236,8 @@ def new_optimizer(model: torch.nn.Module, preset: Preset) -> torch.optim.Optimiz
     )
 
 
-def _common(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int, *more: Any) -> dict[str, Any]:
+def _arguments(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int, *plugins: Any) -> dict[str, Any]:
+    """Return the arguments that Avalanche's strategies have in common."""
     return {
         "model": model,
         "optimizer": new_optimizer(model, preset),
@@ -236,29 +245,41 @@ def _common(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int, *m
         "train_mb_size": preset.training.batch_size,
         "train_epochs": preset.training.epochs,
         "device": best_device(),
-        "plugins": [*more, TrainingRecipe(preset, seed)],
+        "plugins": [*plugins, TrainingRecipe(preset, seed)],
         "evaluator": silent_evaluator(),
     }
 
 
-def naive(model: Any, loss: WeightedLoss, preset: Preset, seed: int, *more: Any) -> Any:
-    """Return the strategy that just trains on, with more plugins where another one is wanted."""
-    return avalanche.Naive(**_common(model, loss, preset, seed, *more))
+def new_naive(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int, *plugins: Any) -> Any:
+    """Return the strategy that goes on training; with plugins, the strategy that these make of it."""
+    return avalanche.Naive(**_arguments(model, loss, preset, seed, *plugins))
 
 
-def _replay(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
+def _new_cumulative(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
+    return avalanche.Cumulative(**_arguments(model, loss, preset, seed))
+
+
+def _new_replay(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
     size = preset.bank.size
-    plugin = Replay(mem_size=size, storage_policy=avalanche.ClassBalancedBuffer(size))
-    return naive(model, loss, preset, seed, plugin)
+    return new_naive(
+        model, loss, preset, seed, Replay(mem_size=size, storage_policy=avalanche.ClassBalancedBuffer(size))
+    )
 
 
-def _der(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
-    return DarkReplay(
-        mem_size=preset.bank.size, alpha=DER_ALPHA, beta=DER_BETA, **_common(model, loss, preset, seed)
-    )  # fmt: skip
+def _new_ewc(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
+    return new_naive(model, loss, preset, seed, avalanche.EWCPlugin(EWC_LAMBDA))
 
 
-def _slda(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
+def _new_lwf(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
+    return new_naive(model, loss, preset, seed, avalanche.LwFPlugin(LWF_ALPHA, LWF_TEMPERATURE))
+
+
+def _new_der(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
+    arguments = _arguments(model, loss, preset, seed)
+    return DarkReplay(mem_size=preset.bank.size, alpha=DER_ALPHA, beta=DER_BETA, **arguments)
+
+
+def _new_slda(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
     del seed
     return SLDA(
         slda_model=Representations(model),
@@ -271,24 +292,12 @@ def _slda(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> A
     )
 
 
-def _cumulative(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
-    return avalanche.Cumulative(**_common(model, loss, preset, seed))
-
-
-def _ewc(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
-    return naive(model, loss, preset, seed, avalanche.EWCPlugin(EWC_LAMBDA))
-
-
-def _lwf(model: RowNetwork, loss: WeightedLoss, preset: Preset, seed: int) -> Any:
-    return naive(model, loss, preset, seed, avalanche.LwFPlugin(LWF_ALPHA, LWF_TEMPERATURE))
-
-
 STRATEGIES: dict[str, Callable[[RowNetwork, WeightedLoss, Preset, int], Any]] = {
-    "naive": naive,
-    "cumulative": _cumulative,
-    "replay": _replay,
-    "ewc": _ewc,
-    "lwf": _lwf,
-    "der++": _der,
-    "slda": _slda,
+    "naive": new_naive,
+    "cumulative": _new_cumulative,
+    "replay": _new_replay,
+    "ewc": _new_ewc,
+    "lwf": _new_lwf,
+    "der++": _new_der,
+    "slda": _new_slda,
 }

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from canal.cli.answer import Answer, Session, command, short_path, watcher
-from canal.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from canal.benchmark.plan import Options
-    from canal.benchmark.table import Row
+    from canal.benchmark.table import TableRow
 
 
-DEFAULT = "ours,strategies,lr,lr-joint"
+DEFAULT_METHODS = "ours,strategies,lr,lr-joint"
+SEES_ALL = "* sees the cells of all stages at once."
 
 
 def register(app: typer.Typer) -> None:
@@ -28,9 +27,9 @@ def register(app: typer.Typer) -> None:
 def benchmark(
     session: Session,
     stream: Annotated[str, typer.Option(metavar="FILE", help="TOML of stages, folder of declarations, or demo.")] = "",
-    methods: Annotated[str, typer.Option(help="Names and groups: ours, strategies, peers, all; or preset:NAME.")] = (
-        DEFAULT
-    ),
+    methods: Annotated[
+        str, typer.Option(help="Names and groups: ours, strategies, peers, all; or preset:NAME.")
+    ] = DEFAULT_METHODS,
     orders: Annotated[str, typer.Option(help="Number of orders of the stages, or orders: 1-2-3,3-2-1.")] = "1",
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
@@ -57,93 +56,75 @@ def benchmark(
     Every run is kept: asked again, only what is missing or was made from other inputs is run.
     """
     if list_methods:
-        return _list()
-    if not stream:
-        message = "No stream is named. Name one with --stream: a TOML file of stages, a folder, or demo."
-        raise ConfigError(message)
-    from canal.benchmark.plan import Options
-    from canal.config import load_preset
+        return _list_methods()
+    from canal.benchmark.plan import BenchmarkOptions
+    from canal.benchmark.table import benchmark_methods
 
-    options = Options(
-        stream=stream, out=out or Path(f"benchmark-{Path(stream).stem}"), preset_name=preset,
-        overrides=tuple(overrides or ()), preset=load_preset(preset, tuple(overrides or ())),
-        markers=markers, peers=peers,
-    )  # fmt: skip
-    return _run(session, options, methods, orders, range(first_seed, first_seed + seeds), only_kept)
-
-
-def _run(session: Session, options: "Options", methods: str, orders: str, seeds: range, only_kept: bool) -> Answer:
-    from canal.benchmark.methods import choose_methods
-    from canal.benchmark.methods.published import read_markers
-    from canal.benchmark.plan import parse_orders
-    from canal.benchmark.run import run_benchmark
-    from canal.benchmark.stream import stages_in
-    from canal.benchmark.table import benchmark_picture, rows_of, write
-
-    chosen = choose_methods(methods)
-    order = parse_orders(orders, stages_in(options.stream))
-    if options.markers is not None:
-        read_markers(options.markers)
-    found = run_benchmark(options, chosen, order, seeds, watcher(session), only_kept=only_kept)
-    rows = rows_of(found)
-    data = write(found, rows, benchmark_picture)
-    here = short_path(options.out)
-    after = [
-        "* sees the cells of all stages at once.",
-        *(f"{r.method.name}: {r.reason}" for r in rows if r.reason and r.runs),
+    options = BenchmarkOptions.load(
+        stream, out=out, preset_name=preset, overrides=tuple(overrides or ()), markers=markers, peers=peers
+    )
+    results, rows, data = benchmark_methods(
+        options, methods, orders, range(first_seed, first_seed + seeds), watcher(session), only_kept=only_kept
+    )
+    # Below the tables: why single runs of a method have no figures, and where everything is.
+    lines = [SEES_ALL]
+    for row in rows:
+        if row.reason and row.runs:
+            lines.append(f"{row.method.name}: {row.reason}")
+    folder = short_path(options.out)
+    lines += [
         "",
-        f"{found.kept} of {len(found.results)} runs were there already.",
-        f"tables and commands  {here}/table.md",
-        f"picture              {here}/benchmark.png",
-        f"every run            {here}/benchmark.json",
+        f"{results.kept_runs} of {len(results.results)} runs were there already.",
+        f"tables and commands  {folder}/table.md",
+        f"picture              {folder}/benchmark.png",
+        f"every run            {folder}/benchmark.json",
     ]
-    return Answer(data, [_table(rows), _stages(rows, [s.name for s in found.stream.stages]), *after])
+    return Answer(data, [_figures_table(rows), _stages_table(rows, data["stages"]), *lines])
 
 
-def _list() -> Answer:
+def _list_methods() -> Answer:
     from rich.table import Table
 
     from canal.benchmark.methods import METHODS
 
     table = Table("name", "title", "group", "keeps", "reference")
-    for m in METHODS:
-        table.add_row(m.name, m.title + (" *" if m.sees_all else ""), m.group, m.keeps, m.reference)
-    fields = ("name", "title", "group", "keeps", "reference", "sees_all", "seeded")
-    return Answer(
-        {"methods": [{f: getattr(m, f) for f in fields} for m in METHODS]},
-        [table, "* sees the cells of all stages at once."],
-    )
+    data = []
+    for method in METHODS:
+        title = method.title + (" *" if method.sees_all else "")
+        table.add_row(method.name, title, method.group, method.keeps, method.reference)
+        fields = ("name", "title", "group", "keeps", "reference", "sees_all", "seeded")
+        data.append({field: getattr(method, field) for field in fields})
+    return Answer({"methods": data}, [table, SEES_ALL])
 
 
-def _table(rows: "tuple[Row, ...]") -> "Table":
+def _figures_table(rows: "tuple[TableRow, ...]") -> "Table":
+    """Return the figures of the methods; lines set apart those that see all cells, and those without figures."""
     from rich.table import Table
-
-    from canal.benchmark.table import texts
 
     table = Table(title="After the last stage, mean over the stages' tests", title_justify="left")
     for name in ("method", "keeps"):
         table.add_column(name)
     for name in ("runs", "accuracy", "macro-F1", "forgetting", "CPU s", "peak MB"):
         table.add_column(name, justify="right", no_wrap=name != "runs")
-    before = None
+    previous = None
     for row in rows:
-        part = (not row.runs, row.method.sees_all and row.runs > 0)
-        if before is not None and part != before:
+        section = (not row.runs, row.method.sees_all and row.runs > 0)
+        if previous is not None and section != previous:
             table.add_section()
-        before = part
-        table.add_row(*texts(row, digits=3))
+        previous = section
+        table.add_row(*row.texts(digits=3))
     return table
 
 
-def _stages(rows: "tuple[Row, ...]", stages: list[str]) -> "Table":
+def _stages_table(rows: "tuple[TableRow, ...]", stages: list[str]) -> "Table":
+    """Return the accuracy on each stage's test, of the methods that have figures."""
     from rich.table import Table
-
-    from canal.benchmark.table import title_of
 
     table = Table(title="Accuracy after the last stage on each stage's test", title_justify="left")
     table.add_column("method")
     for name in stages:
         table.add_column(name, justify="right")
-    for row in (r for r in rows if r.runs):
-        table.add_row(title_of(row), *(f"{value:.3f}" for value in row.on_stage))
+    for row in rows:
+        if row.runs:
+            table.add_row(row.title, *(f"{accuracy:.3f}" for accuracy in row.on_stage))
     return table

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from canal.benchmark.methods import METHODS, choose_methods
-from canal.benchmark.plan import Options, command_of, key_of, parse_orders, places
-from canal.cli.features.benchmark import DEFAULT
+from canal.benchmark.plan import BenchmarkOptions, benchmark_command, parse_orders, plan_runs, run_key
+from canal.cli.features.benchmark import DEFAULT_METHODS
 from canal.cli.main import app
 from canal.config import load_preset
 from canal.errors import ConfigError
@@ -19,7 +19,7 @@ def options(**changes):
     given = {"stream": "s.toml", "out": Path("out"), "preset_name": "compact", "overrides": (), "markers": None}
     given |= {"peers": None} | changes
     preset = load_preset(given["preset_name"], given["overrides"])
-    return Options(preset=preset, **given)
+    return BenchmarkOptions(preset=preset, **given)
 
 
 def test_a_number_of_orders_is_declared_swapped_reversed_then_drawn():
@@ -42,7 +42,7 @@ def test_an_order_has_every_stage_once(text):
 def test_a_method_without_chance_runs_once_an_order():
     """Repeating what cannot differ would feign certainty."""
     naive, lr = choose_methods("naive,lr")
-    found = places([naive, lr], [(0, 1), (1, 0)], [0, 1, 2])
+    found = plan_runs([naive, lr], [(0, 1), (1, 0)], [0, 1, 2])
     assert [(p.method.name, p.seed) for p in found if p.order == (0, 1)] == [
         ("naive", 0), ("naive", 1), ("naive", 2), ("lr", 0),
     ]  # fmt: skip
@@ -52,16 +52,19 @@ def test_a_method_without_chance_runs_once_an_order():
 def test_a_run_is_known_by_all_that_decides_it(tmp_path):
     """Another method, order, seed, stream, preset or marker table is another run; another folder is not."""
     naive, lr = choose_methods("naive,lr")
-    place, *others = places([naive], [(0, 1), (1, 0)], [0, 1])
-    key = key_of(place, options(), "sha256:a")
+    first, *others = plan_runs([naive], [(0, 1), (1, 0)], [0, 1])
+    key = run_key(first, options(), "sha256:a")
     markers = tmp_path / "m.csv"
     markers.write_text("B,CD79A\n")
-    changed = [key_of(p, options(), "sha256:a") for p in others]
-    changed += [key_of(places([lr], [(0, 1)], [0])[0], options(), "sha256:a"), key_of(place, options(), "sha256:b")]
-    changed += [key_of(place, options(overrides=("training.epochs=2",)), "sha256:a")]
-    changed += [key_of(place, options(markers=markers), "sha256:a")]
+    changed = [run_key(p, options(), "sha256:a") for p in others]
+    changed += [
+        run_key(plan_runs([lr], [(0, 1)], [0])[0], options(), "sha256:a"),
+        run_key(first, options(), "sha256:b"),
+    ]
+    changed += [run_key(first, options(overrides=("training.epochs=2",)), "sha256:a")]
+    changed += [run_key(first, options(markers=markers), "sha256:a")]
     assert len({key, *changed}) == len(changed) + 1
-    assert key_of(place, options(out=Path("elsewhere"), stream="copy.toml"), "sha256:a") == key
+    assert run_key(first, options(out=Path("elsewhere"), stream="copy.toml"), "sha256:a") == key
 
 
 def test_the_command_of_a_row_is_understood(monkeypatch):
@@ -72,9 +75,9 @@ def test_the_command_of_a_row_is_understood(monkeypatch):
         asked.update(options=found, methods=methods, orders=orders, seeds=tuple(seeds))
         raise ConfigError("enough")
 
-    monkeypatch.setattr("canal.benchmark.run.run_benchmark", run_benchmark)
+    monkeypatch.setattr("canal.benchmark.table.run_benchmark", run_benchmark)
     given = options(stream="demo", overrides=("training.epochs=2",), preset_name="canal", peers=Path("peers"))
-    line = command_of(choose_methods("naive")[0], [(2, 1, 0)], [4], given)
+    line = benchmark_command(choose_methods("naive")[0], [(2, 1, 0)], [4], given)
     result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 2, result.output
     assert asked["options"] == given
@@ -90,7 +93,7 @@ def test_methods_are_chosen_by_name_group_and_preset():
     for bad in ("nothing", "", "preset:nothing"):
         with pytest.raises(ConfigError):
             choose_methods(bad)
-    assert choose_methods(DEFAULT)
+    assert choose_methods(DEFAULT_METHODS)
 
 
 def test_every_method_says_what_it_keeps_and_where_it_comes_from():

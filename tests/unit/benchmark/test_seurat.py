@@ -16,15 +16,17 @@ def near(cell: np.ndarray, among: np.ndarray, k: int) -> list[int]:
     return sorted(range(len(among)), key=lambda i: -cosine[i])[:k]
 
 
-def test_anchors_are_mutual_neighbours_scored_by_shared_ones() -> None:
+def test_anchors_are_mutual_neighbours_scored_by_shared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain loops over cells find the same pairs and the same scores."""
     reference, query = RNG.normal(size=(40, 6)), RNG.normal(size=(25, 6))
     expected = [
         (r, q) for r in range(40) for q in near(reference[r], query, 4) if r in near(query[q], reference, 4)
     ]  # fmt: skip
 
-    found = seurat.anchors(reference, query, k=4)
-    scores = seurat.anchor_scores(found, reference, query, k=7)
+    monkeypatch.setattr(seurat, "ANCHOR_NEIGHBOURS", 4)
+    monkeypatch.setattr(seurat, "SCORE_NEIGHBOURS", 7)
+    found = seurat.find_anchors(reference, query)
+    scores = seurat.anchor_scores(found, reference, query)
 
     assert sorted(map(tuple, found.tolist())) == sorted(expected)
     shared = []
@@ -36,43 +38,47 @@ def test_anchors_are_mutual_neighbours_scored_by_shared_ones() -> None:
     assert scores == pytest.approx([min(max((s - low) / (high - low), 0), 1) for s in shared])
 
 
-def test_votes_fall_with_distance_and_rise_with_the_score() -> None:
+def test_votes_fall_with_distance_and_rise_with_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three anchors on a line, two of them near: weights as the formula gives them by hand."""
     query = np.array([[0.0], [1.0], [3.0]])
     pairs = np.array([[0, 0], [1, 1], [2, 2]])
 
-    weights = seurat.vote_weights(query, pairs, np.array([1.0, 0.5, 1.0]), k=3)
+    monkeypatch.setattr(seurat, "VOTING_ANCHORS", 3)
+    weights = seurat.vote_weights(query, pairs, np.array([1.0, 0.5, 1.0]))
 
     votes = [1 - math.exp(-1.0 / 4), 1 - math.exp(-(2 / 3) * 0.5 / 4), 0.0]
     assert weights[0] == pytest.approx(np.array(votes) / sum(votes))
     assert weights.sum(axis=1) == pytest.approx(np.ones(3))
 
 
-def test_anchors_without_a_score_count_alike() -> None:
+def test_anchors_without_a_score_count_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell whose nearest anchors are all of score zero is told by all of them."""
-    weights = seurat.vote_weights(np.array([[0.0], [1.0]]), np.array([[0, 0], [1, 1]]), np.zeros(2), k=2)
+    monkeypatch.setattr(seurat, "VOTING_ANCHORS", 2)
+    weights = seurat.vote_weights(np.array([[0.0], [1.0]]), np.array([[0, 0], [1, 1]]), np.zeros(2))
 
     np.testing.assert_allclose(weights, 0.5)
 
 
-def test_anchors_far_apart_in_the_genes_are_left_out() -> None:
+def test_anchors_far_apart_in_the_genes_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two anchors the one whose reference cell is among the nearest of the query cell stays."""
     reference = np.eye(4)
-    cells = seurat.Placed(
+    cells = seurat.Embedding(
         reference=reference, query=reference[:2], scaled_reference=reference, scaled_query=reference[:2],
         loadings=np.eye(4),
     )  # fmt: skip
 
-    kept = seurat.near_in_genes(np.array([[0, 0], [2, 1]]), cells, k=1)
+    monkeypatch.setattr(seurat, "FILTER_NEIGHBOURS", 1)
+    kept = seurat.filter_anchors(np.array([[0, 0], [2, 1]]), cells)
 
     assert kept.tolist() == [[0, 0]]
 
 
-def test_leading_genes_are_as_many_of_each_component() -> None:
+def test_leading_genes_are_as_many_of_each_component(monkeypatch: pytest.MonkeyPatch) -> None:
     """The most that do not go over the bound."""
     loadings = np.array([[5.0, 4, 3, 0, 0, 0], [0.0, 0, 0, -3, -4, -5]])
 
-    assert seurat.leading_genes(loadings, most=5).tolist() == [0, 1, 4, 5]
+    monkeypatch.setattr(seurat, "FILTER_GENES", 5)
+    assert seurat.leading_genes(loadings).tolist() == [0, 1, 4, 5]
 
 
 def test_types_are_transferred_across_a_shift() -> None:
@@ -82,7 +88,7 @@ def test_types_are_transferred_across_a_shift() -> None:
     reference = centres[rows] + RNG.normal(size=(120, 30))
     query = centres[rows] + RNG.normal(size=(120, 30)) + RNG.normal(0, 0.3, 30)
 
-    types, votes = seurat.transfer(reference, labels, query)
+    types, votes = seurat.transfer_labels(reference, labels, query)
 
     assert types == ["a", "b"]
     assert votes.sum(axis=1) == pytest.approx(np.ones(120))

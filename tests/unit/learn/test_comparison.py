@@ -82,8 +82,8 @@ def test_a_cell_is_shown_through_the_files_of_its_batch_only():
     measured[1, 30:] = False
     rows.cells = PanelCells(values=values, measured=measured, source=np.array([0, 0, 1, 1]))
     draw = torch.Generator().manual_seed(0)
-    alone = rows.shown(torch.tensor([0, 1]), draw)
-    both = torch.cat([rows.shown(torch.tensor([0, 1, 2]), draw) for _ in range(20)])
+    alone = rows.hide_genes(torch.tensor([0, 1]), draw)
+    both = torch.cat([rows.hide_genes(torch.tensor([0, 1, 2]), draw) for _ in range(20)])
     assert not alone.isnan().any()
     assert both.isnan().any()
 
