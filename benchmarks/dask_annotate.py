@@ -16,9 +16,10 @@ import anndata as ad
 import numpy as np
 
 import canal
-from canal.cluster.dask_cluster import connected, mapped
-from canal.cluster.shards import Answerer, Shard, joined_answers, shards_of
+from canal.cluster.dask_cluster import connect, map_on_workers
+from canal.cluster.shards import Shard, ShardAnnotator, cut_shards, join_annotations
 from canal.progress import Silent
+from canal.stages.annotate import AnnotateOptions
 
 CELLS = 20_098
 
@@ -30,12 +31,12 @@ def repeated(source: Path, target: Path, cells: int) -> None:
     whole.write_h5ad(target)
 
 
-def seconds(client: Any, work: Answerer, shards: list[Shard], runs: int) -> tuple[float, Any]:
+def seconds(client: Any, work: ShardAnnotator, shards: list[Shard], runs: int) -> tuple[float, Any]:
     """Return the shortest of some runs, and the answer."""
     best, answer = np.inf, None
     for _ in range(runs):
         begin = time.perf_counter()
-        answer = joined_answers(mapped(client, work, shards, [s.cells for s in shards], Silent()))
+        answer = join_annotations(map_on_workers(client, work, shards, [s.cells for s in shards], Silent()))
         best = min(best, time.perf_counter() - begin)
     return best, answer
 
@@ -57,11 +58,11 @@ def main() -> None:
         workspace = canal.open_workspace(folder / "ws", create=True)
         train = ad.read_h5ad(immune / "1_zheng_facs.train.h5ad")
         workspace.add_stage(train, labels="cell_type")
-        work = Answerer(workspace=workspace.root.absolute(), registry=None, stage=1, options={})
+        work = ShardAnnotator(workspace=workspace.root.absolute(), registry=None, stage=1, options=AnnotateOptions())
         rates, answers = [], []
         for workers in (1, 2):
-            with connected(f"local:{workers}") as client:
-                shards = shards_of([file], 2, {})  # the same parts for both
+            with connect(f"local:{workers}") as client:
+                shards = cut_shards([file], 2, AnnotateOptions())  # the same parts for both
                 seconds(client, work, shards, 1)
                 spent, answer = seconds(client, work, shards, options.runs)
             rates.append(options.cells / spent)

@@ -142,7 +142,10 @@ def newest_and_joint(name: str, title: str, reference: str, fit: Fit, *, seeded:
     return newest, joint
 
 
-def labels_of(cells: Cells) -> np.ndarray:
-    """Return the types of labelled cells as str (cells,)."""
-    assert cells.labels is not None
-    return cells.labels.astype(str)
+def labels_of(*files: Cells) -> np.ndarray:
+    """Return the types of the labelled cells of one file, or of several in turn, as str (cells,)."""
+    labels = []
+    for cells in files:
+        assert cells.labels is not None
+        labels.append(cells.labels.astype(str))
+    return np.concatenate(labels)

@@ -101,6 +101,7 @@ def run_benchmark(
         If the stream cannot be read, or the folder holds something else.
     """
     with tempfile.TemporaryDirectory(prefix="canal-benchmark-") as scratch:
+        # The digest of the stream tells which results are of the same inputs.
         stream = read_stream(options.stream, Path(scratch))
         digest = stream_digest(stream)
         _claim_folder(options.out)
@@ -108,6 +109,7 @@ def run_benchmark(
         progress.start(len(runs), f"{stream.name}: {len(methods)} methods, {len(runs)} runs")
         results, kept_runs = [], 0
         for run in runs:
+            # One after the other, so that times and memory are those of a single run.
             values = _read_result(run, options, digest)
             if values is not None:
                 kept_runs += 1

@@ -85,6 +85,7 @@ def read_stream(source: str, scratch: Path) -> Stream:
     ConfigError
         If it is none of these, or a file that it names is missing.
     """
+    # Which of the three kinds it is.
     path = Path(source)
     if source == DEMO:
         stream = _demo_stream(scratch)
@@ -98,6 +99,7 @@ def read_stream(source: str, scratch: Path) -> Stream:
             f"folder of stage declarations, or {DEMO!r}."
         )
         raise ConfigError(message)
+    # All missing files are named at once.
     missing = [str(file) for file in _named_files(stream) if not file.exists()]
     if missing:
         message = f"The stream {source} names files that are not there: {', '.join(missing)}. Mend the paths."
@@ -122,6 +124,7 @@ def _toml_stream(path: Path) -> Stream:
     labels = table.pop("labels", None)
     for entry in [*_entries(table, "stage"), *_entries(table, "test")]:
         _fill_in(entry, path.parent, labels)
+    # Unknown keys and values that do not fit are named as in the file.
     try:
         return Stream.model_validate(table)
     except ValidationError as error:
@@ -133,7 +136,9 @@ def _toml_stream(path: Path) -> Stream:
 def _entries(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """Return the tables of an array; what is none of these is left to the check against the model."""
     entries = table.get(key, [])
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _fill_in(entry: dict[str, Any], folder: Path, labels: Any) -> None:
@@ -184,11 +189,15 @@ def _demo_stream(folder: Path) -> Stream:
 
 def _named_files(stream: Stream) -> list[Path]:
     """Return every file that a stream names."""
-    named: list[Path | None] = []
+    files = []
     for file in (*stream.stages, *stream.tests):
-        named += [file.data, file.label_map]
-    named += [stage.test for stage in stream.stages]
-    return [path for path in named if path is not None]
+        files.append(file.data)
+        if file.label_map is not None:
+            files.append(file.label_map)
+    for stage in stream.stages:
+        if stage.test is not None:
+            files.append(stage.test)
+    return files
 
 
 @dataclass(frozen=True)

@@ -137,17 +137,23 @@ def _table_row(method: Method, benchmark: Benchmark) -> TableRow:
     """Return the row of one method."""
     # Runs with figures, and why the others have none; each reason once.
     results = benchmark.results_of(method)
-    done = [result for result in results if result.done]
-    reasons = dict.fromkeys(str(result.values["reason"]) for result in results if not result.done)
+    done: list[Result] = []
+    reasons: list[str] = []
+    for result in results:
+        if result.done:
+            done.append(result)
+        elif result.values["reason"] not in reasons:
+            reasons.append(result.values["reason"])
     # Means and deviations over the runs.
     mean, sd = {}, {}
-    figures = [_run_figures(result) for result in done]
-    for name in figures[0] if figures else ():
-        of_runs = [run_figures[name] for run_figures in figures]
-        mean[name], sd[name] = float(np.mean(of_runs)), float(np.std(of_runs))
-    on_stage: list[float] = []
-    if done:
-        on_stage = np.mean([_accuracy_by_stage(result) for result in done], axis=0).tolist()
+    figures: dict[str, list[float]] = {}
+    on_stage: list[list[float]] = []
+    for result in done:
+        for name, value in _run_figures(result).items():
+            figures.setdefault(name, []).append(value)
+        on_stage.append(_accuracy_by_stage(result))
+    for name, values in figures.items():
+        mean[name], sd[name] = float(np.mean(values)), float(np.std(values))
     seeds = benchmark.seeds if method.seeded else benchmark.seeds[:1]
     return TableRow(
         method=method,
@@ -155,7 +161,7 @@ def _table_row(method: Method, benchmark: Benchmark) -> TableRow:
         asked=len(results),
         mean=mean,
         sd=sd,
-        on_stage=tuple(on_stage),
+        on_stage=tuple(np.mean(on_stage, axis=0).tolist()) if done else (),
         unseen=_mean_of_untaught(done),
         reason="; ".join(reasons),
         command=benchmark_command(method, benchmark.orders, seeds, benchmark.options),
@@ -206,25 +212,28 @@ def _write_table(benchmark: Benchmark, rows: Sequence[TableRow]) -> dict[str, An
     commands = "\n".join(f"    {row.command}" for row in rows)
     text = f"{_markdown(rows, values['stages'])}\n\\* sees the cells of all stages at once.\n\n{commands}\n"
     (out / "table.md").write_text(text, encoding="utf-8")
-    drawn = [row for row in rows if row.runs]
-    if drawn:
+    with_figures = [row for row in rows if row.runs]
+    if with_figures:
         title = f"{benchmark.stream.name}: orders {len(benchmark.orders)}, seeds {len(benchmark.seeds)}"
-        _draw_table(out / "benchmark.png", drawn, values["stages"], title)
+        _draw_table(out / "benchmark.png", with_figures, values["stages"], title)
     return values
 
 
 def _json_values(benchmark: Benchmark, rows: Sequence[TableRow]) -> dict[str, Any]:
     """Return the whole benchmark as plain values for JSON; every run with its matrices and its command."""
+    # The key only tells whether a result is of the same inputs.
     runs = []
     for result in benchmark.results:
-        runs.append({name: value for name, value in result.values.items() if name != "key"})
+        values = dict(result.values)
+        values.pop("key", None)
+        runs.append(values)
     return {
         "schema": 1,
         "stream": benchmark.stream.name,
         "stages": [stage.name for stage in benchmark.stream.stages],
         "digest": benchmark.digest,
         "preset": benchmark.options.preset_name,
-        "orders": [order_text(order) for order in benchmark.orders],
+        "orders": list(map(order_text, benchmark.orders)),
         "seeds": list(benchmark.seeds),
         "out": str(benchmark.options.out),
         "kept_runs": benchmark.kept_runs,
@@ -242,7 +251,7 @@ def _markdown(rows: Sequence[TableRow], stages: Sequence[str]) -> str:
     lines += ["", _markdown_line(["accuracy after the last stage on", *stages]), "|---|" + "---:|" * len(stages)]
     for row in rows:
         if row.runs:
-            lines.append(_markdown_line([row.title, *(f"{accuracy:.3f}" for accuracy in row.on_stage)]))
+            lines.append(_markdown_line([row.title, *map("{:.3f}".format, row.on_stage)]))
     # Only where the stream names files that no stage teaches.
     with_untaught = [row for row in rows if row.unseen]
     if with_untaught:
@@ -300,7 +309,7 @@ def _draw_scores(axes: "Axes", rows: Sequence[TableRow]) -> None:
     """Draw mean accuracy and macro-F1 with their deviations."""
     positions = np.arange(len(rows))
     for name, (shape, colour) in SYMBOLS.items():
-        means, deviations = np.array([row.mean[name] for row in rows]), np.array([row.sd[name] for row in rows])
+        means, deviations = _means_and_deviations(rows, name)
         colours = _colours(rows, colour)
         label = name.replace("macro_f1", "macro-F1")
         axes.errorbar(means, positions, xerr=deviations, fmt="none", ecolor=colours, elinewidth=1)
@@ -310,10 +319,16 @@ def _draw_scores(axes: "Axes", rows: Sequence[TableRow]) -> None:
 
 def _draw_forgetting(axes: "Axes", rows: Sequence[TableRow]) -> None:
     """Draw mean forgetting with its deviation."""
-    means, deviations = [row.mean["forgetting"] for row in rows], [row.sd["forgetting"] for row in rows]
+    means, deviations = _means_and_deviations(rows, "forgetting")
     colours = _colours(rows, FORGETTING_COLOUR)
     axes.barh(np.arange(len(rows)), means, xerr=deviations, color=colours, height=0.6, error_kw={"lw": 0.8})
     axes.axvline(0, color="k", lw=0.6)
+
+
+def _means_and_deviations(rows: Sequence[TableRow], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of one figure, each (rows,)."""
+    pairs = np.array([(row.mean[name], row.sd[name]) for row in rows])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _colours(rows: Sequence[TableRow], colour: str) -> list[str]:

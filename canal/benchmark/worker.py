@@ -54,19 +54,17 @@ def _run_task(task: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="canal-benchmark-") as scratch:
         stream = read_stream(task["stream"], Path(scratch))
         stages = [read_stage(stream.stages[position]) for position in task["order"]]
-        types: set[str] = set()
-        for stage in stages:
-            types |= set(labels_of(stage.train).tolist())
         method = find_method(task["method"])
         context = Context(
             preset=load_preset(task["preset"], tuple(task["overrides"])),
             seed=task["seed"],
-            n_types=len(types),
+            n_types=len(_taught_types(stages)),
             markers=Path(task["markers"]) if task["markers"] else None,
             peers=Path(task["peers"]) if task["peers"] else None,
             scratch=Path(scratch),
         )
-        figures = run_method(method, stages, {test.name: read_test(test) for test in stream.tests}, context)
+        untaught = {test.name: read_test(test) for test in stream.tests}
+        figures = run_method(method, stages, untaught, context)
     # Time of this process and of the peers it started.
     cpu_seconds = 0.0
     for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
@@ -119,18 +117,21 @@ def run_method(
         predict = next(learner)
         learned = time.perf_counter()
         # The predictor is tested on every stage so far.
-        predicted = [_predict(predict, stage.test, method) for stage in stages[: k + 1]]
-        scores = []
-        for stage, types in zip(stages[: k + 1], predicted, strict=True):
-            scores.append(score(labels_of(stage.test), types))
+        predicted, accuracy, macro_f1 = [], [], []
+        for stage in stages[: k + 1]:
+            types = _predict(predict, stage.test, method)
+            scores = score(labels_of(stage.test), types)
+            predicted.append(types)
+            accuracy.append(scores["accuracy"])
+            macro_f1.append(scores["macro_f1"])
+        figures["accuracy"].append(accuracy)
+        figures["macro_f1"].append(macro_f1)
         figures["learn_seconds"].append(learned - begin)
         figures["predict_seconds"].append(time.perf_counter() - learned)
-        for name in ("accuracy", "macro_f1"):
-            figures[name].append([values[name] for values in scores])
     assert predict is not None
     learner.close()
     # F1 of each type over all tests, by the last predictor.
-    truth = np.concatenate([labels_of(stage.test) for stage in stages])
+    truth = labels_of(*(stage.test for stage in stages))
     per_type = score(truth, np.concatenate(predicted))["per_type"]
     figures["f1"] = {name: values["f1"] for name, values in per_type.items()}
     figures["unseen"] = {name: _score_untaught(predict, cells, stages, method) for name, cells in untaught.items()}
@@ -146,12 +147,15 @@ def _predict(predict: Predict, cells: Cells, method: Method) -> np.ndarray:
 
 def _score_untaught(predict: Predict, cells: Cells, stages: Sequence[StageCells], method: Method) -> dict[str, float]:
     """Return the figures of a file that no stage teaches, on its cells of types that were taught."""
-    taught: set[str] = set()
-    for stage in stages:
-        taught |= set(labels_of(stage.train).tolist())
+    taught = _taught_types(stages)
     cells = cells.take(np.flatnonzero([label in taught for label in labels_of(cells).tolist()]))
     figures = score(labels_of(cells), _predict(predict, cells, method))
     return {"accuracy": figures["accuracy"], "macro_f1": figures["macro_f1"], "cells": float(len(cells))}
+
+
+def _taught_types(stages: Sequence[StageCells]) -> set[str]:
+    """Return the types that the stages teach."""
+    return set(labels_of(*(stage.train for stage in stages)).tolist())
 
 
 if __name__ == "__main__":

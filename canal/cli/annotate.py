@@ -24,7 +24,7 @@ Transductive = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     command(app, "annotate", example="canal annotate --data new.h5ad --out annotated.h5ad")(annotate)
     command(app, "evaluate", example="canal evaluate --data held_out.h5ad --labels cell_type")(evaluate)
 
@@ -60,88 +60,93 @@ def annotate(
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
 ) -> Answer:
-    """Say of every cell what type it is; the file of the cells stays as it is.
+    """Annotate the type of every cell; the file of the cells stays as it is.
 
     Written: obs[canal_cell_type], obs[canal_confidence], obs[canal_status] (known, uncertain or novel),
     obs[canal_novelty], obs[canal_p_value], obs[canal_best_known], obsm[X_canal] and uns[canal].
     """
-    annotations = _annotated(
-        session,
-        (stage, model, dask),
-        files=data,
-        out=out,
-        types=None if types is None else [t.strip() for t in types.split(",") if t.strip()],
-        majority_voting=majority_voting,
-        over_clustering=over_clustering,
-        key_added=key_added,
-        gene_key=gene_key,
-        alpha=alpha,
-        transductive=transductive,
-        neighbors=neighbors,
-        min_probability=min_probability,
-        progress=watcher(session),
-    )
-    if len(annotations) > 1:
-        return _several(data, out, annotations)
-    annotation = annotations[0]
-    per_type = _per_type(annotation)
-    answer = {
-        "out": str(out),
-        "cells": len(annotation),
-        "per_type": per_type,
-        "status": _status(annotation),
-        "mean_confidence": float(annotation.confidence.mean()) if len(annotation) else None,
-        **annotation.facts,
+    options: dict[str, Any] = {
+        "types": None if types is None else [name.strip() for name in types.split(",") if name.strip()],
+        "majority_voting": majority_voting,
+        "over_clustering": over_clustering,
+        "key_added": key_added,
+        "gene_key": gene_key,
+        "alpha": alpha,
+        "transductive": transductive,
+        "neighbors": neighbors,
+        "min_probability": min_probability,
+        "progress": watcher(session),
     }
-    counts = ", ".join(f"{n} {name}" for name, n in answer["status"].items())
-    lines = [f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"]
-    return Answer(answer, [_table(per_type), *lines])
+    # With the model of a file, or with one of the workspace.
+    if model is not None:
+        _check_model_alone(model, stage, dask)
+        from canal.workspace import load_model
+
+        annotations = load_model(model).annotate_files(data, out, **options)
+    else:
+        annotations = session.workspace().annotate_files(data, out, stage=stage, dask=dask, **options)
+    if len(annotations) > 1:
+        return _answer_of_files(data, out, annotations)
+    return _answer_of_file(out, annotations[0])
 
 
-def _several(data: list[Path], out: Path, annotations: "list[Annotation]") -> Answer:
-    cells = sum(len(annotation) for annotation in annotations)
-    files = [
-        {"data": str(file), "cells": len(annotation), "status": _status(annotation), **annotation.facts}
-        for file, annotation in zip(data, annotations, strict=True)
-    ]
-    lines = [f"{cells} cells of {len(files)} files; in {short_path(out)}"]
-    return Answer({"out": str(out), "cells": cells, "files": files}, lines)
-
-
-def _status(annotation: "Annotation") -> dict[str, int]:
-    values = annotation.columns.get("status")
-    if values is None:
-        return {}
-    return {name: int((values == name).sum()) for name in ("known", "uncertain", "novel")}
-
-
-def _annotated(
-    session: Session, asked: tuple[int | None, Path | None, str | None], **options: Any
-) -> "list[Annotation]":
-    """Annotate with the model that was named: of a stage, of a file, or on workers."""
-    stage, model, dask = asked
-    if model is None:
-        return session.workspace().annotate_files(**options, stage=stage, dask=dask)
+def _check_model_alone(model: Path, stage: int | None, dask: str | None) -> None:
+    """Refuse options that have no meaning beside the model of a file."""
     if dask is not None:
         message = f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
         raise ConfigError(message)
     if stage is not None:
         message = f"Both stage {stage} and {model} are named. Name one of them."
         raise ConfigError(message)
-    from canal.workspace import load_model
-
-    return load_model(model).annotate_files(**options)
 
 
-def _per_type(annotation: "Annotation") -> dict[str, dict[str, Any]]:
-    groups = annotation.to_frame().groupby("cell_type", observed=True)["confidence"]
-    found = groups.agg(["size", "mean"]).sort_values("size", ascending=False, kind="stable")
-    return {
-        str(name): {"cells": int(row["size"]), "mean_confidence": float(row["mean"])} for name, row in found.iterrows()
+def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
+    """Return the cell types of one file, with numbers of cells and mean confidence."""
+    per_type, per_status = _cells_per_type(annotation), _cells_per_status(annotation)
+    data = {
+        "out": str(out),
+        "cells": len(annotation),
+        "per_type": per_type,
+        "status": per_status,
+        "mean_confidence": float(annotation.confidence.mean()) if len(annotation) else None,
+        **annotation.facts,
     }
+    counts = ", ".join(f"{cells} {status}" for status, cells in per_status.items())
+    line = f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"
+    return Answer(data, [_confidence_table(per_type), line])
 
 
-def _table(per_type: dict[str, dict[str, Any]]) -> "Table":
+def _answer_of_files(data: list[Path], out: Path, annotations: "list[Annotation]") -> Answer:
+    """Return the numbers of cells of several files."""
+    files: list[dict[str, Any]] = []
+    cells = 0
+    for file, annotation in zip(data, annotations, strict=True):
+        cells += len(annotation)
+        counts = {"cells": len(annotation), "status": _cells_per_status(annotation)}
+        files.append({"data": str(file), **counts, **annotation.facts})
+    line = f"{cells} cells of {len(files)} files; in {short_path(out)}"
+    return Answer({"out": str(out), "cells": cells, "files": files}, [line])
+
+
+def _cells_per_status(annotation: "Annotation") -> dict[str, int]:
+    """Return the number of known, uncertain and novel cells; nothing where novelty was not judged."""
+    status = annotation.columns.get("status")
+    if status is None:
+        return {}
+    return {name: int((status == name).sum()) for name in ("known", "uncertain", "novel")}
+
+
+def _cells_per_type(annotation: "Annotation") -> dict[str, dict[str, Any]]:
+    """Return number of cells and mean confidence of each cell type, the commonest first."""
+    groups = annotation.to_frame().groupby("cell_type", observed=True)["confidence"]
+    table = groups.agg(["size", "mean"]).sort_values("size", ascending=False, kind="stable")
+    per_type = {}
+    for name, row in table.iterrows():
+        per_type[str(name)] = {"cells": int(row["size"]), "mean_confidence": float(row["mean"])}
+    return per_type
+
+
+def _confidence_table(per_type: dict[str, dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -168,8 +173,8 @@ def evaluate(
     min_probability: MinProbability = None,
     transductive: Transductive = False,
 ) -> Answer:
-    """Compare the model's answer with given labels; nothing is written."""
-    found = session.workspace().evaluate(
+    """Compare the model's annotation with given labels; nothing is written."""
+    evaluation = session.workspace().evaluate(
         data,
         labels=labels,
         stage=stage,
@@ -180,16 +185,18 @@ def evaluate(
         min_probability=min_probability,
         transductive=transductive,
     )
-    result = found.to_dict()
+    figures = evaluation.to_dict()
     lines = [
-        f"{result['cells']} cells, model of stage {result['stage']}",
-        f"accuracy {result['accuracy']:.4f}   macro-F1 {result['macro_f1']:.4f}   ARI {result['ari']:.4f}",
+        f"{figures['cells']} cells, model of stage {figures['stage']}",
+        f"accuracy {figures['accuracy']:.4f}   macro-F1 {figures['macro_f1']:.4f}   ARI {figures['ari']:.4f}",
     ]
-    unknown = ", ".join(result.get("unknown_types", ()))
-    lines += [f"warning: the model does not know {unknown}"] if unknown else []
-    if result["novelty"] is not None:
-        lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["novelty"].items()))
-    return Answer(result, [*lines, _type_table(result["per_type"])])
+    # What makes the figures worse than the model is, and how well novel types were found.
+    unknown = ", ".join(figures.get("unknown_types", ()))
+    if unknown:
+        lines.append(f"warning: the model does not know {unknown}")
+    if figures["novelty"] is not None:
+        lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))
+    return Answer(figures, [*lines, _type_table(figures["per_type"])])
 
 
 def _type_table(per_type: dict[str, dict[str, Any]]) -> "Table":
@@ -200,6 +207,6 @@ def _type_table(per_type: dict[str, dict[str, Any]]) -> "Table":
     for title in ("cells", "precision", "recall", "F1"):
         table.add_column(title, justify="right")
     for name, row in per_type.items():
-        figures = [f"{row[k]:.3f}" for k in ("precision", "recall", "f1")]
+        figures = [f"{row[figure]:.3f}" for figure in ("precision", "recall", "f1")]
         table.add_row(name, str(int(row["support"])), *figures)
     return table

@@ -1,6 +1,6 @@
-"""How a command answers: JSON alone or text on stdout, everything else on stderr, 2 for what a user can mend.
+"""How a command answers: JSON alone or text on stdout, everything else on stderr, exit code 2 for what a user can mend.
 
-A bar with the time left on a terminal, a line now and then elsewhere, nothing beside JSON.
+Progress is a bar with the time left on a terminal, a line now and then in a log, and silent beside JSON.
 """
 
 import inspect
@@ -28,20 +28,21 @@ if TYPE_CHECKING:
 
 
 USER_ERROR = 2
-INTERRUPTED = 130
-PIPE_WIDTH = 120
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+PIPE_WIDTH = 120  # characters, where stdout is no terminal
+SECONDS_BETWEEN_LINES = 15.0  # of the progress in a log
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 
 
 @dataclass
 class Session:
-    """What every command is told.
+    """What every command is told, beside its own options.
 
     Attributes
     ----------
     layout
-        The workspace that is meant; it need not exist.
+        Where the workspace is; it need not exist.
     explicit
         Whether it was named with ``-C``.
     as_json
@@ -56,10 +57,14 @@ class Session:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
 
     def workspace(self, *, create: bool = False, anywhere: bool = False) -> "Workspace":
-        """Open the workspace that is meant.
+        """Open the workspace.
 
-        With ``create``, a folder that is empty or new will do: what is written first makes it a workspace. With
-        ``anywhere`` any folder will do: the command itself says what it needs.
+        Parameters
+        ----------
+        create
+            A folder that is empty or new will do: what is written first makes it a workspace.
+        anywhere
+            Any folder will do: the method that is called refuses what it cannot use.
         """
         layout = self.layout if anywhere else self.layout.require(or_vacant=create)
         from canal.workspace import Workspace
@@ -85,12 +90,12 @@ class Session:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command has found.
+    """The answer of a command.
 
     Attributes
     ----------
     data
-        The JSON; ``None`` where everything was printed already.
+        Values for JSON; ``None`` where everything was printed already.
     parts
         The same for people: lines and tables.
     exit_code
@@ -108,9 +113,9 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
     Parameters
     ----------
     app
-        Where the command belongs.
+        The group that the command belongs to.
     name
-        Its name.
+        Name of the command.
     example
         A command line that works, shown at the end of the help.
 
@@ -124,13 +129,14 @@ def command(app: typer.Typer, name: str, *, example: str) -> Callable[[Callable[
             session: Session = ctx.obj
             session.as_json = as_json
             session.stdout = claim_stdout()
-            answer = _answer(function, session, options)
+            answer = _call(function, session, options)
             session.print(answer)
             raise typer.Exit(answer.exit_code)
 
+        # Typer takes help and options from the function that it calls.
         run.__doc__ = function.__doc__
         run.__name__ = function.__name__
-        _take_signature(run, function)
+        _show_options(run, function)
         app.command(name, epilog=f"Example: {example}")(run)
         return function
 
@@ -142,20 +148,22 @@ def claim_stdout() -> TextIO:
 
     It is not given back: what C libraries have buffered comes out when the process ends.
     """
-    ours = sys.stdout
-    ours.flush()
+    # What Python prints.
+    stdout = sys.stdout
+    stdout.flush()
     sys.stdout = sys.stderr
     try:
-        descriptor = ours.fileno()
+        descriptor = stdout.fileno()
     except OSError:  # captured, in a test
-        return ours
-    kept = os.dup(descriptor)
+        return stdout
+    # What C libraries and child processes print, to the descriptor itself.
+    own_descriptor = os.dup(descriptor)
     os.dup2(2, descriptor)
-    return os.fdopen(kept, "w", encoding="utf-8")
+    return os.fdopen(own_descriptor, "w", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Return a value that JSON knows."""
+    """Return a value that JSON knows, of one that it does not."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if hasattr(value, "model_dump"):
@@ -167,7 +175,8 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, set | frozenset) else str(value)
 
 
-def _answer(function: Callable[..., Answer], session: Session, options: Mapping[str, Any]) -> Answer:
+def _call(function: Callable[..., Answer], session: Session, options: Mapping[str, Any]) -> Answer:
+    """Call a command; an error that the user can mend, and Ctrl-C, become an answer."""
     try:
         return function(session, **options)
     except CanalError as error:
@@ -182,28 +191,24 @@ def _failure(session: Session, data: Mapping[str, Any], exit_code: int) -> Answe
     return Answer(data if session.as_json else {}, exit_code=exit_code)
 
 
-def _take_signature(run: Callable[..., None], function: Callable[..., Answer]) -> None:
+def _show_options(run: Callable[..., None], function: Callable[..., Answer]) -> None:
     """Show Typer the function's options and ``--json`` instead of ``**options``."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    shown = [
-        inspect.Parameter("ctx", keyword, annotation=typer.Context),
-        *(p.replace(kind=keyword) for p in own),
-        inspect.Parameter("as_json", keyword, annotation=Json, default=False),
-    ]
-    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in shown}
+    parameters = [inspect.Parameter("ctx", keyword, annotation=typer.Context)]
+    _session, *options = inspect.signature(function, eval_str=True).parameters.values()
+    for option in options:
+        parameters.append(option.replace(kind=keyword))
+    parameters.append(inspect.Parameter("as_json", keyword, annotation=Json, default=False))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
 
 def short_path(path: Path) -> str:
-    """Return a path as it is shortest to type from here."""
+    """Return a path relative to the current folder where it is below it, else as it was given."""
     try:
         return str(path.resolve().relative_to(Path.cwd())) or "."
     except ValueError:
         return str(path)
-
-
-SECONDS_BETWEEN_LINES = 15.0
 
 
 class Bar:
@@ -248,7 +253,7 @@ class Bar:
 
 
 class Lines:
-    """A line at the start and at most every quarter of a minute, on stderr: for logs."""
+    """A line at the start and at most every quarter of a minute, on stderr, for logs."""
 
     def __init__(self) -> None:
         self._total = self._done = 0
@@ -256,29 +261,30 @@ class Lines:
         self._started = self._last = 0.0
 
     def start(self, total_steps: int, description: str) -> None:
-        """Say what begins."""
+        """Print what begins."""
         self._total, self._done, self._description = total_steps, 0, description
         self._started = self._last = time.monotonic()
         sys.stderr.write(f"{description}\n")
 
     def advance(self, steps: int, note: str = "") -> None:
-        """Say how far it is, if it was long ago."""
+        """Print how far the work is, unless the last line is too recent."""
         self._done += steps
         now = time.monotonic()
         if now - self._last < SECONDS_BETWEEN_LINES or not self._done:
             return
         self._last = now
+        # The time left, if the rest goes as fast as what is done.
         left = (now - self._started) * max(self._total - self._done, 0) / self._done
         share = min(self._done / max(self._total, 1), 1.0)
         text = f"{self._description}: {share:.0%}, {left:.0f} s left {note}"
         sys.stderr.write(text.rstrip() + "\n")
 
     def close(self) -> None:
-        """Say nothing."""
+        """Print nothing: the answer follows."""
 
 
 def watcher(session: Session) -> "Progress":
-    """Return the watcher that suits where stderr goes."""
+    """Return the progress that suits where stderr goes."""
     if session.as_json:
         from canal.progress import Silent
 

@@ -15,7 +15,7 @@ from canal.cli import annotate, features, registry, stage, workspace
 from canal.cli.answer import Session
 from canal.stages.layout import VARIABLE, Layout
 
-NOISY = ("alembic", "mlflow", "matplotlib", "numba")
+NOISY = ("alembic", "mlflow", "matplotlib", "numba")  # libraries whose notices are no concern of a user's
 
 app = typer.Typer(
     name="canal",
@@ -54,7 +54,7 @@ def main() -> None:
     # Threads that wait must not spin: beside any other work that makes training many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # notices of libraries, which are no concern of a user's
+        warnings.simplefilter("ignore")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     app()

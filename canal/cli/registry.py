@@ -1,7 +1,4 @@
-"""`canal registry`: check, tidy, hand over.
-
-`canal ui`: the registry in MLflow's pages.
-"""
+"""`canal registry`, to check, tidy and hand over what was kept, and `canal ui`, which shows it in MLflow's pages."""
 
 import os
 import signal
@@ -9,30 +6,35 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from canal.cli.answer import USER_ERROR, Answer, Session, command, short_path
 from canal.errors import ConfigError, RegistryError
 
-if TYPE_CHECKING:
-    from canal.files import Problem
-
-
-_MEND = (
+REPAIR = (
     "Put what is damaged back from a backup (docs/registry.md), or go back to a stage that is whole: "
     "canal stage promote N."
 )
+HOST = "127.0.0.1"
+# Of MLflow's server.
+ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for jobs that we have none of
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "PYTHONWARNINGS": "ignore",
+}
+SECONDS_TO_STOP = 20  # that the server has to end
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     noun = typer.Typer(no_args_is_help=True, help="Check, tidy and hand over what was kept.")
     command(noun, "verify", example="canal registry verify")(verify)
-    command(noun, "gc", example="canal registry gc --keep-drafts")(collect)
+    command(noun, "gc", example="canal registry gc --keep-drafts")(collect_garbage)
     command(noun, "export", example="canal registry export 2 model.canal")(export)
-    command(noun, "import", example="canal registry import model.canal --name atlas")(take_in)
+    command(noun, "import", example="canal registry import model.canal --name atlas")(import_stage)
     app.add_typer(noun, name="registry")
     command(app, "ui", example="canal -C canal-demo ui --port 5001")(ui)
 
@@ -44,14 +46,14 @@ def verify(session: Session) -> Answer:
     """
     workspace = session.workspace(anywhere=True)
     problems, place = workspace.verify(), workspace.registry_place
-    damaged = sorted({p.stage for p in problems if p.stage is not None})
+    damaged = sorted({problem.stage for problem in problems if problem.stage is not None})
     data = {"registry": place, "healthy": not problems, "damaged_stages": damaged, "problems": problems}
     if not problems:
         return Answer(data, [f"{place}: every file and reference is as it was kept."])
-    return Answer(data, [*map(_damage, problems), _MEND], exit_code=USER_ERROR)
+    return Answer(data, [*(f"damaged: {problem}" for problem in problems), REPAIR], exit_code=USER_ERROR)
 
 
-def collect(
+def collect_garbage(
     session: Session,
     keep_drafts: Annotated[bool, typer.Option("--keep-drafts", help="Keep what --resume could go on from.")] = False,
 ) -> Answer:
@@ -79,7 +81,7 @@ def export(
     return Answer(data, [f"{text}, with the {bank} cells of its example bank."])
 
 
-def take_in(
+def import_stage(
     session: Session,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="File of `canal registry export`.")],
     name: Annotated[str | None, typer.Option(help="Name of the stage here; else the one it had.")] = None,
@@ -97,19 +99,6 @@ def take_in(
     return Answer(data, [text, use])
 
 
-def _damage(problem: "Problem") -> str:
-    return f"damaged: {problem}"
-
-
-HOST = "127.0.0.1"
-ENVIRONMENT = {
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for jobs that we have none of
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "PYTHONWARNINGS": "ignore",
-}
-
-
 def ui(
     session: Session,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
@@ -118,6 +107,7 @@ def ui(
 
     Only this machine can reach it.
     """
+    # A registry on a server has pages of its own.
     registry = session.layout.require().registry
     server = session.layout.registry_uri
     if server is not None:
@@ -125,25 +115,26 @@ def ui(
     if not session.layout.has_registry():
         message = f"{registry} holds no registry yet. Add a stage first: canal stage add."
         raise RegistryError(message)
-    _check_free(port)
+    # The address is printed before the server runs, for it runs until it is stopped.
+    _check_port(port)
     url = f"http://{HOST}:{port}"
     line = f"{url} shows the registry of {session.layout.root}. Stop it with Ctrl-C."
     session.print(Answer({"url": url, "registry": str(registry.resolve())}, [line]))
-    return Answer(None, exit_code=_serve(server_command(registry, port)))
+    return Answer(None, exit_code=_run_server(_server_command(registry, port)))
 
 
-def server_command(registry: Path, port: int) -> list[str]:
+def _server_command(registry: Path, port: int) -> list[str]:
     """Return the command line of MLflow's server for a local registry."""
-    here = registry.resolve()
-    return [
-        *(sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{here / 'mlflow.db'}"),
-        *("--default-artifact-root", (here / "artifacts").as_uri()),
-        *("--workers", "1", "--uvicorn-opts", "--log-level warning"),
-    ]
+    folder = registry.resolve()
+    words = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    words += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    words += ["--default-artifact-root", (folder / "artifacts").as_uri()]
+    words += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    return words
 
 
-def _check_free(port: int) -> None:
+def _check_port(port: int) -> None:
+    """Refuse a port that is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -153,14 +144,14 @@ def _check_free(port: int) -> None:
             raise ConfigError(message) from error
 
 
-def _serve(line: list[str]) -> int:
+def _run_server(command_line: list[str]) -> int:
     """Run the server until it ends or we are told to stop; it never outlives us."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server = subprocess.Popen(line, env=os.environ | ENVIRONMENT)
+    server = subprocess.Popen(command_line, env=os.environ | ENVIRONMENT)
     try:
         return server.wait()
     except KeyboardInterrupt:
         return 0
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=SECONDS_TO_STOP)

@@ -1,7 +1,4 @@
-"""`canal stage`: add, list, show.
-
-`canal stage promote` and `canal stage rollback`: which stage annotates.
-"""
+"""`canal stage`: add, list and show stages; promote and rollback decide which of them annotates."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +8,8 @@ import typer
 from canal.cli.answer import Answer, Session, command, watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.table import Table
 
     from canal.model.record import StageRecord
@@ -19,19 +18,14 @@ if TYPE_CHECKING:
     from canal.stages.use import Promotion
 
 
-MANY = 12
-
+MOST_NAMES = 12  # of a list that is printed; the others are counted
 
 noun = typer.Typer(no_args_is_help=True, help="Teach the model a stage, and look at stages.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(
-        noun,
-        "add",
-        example="canal stage add --data muraro.h5ad --labels cell_type --name muraro",
-    )(add)
+    command(noun, "add", example="canal stage add --data muraro.h5ad --labels cell_type --name muraro")(add)
     command(noun, "list", example="canal stage list")(list_stages)
     command(noun, "show", example="canal stage show 2 --json")(show)
     command(noun, "promote", example="canal stage promote 2")(promote)
@@ -94,7 +88,7 @@ def add(
         nodes=nodes,
         progress=watcher(session),
     )
-    return Answer(result.to_dict(), _added(result))
+    return Answer(result.to_dict(), _lines_of_result(result))
 
 
 def list_stages(session: Session) -> Answer:
@@ -104,7 +98,7 @@ def list_stages(session: Session) -> Answer:
     data = {"stages": records, "champion": champion, "workspace": str(workspace.root)}
     if not records:
         return Answer(data, ["No stage yet. Add one: canal stage add --data cells.h5ad"])
-    return Answer(data, [_list(records, champion)])
+    return Answer(data, [_stages_table(records, champion)])
 
 
 def show(
@@ -115,10 +109,16 @@ def show(
     workspace = session.workspace()
     record, reliability = workspace.stage(number), workspace.reliability(number)
     data = record.model_dump(mode="json") | {"reliability": None if reliability is None else reliability.to_dict()}
-    return Answer(data, [*_shown(record), *([] if reliability is None else [_bins(reliability)])])
+    parts: list[Table | str] = [_record_table(record)]
+    parts += _label_warnings(record.label_warnings)
+    if reliability is not None:
+        parts.append(_reliability_table(reliability))
+    return Answer(data, parts)
 
 
-def _added(result: "StageResult") -> list[str]:
+def _lines_of_result(result: "StageResult") -> list[str]:
+    """Return what people read after a stage was added."""
+    # What was learned.
     after = f"on top of stage {result.parent}" if result.parent else "the first"
     new = ", ".join(result.new_types) or "none"
     lines = [
@@ -127,23 +127,36 @@ def _added(result: "StageResult") -> list[str]:
         f"  types      {len(result.types)}; new: {new}",
         f"  bank       {result.bank.get('size', 0)} cells",
     ]
-    lines += [f"  {k.replace('_', ' ')}  {_short(v)}" for k, v in result.metrics.items() if "/" not in k]
-    lines += [f"  {_tested(found)}" for found in result.tested]
+    for name, value in _overall(result.metrics).items():
+        lines.append(f"  {name}  {value}")
+    # What it does on the cells of earlier stages, and what to look at.
+    lines += [f"  {_line_of_test(test)}" for test in result.tested]
     lines += [f"warning: {text}" for text in result.warnings]
-    lines += [f"warning: {found['message']}" for found in result.label_warnings]
+    lines += _label_warnings(result.label_warnings)
     if not result.champion:
         lines.append("It is kept, but does not annotate: see the warnings.")
     return lines
 
 
-def _tested(found: dict[str, Any]) -> str:
-    if found["accuracy"] is None:
-        return f"stage {found['stage']}, {found['name']}: not tested"
-    before = "" if found["before"] is None else f", was {_short(found['before'])}"
-    return f"stage {found['stage']}, {found['name']}: accuracy {_short(found['accuracy'])}{before}"
+def _overall(metrics: "Mapping[str, Any]") -> dict[str, str]:
+    """Return the figures of all cells as they are printed, by name; those of single types have a slash."""
+    return {name.replace("_", " "): _short(value) for name, value in metrics.items() if "/" not in name}
 
 
-def _list(records: Any, champion: int | None) -> "Table":
+def _label_warnings(warnings: "Sequence[Mapping[str, Any]]") -> list[str]:
+    return [f"warning: {warning['message']}" for warning in warnings]
+
+
+def _line_of_test(test: dict[str, Any]) -> str:
+    """Return the line about the cells of an earlier stage."""
+    stage = f"stage {test['stage']}, {test['name']}"
+    if test["accuracy"] is None:
+        return f"{stage}: not tested"
+    before = "" if test["before"] is None else f", was {_short(test['before'])}"
+    return f"{stage}: accuracy {_short(test['accuracy'])}{before}"
+
+
+def _stages_table(records: "Sequence[StageRecord]", champion: int | None) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -162,7 +175,8 @@ def _list(records: Any, champion: int | None) -> "Table":
     return table
 
 
-def _shown(record: "StageRecord") -> "list[Table | str]":
+def _record_table(record: "StageRecord") -> "Table":
+    """Return the record of a stage as names and values."""
     from rich.table import Table
 
     changed = ", ".join(map(str, record.notes.get("overrides", ())))
@@ -177,8 +191,9 @@ def _shown(record: "StageRecord") -> "list[Table | str]":
         "types": _short(record.types),
         "new types": _short(record.new_types) or "none",
         "bank": f"{record.bank.get('size', 0)} cells",
-        **{name.replace("_", " "): _short(value) for name, value in record.metrics.items() if "/" not in name},
     }
+    rows |= _overall(record.metrics)
+    # What not every stage has.
     if weights := record.notes.get("weights"):
         rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"
     for source in record.data:
@@ -186,27 +201,29 @@ def _shown(record: "StageRecord") -> "list[Table | str]":
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)
-    return [table, *(f"warning: {found['message']}" for found in record.label_warnings)]
+    return table
 
 
-def _bins(found: "Reliability") -> "Table":
+def _reliability_table(reliability: "Reliability") -> "Table":
     """Return confidence beside accuracy, for the tenths of confidence that have cells."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("confidence", "held-out cells", "mean confidence", "right"):
         table.add_column(title, justify="right")
-    bins = found.bins
+    bins = reliability.bins
     rows = zip(bins.edges[:-1], bins.edges[1:], bins.cells, bins.confidence, bins.accuracy, strict=True)
-    for low, high, cells, confidence, right in (row for row in rows if row[2]):
-        table.add_row(f"{low:.1f} to {high:.1f}", str(cells), f"{confidence:.3f}", f"{right:.3f}")
+    for low, high, cells, confidence, right in rows:
+        if cells:
+            table.add_row(f"{low:.1f} to {high:.1f}", str(cells), f"{confidence:.3f}", f"{right:.3f}")
     return table
 
 
 def _short(value: Any) -> str:
+    """Return a value as it is printed: few names of a list, few digits of a number."""
     if isinstance(value, list | tuple):
-        more = f" and {len(value) - MANY} more" if len(value) > MANY else ""
-        return ", ".join(map(str, value[:MANY])) + more
+        more = f" and {len(value) - MOST_NAMES} more" if len(value) > MOST_NAMES else ""
+        return ", ".join(map(str, value[:MOST_NAMES])) + more
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if value.is_integer() and value > 1 else f"{value:.4f}"
@@ -216,18 +233,22 @@ def promote(
     session: Session,
     number: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of the stage.")],
 ) -> Answer:
-    """Let stage N annotate; its files are checked first."""
-    return _answer(session.workspace().promote(number))
+    """Use stage N to annotate from now on; its files are checked first."""
+    return _answer_of_promotion(session.workspace().promote(number))
 
 
 def rollback(session: Session) -> Answer:
-    """Let the stage annotate that the one in use was learned from."""
-    return _answer(session.workspace().rollback())
+    """Go back to the stage from which the one in use was learned."""
+    return _answer_of_promotion(session.workspace().rollback())
 
 
-def _answer(found: "Promotion") -> Answer:
-    now = f"Stage {found.record.number}, {found.record.name}, annotates"
-    if found.before == found.record.number:
-        return Answer(found.to_dict(), [f"{now} already."])
-    instead = f" instead of stage {found.before}" if found.before else ""
-    return Answer(found.to_dict(), [f"{now} now{instead}."])
+def _answer_of_promotion(promotion: "Promotion") -> Answer:
+    record, before = promotion.record, promotion.before
+    annotates = f"Stage {record.number}, {record.name}, annotates"
+    if before == record.number:
+        line = f"{annotates} already."
+    elif before:
+        line = f"{annotates} now instead of stage {before}."
+    else:
+        line = f"{annotates} now."
+    return Answer(promotion.to_dict(), [line])

@@ -1,20 +1,10 @@
-"""`canal init`.
-
-`canal bank`: the example bank.
-
-`canal config`: the presets.
-
-`canal doctor`: what is here and whether it works.
-
-`canal version`.
-"""
+"""Commands about the workspace and its surroundings: init, bank, config, doctor, version."""
 
 import platform
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,8 +19,35 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# Packages whose versions decide what canal does.
+PACKAGES = (
+    "canal",
+    "torch",
+    "torchvision",
+    "avalanche-lib",
+    "performer-pytorch",
+    "faiss-cpu",
+    "faiss-gpu",
+    "mlflow",
+    "anndata",
+    "scanpy",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "zarr",
+)
+# Each is run in a process of its own: a broken library may end the process that imports it.
+PROBES = {
+    "faiss": "import faiss; print(faiss.__version__)",
+    "avalanche": "import canal.training.avalanche",
+    "performer": "import canal.model.encoders.performer",
+}
+LITTLE_DISK = 1e9  # bytes; less is reported as a problem
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     command(app, "init", example="canal init my-atlas")(init)
     bank = typer.Typer(no_args_is_help=True, help="Look at the example bank.")
     command(bank, "show", example="canal bank show")(show_bank)
@@ -53,16 +70,16 @@ def init(
     if folder is not None and session.explicit:
         message = f"Both {session.layout.root} and {folder} are named. Name one of them."
         raise ConfigError(message)
+    # What exists stays as it is; the answer says whether anything was made.
     root = folder or session.layout.root
     existed = Layout(root).exists
     layout = Layout.init(root, session.layout.server)
     model = layout.settings.name
     data = {"workspace": str(layout.root.resolve()), "model": model, "created": not existed}
-    verb = "is a workspace already" if existed else "is a workspace now"
-    here = short_path(layout.root)
+    root_text = short_path(layout.root)
     text = (
-        f"{here} {verb}; its model is called {model}.\n"
-        f"Next: canal -C {here} stage add --data cells.h5ad --labels cell_type"
+        f"{root_text} is a workspace {'already' if existed else 'now'}; its model is called {model}.\n"
+        f"Next: canal -C {root_text} stage add --data cells.h5ad --labels cell_type"
     )
     return Answer(data, [text])
 
@@ -78,9 +95,10 @@ def show_bank(
     table = Table(box=None, pad_edge=False)
     table.add_column("type")
     table.add_column("cells", justify="right")
-    for name, count in sorted(bank["per_type"].items(), key=lambda item: (-item[1], item[0])):
+    commonest_first = sorted(bank["per_type"].items(), key=lambda item: (-item[1], item[0]))
+    for name, count in commonest_first:
         table.add_row(str(name), str(count))
-    per_stage = ", ".join(f"stage {s}: {n}" for s, n in bank["per_stage"].items())
+    per_stage = ", ".join(f"stage {number}: {cells}" for number, cells in bank["per_stage"].items())
     return Answer(bank, [f"{bank['size']} cells ({per_stage})", table])
 
 
@@ -88,14 +106,23 @@ def list_presets(session: Session) -> Answer:
     """List the presets of canal and of the workspace's configs/, which come first."""
     from rich.table import Table
 
-    workspace = session.workspace(anywhere=True)
-    found = {name: _described(text, source) for name, (text, source) in workspace.presets().items()}
     table = Table(box=None, pad_edge=False)
     for title in ("preset", "description", "from"):
         table.add_column(title)
-    for name, about in found.items():
-        table.add_row(name, about["description"], about["source"])
-    return Answer({"presets": found, "default": session.layout.settings.preset}, [table])
+    presets = {}
+    for name, (text, source) in session.workspace(anywhere=True).presets().items():
+        description = _description(text)
+        presets[name] = {"description": description, "source": source}
+        table.add_row(name, description, source)
+    return Answer({"presets": presets, "default": session.layout.settings.preset}, [table])
+
+
+def _description(preset: str) -> str:
+    """Return the description in the text of a preset; a broken one is named, so that the others can be listed."""
+    try:
+        return str(tomllib.loads(preset).get("description", ""))
+    except tomllib.TOMLDecodeError as error:
+        return f"not valid TOML: {error}"
 
 
 def show_preset(
@@ -111,122 +138,107 @@ def show_preset(
     return Answer(table, [tomli_w.dumps(table).rstrip()])
 
 
-def _described(text: str, source: str) -> dict[str, Any]:
-    try:
-        description = str(tomllib.loads(text).get("description", ""))
-    except tomllib.TOMLDecodeError as error:
-        description = f"not valid TOML: {error}"
-    return {"description": description, "source": source}
-
-
-PACKAGES = (
-    "canal", "torch", "torchvision", "avalanche-lib", "performer-pytorch", "faiss-cpu", "faiss-gpu",
-    "mlflow", "anndata", "scanpy", "numpy", "scipy", "pandas", "scikit-learn", "zarr",
-)  # fmt: skip
-# In a process of its own: a broken library may end the process that imports it.
-PROBES = {
-    "faiss": "import faiss; print(faiss.__version__)",
-    "avalanche": "import canal.training.avalanche",
-    "performer": "import canal.model.encoders.performer",
-}
-LITTLE_DISK = 1e9
-
-
 def doctor(session: Session) -> Answer:
     """Check what is installed, the GPU, FAISS, the disk and the registry's health.
 
     The exit code is 1 if something needs mending.
     """
-    checks: dict[str, Callable[[], dict[str, Any]]] = {
-        "machine": _machine,
-        "libraries": _libraries,
-        "disk": lambda: _disk(session.layout.root),
-        "registry": lambda: _registry(session),
+    data: dict[str, Any] = {
+        "packages": {package: _installed_version(package) for package in PACKAGES},
+        "machine": _check_machine(),
+        "libraries": _check_libraries(),
+        "disk": _check_disk(session.layout.root),
+        "registry": _check_registry(session),
     }
-    data: dict[str, Any] = {"packages": _packages()}
-    data |= {name: check() for name, check in checks.items()}
-    problems = [text for name in checks for text in data[name].pop("problems", [])]
+    # Each check tells its problems; the answer has them together.
+    problems: list[str] = []
+    for check in data.values():
+        problems += check.pop("problems", [])
     data |= {"problems": problems, "healthy": not problems}
-    verdict = [f"problem: {text}" for text in problems] or ["Everything works."]
-    return Answer(data, [_table(data), *verdict], exit_code=1 if problems else 0)
+    lines = [f"problem: {text}" for text in problems] or ["Everything works."]
+    return Answer(data, [_checks_table(data), *lines], exit_code=1 if problems else 0)
 
 
-def _packages() -> dict[str, str | None]:
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _machine() -> dict[str, Any]:
+def _check_machine() -> dict[str, Any]:
+    """Return Python, system, threads and GPUs."""
     import torch
 
-    cuda = torch.cuda.is_available()
+    gpus = []
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            gpus.append(torch.cuda.get_device_name(number))
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "gpus": gpus,
     }
 
 
-def _libraries() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _check_libraries() -> dict[str, Any]:
+    """Return whether each library of `PROBES` can be imported, and why not."""
+    checks: dict[str, Any] = {}
     problems = []
     for name, code in PROBES.items():
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found[name] = done.returncode == 0
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-            problems.append(f"{name} cannot be imported: {reason}")
-    return {**found, "problems": problems}
+        command_line = [sys.executable, "-W", "ignore", "-c", code]
+        process = subprocess.run(command_line, capture_output=True, text=True, check=False)
+        checks[name] = process.returncode == 0
+        if process.returncode:
+            # The last line of a traceback says what is wrong.
+            output = process.stderr.strip().splitlines() or [f"exit {process.returncode}"]
+            problems.append(f"{name} cannot be imported: {output[-1]}")
+    return {**checks, "problems": problems}
 
 
-def _disk(root: Path) -> dict[str, Any]:
-    there = next(folder for folder in (root.resolve(), *root.resolve().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    little = [f"only {free / 1e6:.0f} MB are free at {there}"] if free < LITTLE_DISK else []
-    return {"folder": str(there), "free_gb": round(free / 1e9, 1), "problems": little}
+def _check_disk(root: Path) -> dict[str, Any]:
+    """Return the free space where the workspace is, or will be."""
+    folder = root.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    problems = [f"only {free / 1e6:.0f} MB are free at {folder}"] if free < LITTLE_DISK else []
+    return {"folder": str(folder), "free_gb": round(free / 1e9, 1), "problems": problems}
 
 
-def _registry(session: Session) -> dict[str, Any]:
+def _check_registry(session: Session) -> dict[str, Any]:
+    """Return the number of stages, and what is damaged; the registry is not made by looking at it."""
+    # Without a workspace, or before the first stage, nothing can be damaged.
     layout = session.layout
-    found: dict[str, Any] = {"workspace": None, "stages": 0, "problems": []}
+    check: dict[str, Any] = {"workspace": None, "stages": 0, "problems": []}
     if not layout.exists:
-        return found
-    found["workspace"] = str(layout.root.resolve())
+        return check
+    check["workspace"] = str(layout.root.resolve())
     if not layout.has_registry():
-        return found
+        return check
     try:
         workspace = session.workspace()
-        found["stages"] = len(workspace.stages())
-        found["problems"] = [str(problem) for problem in workspace.verify()]
+        check["stages"] = len(workspace.stages())
+        check["problems"] = [str(problem) for problem in workspace.verify()]
     except CanalError as error:
-        found["problems"] = [str(error)]
-    return found
+        check["problems"] = [str(error)]
+    return check
 
 
-def _table(data: dict[str, Any]) -> "Table":
+def _checks_table(data: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for part in ("packages", "machine", "libraries", "disk", "registry"):
-        for name, value in data[part].items():
-            table.add_row(name, _said(value))
+    for check in ("packages", "machine", "libraries", "disk", "registry"):
+        for name, value in data[check].items():
+            table.add_row(name, _text(value))
     return table
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
+    """Return a value of a check as people read it."""
     if isinstance(value, bool):
         return "works" if value else "does not work"
     if isinstance(value, list):
@@ -239,5 +251,4 @@ def version(session: Session) -> Answer:  # noqa: ARG001 - every command is told
     from canal import __version__
 
     python = platform.python_version()
-    data = {"canal": __version__, "python": python}
-    return Answer(data, [f"canal {__version__} (Python {python})"])
+    return Answer({"canal": __version__, "python": python}, [f"canal {__version__} (Python {python})"])

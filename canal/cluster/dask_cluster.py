@@ -9,7 +9,7 @@ from canal.errors import ConfigError, StageError
 from canal.progress import Progress
 
 RETRIES = 3  # of a part that fails on a worker; one whose worker is lost goes to another, as often as Dask allows
-LOCAL = "local:"
+LOCAL = "local:"  # begins the address of workers on this machine
 ANSWERS_WITHIN = 20  # seconds that a scheduler has to answer
 
 Item = TypeVar("Item")
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
+def connect(address: str) -> Iterator[Any]:
     """Connect to a scheduler, or start ``local:N`` workers of one thread each for as long as the block lasts.
 
     Raises
@@ -30,15 +30,18 @@ def connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         message = "--dask needs Dask. Install it with pip install 'canal[cluster]'."
         raise ConfigError(message) from error
+    # Workers of our own end with the block.
     if address.startswith(LOCAL):
+        workers = _local_workers(address)
         with (
             LocalCluster(
-                n_workers=_number(address), threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
+                n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0"
             ) as cluster,
             Client(cluster) as client,
         ):
             yield client
         return
+    # The workers of a scheduler stay when we leave.
     try:
         client = Client(address, timeout=ANSWERS_WITHIN)
     except (OSError, ValueError) as error:
@@ -48,24 +51,33 @@ def connected(address: str) -> Iterator[Any]:
         yield client
 
 
+def _local_workers(address: str) -> int:
+    """Return N of ``local:N``."""
+    number = address.removeprefix(LOCAL)
+    if not number.isdecimal() or int(number) < 1:
+        message = f"--dask {address!r} is neither tcp://host:port nor local:N with a number of workers, e.g. local:2."
+        raise ConfigError(message)
+    return int(number)
+
+
 def worker_count(client: Any) -> int:
     """Return how many workers there are now, at least 1."""
     return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
 
-def mapped(
+def map_on_workers(
     client: Any, work: Callable[[Item], Result], items: Sequence[Item], sizes: Sequence[int], progress: Progress
 ) -> list[Result]:
-    """Return what the work makes of every item, in order.
+    """Return the results of a function of every item, in order.
 
     Parameters
     ----------
     client
-        Of `connected`.
+        Client of `connect`.
     work
-        Runs on a worker, one at a time on each of its threads.
+        The function; it runs on a worker, one item at a time on each of its threads.
     items, sizes
-        What to work on, and how many steps of the progress each is.
+        The items, and how many steps of the progress each is.
     progress
         Told about every item that is done.
 
@@ -76,11 +88,12 @@ def mapped(
     """
     from distributed import as_completed
 
-    futures = client.map(_with_its_threads, items, work=work, retries=RETRIES, pure=False)
-    place = {future.key: number for number, future in enumerate(futures)}
+    futures = client.map(_work_on_worker, items, work=work, retries=RETRIES, pure=False)
+    position = {future.key: number for number, future in enumerate(futures)}
     results: dict[int, Result] = {}
+    # Results come in any order; each is fetched and let go at once, so that no worker holds all of them.
     for future in as_completed(futures):
-        number = place[future.key]
+        number = position[future.key]
         error = future.exception()
         if error is not None:
             client.cancel(futures)
@@ -92,7 +105,8 @@ def mapped(
     return [results[number] for number in range(len(items))]
 
 
-def _with_its_threads(item: Any, *, work: Callable[[Any], Any]) -> Any:
+def _work_on_worker(item: Any, *, work: Callable[[Any], Any]) -> Any:
+    """Work on an item with as many threads as one of the worker's threads may use."""
     import torch
     from distributed import get_worker
 
@@ -100,11 +114,3 @@ def _with_its_threads(item: Any, *, work: Callable[[Any], Any]) -> Any:
     if get_worker().state.nthreads > 1 or "SLURM_CPUS_PER_TASK" not in os.environ:
         torch.set_num_threads(1)
     return work(item)
-
-
-def _number(address: str) -> int:
-    text = address.removeprefix(LOCAL)
-    if not text.isdecimal() or int(text) < 1:
-        message = f"--dask {address!r} is neither tcp://host:port nor local:N with a number of workers, e.g. local:2."
-        raise ConfigError(message)
-    return int(text)

@@ -1,9 +1,7 @@
-"""Annotation of many files, or of parts of large ones, each by itself: what is cut, done and put together.
+"""`canal annotate` of many files on the workers of a Dask cluster: files are cut into shards, annotated and joined.
 
-A part of a file is read with the scale and the genes of the whole file and begins where a block begins, so that every
-cell gets the answer it gets on one machine.
-
-`canal annotate` of several files, here or on the workers of a Dask cluster.
+A shard is read with the scale and the genes of the whole file and begins where a block of cells begins, so that every
+cell gets the annotation it gets on one machine.
 """
 
 import hashlib
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canal.cluster.dask_cluster import connected, mapped, worker_count
+from canal.cluster.dask_cluster import connect, map_on_workers, worker_count
 from canal.data.stream import open_stream
 from canal.errors import CanalError
 from canal.model.model import Model
@@ -25,12 +23,22 @@ from canal.stages.annotate import AnnotateOptions, annotate, targets_of
 from canal.stages.layout import Layout, open_registry
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
-PARTS_OF_A_WORKER = 3  # a lost part is a third of a worker's work
+SHARDS_PER_WORKER = 3  # when a worker is lost, a third of its work is repeated
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Rows of one file; ``rows`` is ``None`` for all of them."""
+    """Some rows of one file.
+
+    Attributes
+    ----------
+    file
+        File of cells.
+    rows
+        First row, and the row after the last; ``None`` for the whole file.
+    cells
+        Number of rows.
+    """
 
     file: Path
     rows: tuple[int, int] | None
@@ -38,8 +46,8 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answerer:
-    """What a worker needs to annotate a shard: where the workspace is, the stage, and what is asked for."""
+class ShardAnnotator:
+    """Annotates a shard on a worker: it says where the workspace is, which stage annotates, and what is asked for."""
 
     workspace: Path
     registry: str | None
@@ -47,70 +55,20 @@ class Answerer:
     options: AnnotateOptions
 
     def __call__(self, shard: Shard) -> Annotation | CanalError:
-        """Annotate a shard; what a user can mend comes back, for trying again does not mend it."""
+        """Annotate a shard; an error that the user can mend is returned, so that the shard is not tried again."""
         try:
-            model = _model(self.workspace, self.registry, self.stage)
+            model = _read_model(self.workspace, self.registry, self.stage)
             return annotate(model, shard.file, replace(self.options, rows=shard.rows))
         except CanalError as error:
             return error
 
 
 @lru_cache(maxsize=2)
-def _model(workspace: Path, registry: str | None, stage: int) -> Model:
+def _read_model(workspace: Path, registry: str | None, stage: int) -> Model:
+    """Read a model once on each worker."""
     layout = Layout.find(workspace, registry)
-    registered = open_registry(layout.require())
-    return registered.model(registered.record(stage))
-
-
-def shards_of(files: Sequence[Path], workers: int, options: AnnotateOptions) -> list[Shard]:
-    """Cut files into parts, a few for each worker, or leave them whole where the options need that.
-
-    Raises
-    ------
-    DataError
-        If a file cannot be read.
-    """
-    sizes = []
-    for file in files:
-        with open_stream(file, gene_key=options.gene_key) as stream:
-            sizes.append(len(stream))
-    whole = options.majority_voting or options.over_clustering is not None  # they look at all cells of a file
-    wanted = workers * PARTS_OF_A_WORKER / max(sum(sizes), 1)
-    return [
-        Shard(file=file, rows=rows, cells=size if rows is None else rows[1] - rows[0])
-        for file, size in zip(files, sizes, strict=True)
-        for rows in _parts(size, 1 if whole else round(wanted * size))
-    ]
-
-
-def _parts(size: int, wanted: int) -> list[tuple[int, int] | None]:
-    """Cut rows into parts of nearly the same size that begin where an encoder's block begins."""
-    blocks = -(-size // BLOCK)
-    parts = min(wanted, blocks)
-    if parts <= 1:
-        return [None]
-    cuts = [min(blocks * part // parts * BLOCK, size) for part in range(parts + 1)]
-    return list(pairwise(cuts))
-
-
-def joined_answers(parts: Sequence[Annotation]) -> Annotation:
-    """Return the annotation of a file from those of its parts, in order.
-
-    The digest of a file that was read in parts is one over the digests of the parts: no process has read all of it.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    warnings = list(dict.fromkeys(w for part in parts for w in part.facts["warnings"]))
-    digests = "".join(str(part.facts["data_digest"]) for part in parts)
-    digest = f"sha256-of-{len(parts)}-parts:{hashlib.sha256(digests.encode()).hexdigest()}"
-    return Annotation(
-        cell_names=np.concatenate([part.cell_names for part in parts]),
-        cell_type=np.concatenate([part.cell_type for part in parts]),
-        confidence=np.concatenate([part.confidence for part in parts]),
-        representation=np.concatenate([part.representation for part in parts]),
-        facts={**parts[0].facts, "data_digest": digest, "warnings": warnings},
-        columns={name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
-    )
+    opened = open_registry(layout.require())
+    return opened.model(opened.record(stage))
 
 
 def annotate_on_dask(
@@ -123,10 +81,10 @@ def annotate_on_dask(
     options: AnnotateOptions | None = None,
     progress: Progress | None = None,
 ) -> list[Annotation]:
-    """Annotate files on the workers of a Dask cluster, and write the answers here.
+    """Annotate files on the workers of a Dask cluster, and write the annotations here.
 
-    Every worker must see the files and the workspace under the same paths. A part whose worker is lost is given to
-    another, and a part that fails is tried again; nothing that is done is lost.
+    Every worker must see the files and the workspace under the same paths. A shard whose worker is lost is given to
+    another, and a shard that fails is tried again; nothing that is done is lost.
 
     Parameters
     ----------
@@ -141,37 +99,102 @@ def annotate_on_dask(
     options
         What is asked for.
     progress
-        Told about the cells of every part that is done.
+        Told about the cells of every shard that is done.
 
     Raises
     ------
     ConfigError, DataError, StageError
-        If the cluster, a file or the model is not as it must be; a file whose parts did not all succeed is not written.
+        If the cluster, a file or the model is not as it must be; a file whose shards did not all succeed is not
+        written.
     """
+    progress, options = progress or Silent(), options or AnnotateOptions()
+    # What can be refused before any worker starts: names of the files to write, and the stage.
     files = [Path(file).absolute() for file in files]
-    targets, progress, options = targets_of(files, out), progress or Silent(), options or AnnotateOptions()
+    targets = targets_of(files, out)
     number = open_registry(layout).record(stage).number
-    answerer = Answerer(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
-    with connected(address) as client:
-        shards = shards_of(files, worker_count(client), options)
-        progress.start(sum(shard.cells for shard in shards), "annotating")
-        answers = mapped(client, answerer, shards, [shard.cells for shard in shards], progress)
+    annotator = ShardAnnotator(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
+    with connect(address) as client:
+        shards = cut_shards(files, worker_count(client), options)
+        sizes = [shard.cells for shard in shards]
+        progress.start(sum(sizes), "annotating")
+        results = map_on_workers(client, annotator, shards, sizes, progress)
         progress.close()
-    return [
-        _written(file, target, shards, answers, options.key_added) for file, target in zip(files, targets, strict=True)
-    ]
+    # Each file is written whole, or not at all.
+    written = []
+    for file, target in zip(files, targets, strict=True):
+        annotation = _join_file(file, shards, results)
+        write_annotation(file, annotation, target, options.key_added)
+        written.append(annotation)
+    return written
 
 
-def _written(
-    file: Path, target: Path, shards: Sequence[Shard], answers: Sequence[Annotation | CanalError], key: str
-) -> Annotation:
-    parts = []
-    for shard, answer in zip(shards, answers, strict=True):
+def cut_shards(files: Sequence[Path], workers: int, options: AnnotateOptions) -> list[Shard]:
+    """Cut files into shards, a few for each worker, or leave them whole where the options need that.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read.
+    """
+    sizes = []
+    for file in files:
+        with open_stream(file, gene_key=options.gene_key) as stream:
+            sizes.append(len(stream))
+    # Voting looks at all cells of a file.
+    whole = options.majority_voting or options.over_clustering is not None
+    shards_per_cell = workers * SHARDS_PER_WORKER / max(sum(sizes), 1)
+    shards = []
+    for file, size in zip(files, sizes, strict=True):
+        ranges = _row_ranges(size, 1 if whole else round(shards_per_cell * size))
+        if len(ranges) <= 1:
+            shards.append(Shard(file=file, rows=None, cells=size))
+            continue
+        for start, stop in ranges:
+            shards.append(Shard(file=file, rows=(start, stop), cells=stop - start))
+    return shards
+
+
+def _row_ranges(size: int, wanted: int) -> list[tuple[int, int]]:
+    """Cut rows into ranges of nearly the same size that begin where an encoder's block begins, at most as wanted."""
+    blocks = -(-size // BLOCK)
+    ranges = max(min(wanted, blocks), 1)
+    cuts = [min(blocks * i // ranges * BLOCK, size) for i in range(ranges + 1)]
+    return list(pairwise(cuts))
+
+
+def _join_file(file: Path, shards: Sequence[Shard], results: Sequence[Annotation | CanalError]) -> Annotation:
+    """Return the annotation of a file from the results of its shards; raise the first error among them."""
+    annotations = []
+    for shard, result in zip(shards, results, strict=True):
         if shard.file != file:
             continue
-        if isinstance(answer, CanalError):
-            raise answer
-        parts.append(answer)
-    annotation = joined_answers(parts)
-    write_annotation(file, annotation, target, key)
-    return annotation
+        if isinstance(result, CanalError):
+            raise result
+        annotations.append(result)
+    return join_annotations(annotations)
+
+
+def join_annotations(parts: Sequence[Annotation]) -> Annotation:
+    """Return the annotation of a file from those of its shards, in order.
+
+    The digest of a file that was read in shards is one over their digests: no process has read all of it.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    # Facts of the whole file: each warning once, and a digest that says what it is of.
+    warnings: dict[str, None] = {}
+    for part in parts:
+        warnings |= dict.fromkeys(part.facts["warnings"])
+    digests = "".join(str(part.facts["data_digest"]) for part in parts)
+    digest = f"sha256-of-{len(parts)}-parts:{hashlib.sha256(digests.encode()).hexdigest()}"
+    columns = {}
+    for name in parts[0].columns:
+        columns[name] = np.concatenate([part.columns[name] for part in parts])
+    return Annotation(
+        cell_names=np.concatenate([part.cell_names for part in parts]),
+        cell_type=np.concatenate([part.cell_type for part in parts]),
+        confidence=np.concatenate([part.confidence for part in parts]),
+        representation=np.concatenate([part.representation for part in parts]),
+        facts={**parts[0].facts, "data_digest": digest, "warnings": list(warnings)},
+        columns=columns,
+    )

@@ -22,10 +22,15 @@ from canal.stages.evaluate import joint_logistic_regression
 from canal.stages.layout import SETTINGS, Layout
 from canal.workspace import Workspace, open_workspace
 
-RESULTS = "demo.json"
-OURS = ("data", "configs", "stages", "registry", SETTINGS, "annotated.h5ad", "demo.png", RESULTS)
+RESULTS, ANNOTATED, PICTURE = "demo.json", "annotated.h5ad", "demo.png"
+# What a demonstration writes into its folder, and what the next one may therefore replace.
+WRITTEN = ("data", "configs", "stages", "registry", SETTINGS, ANNOTATED, PICTURE, RESULTS)
 # What remains without example bank, distillation and analytic memory.
 NAIVE = ("bank.size=0", "training.distillation=0.0", "analytic.enabled=false", "promotion.max_fall=1.0")
+
+
+def _say_nothing(_line: str) -> None:
+    """Take a line and do nothing."""
 
 
 @dataclass(kw_only=True)
@@ -37,7 +42,7 @@ class Scores:
     accuracy, macro_f1
         Row k holds the figures after stage k + 1, one for each stage so far.
     seconds
-        What each stage took to learn.
+        How long each stage took to learn.
     """
 
     accuracy: list[list[float]] = field(default_factory=list)
@@ -55,13 +60,18 @@ class Scores:
             table[k, : len(row)] = row
         return forgetting(table, range(stages))
 
+    def means(self, row: int) -> tuple[float, float]:
+        """Return the mean accuracy and the mean macro-F1 of a row."""
+        return float(np.mean(self.accuracy[row])), float(np.mean(self.macro_f1[row]))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
+        accuracy, macro_f1 = self.means(-1)
         return {
             "accuracy": self.accuracy,
             "macro_f1": self.macro_f1,
-            "mean_accuracy": float(np.mean(self.accuracy[-1])),
-            "mean_macro_f1": float(np.mean(self.macro_f1[-1])),
+            "mean_accuracy": accuracy,
+            "mean_macro_f1": macro_f1,
             "forgetting": self.forgetting,
             "stage_seconds": self.seconds,
         }
@@ -69,7 +79,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """What the demonstration has shown.
+    """Results of the demonstration.
 
     Attributes
     ----------
@@ -80,34 +90,36 @@ class DemoReport:
     canal, naive
         The annotator, and fine-tuning without any memory.
     joint
-        Accuracy and macro-F1 of logistic regression that sees the cells of all stages at once.
+        Logistic regression that sees the cells of all stages at once: one row.
+    seconds
+        How long the whole took.
     """
 
     folder: Path
     stages: tuple[str, ...]
     canal: Scores
     naive: Scores
-    joint: list[tuple[float, float]]
+    joint: Scores
     seconds: float
 
     @property
     def annotated(self) -> Path:
         """The held-out cells with their annotation."""
-        return self.folder / "annotated.h5ad"
+        return self.folder / ANNOTATED
 
     @property
     def picture(self) -> Path:
         """UMAP coloured by given labels and by annotation, and the tables of accuracy."""
-        return self.folder / "demo.png"
+        return self.folder / PICTURE
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        accuracy, macro_f1 = (list(column) for column in zip(*self.joint, strict=True))
+        accuracy, macro_f1 = self.joint.means(-1)
         joint = {
-            "accuracy": accuracy,
-            "macro_f1": macro_f1,
-            "mean_accuracy": float(np.mean(accuracy)),
-            "mean_macro_f1": float(np.mean(macro_f1)),
+            "accuracy": self.joint.accuracy[-1],
+            "macro_f1": self.joint.macro_f1[-1],
+            "mean_accuracy": accuracy,
+            "mean_macro_f1": macro_f1,
         }
         return {
             "workspace": str(self.folder),
@@ -126,7 +138,7 @@ def run_demo(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-    say: Callable[[str], object] = lambda _line: None,
+    say: Callable[[str], object] = _say_nothing,
 ) -> DemoReport:
     """Add three stages of `scanpy.datasets.pbmc68k_reduced` to a new workspace and score them.
 
@@ -139,7 +151,7 @@ def run_demo(
     progress
         Told how far each training is.
     say
-        Told what happens.
+        Called with a line for each step.
 
     Raises
     ------
@@ -147,85 +159,81 @@ def run_demo(
         If the folder holds something else.
     """
     begin = time.monotonic()
-    folder = _fresh(Path(folder))
+    folder = _prepare_folder(Path(folder))
     cells = write_cells(folder / "data", seed)
     say(f"{cells.count} blood cells of 10 types in {len(STAGES)} stages; a quarter is held out.")
     workspace = open_workspace(folder, create=True)
-    ours = _stream(workspace, cells, (), seed, progress, say)
+    ours = _learn_stages(workspace, cells, (), seed, progress, say)
+    # The same stages without any memory, in a workspace that nobody keeps, and all stages at once.
     say("For comparison: fine-tuning without a memory, and logistic regression on all stages.")
     with tempfile.TemporaryDirectory(prefix="canal-naive-") as other:
-        naive = _stream(open_workspace(other, create=True), cells, NAIVE, seed, None, None)
-    joint = joint_logistic_regression(
-        [read_cells(path, labels=LABELS) for path in cells.train],
-        [read_cells(path, labels=LabelOptions(column=LABELS, keep_rare=True)) for path in cells.test],
-    )
-    report = DemoReport(
-        folder=folder,
+        naive = _learn_stages(open_workspace(other, create=True), cells, NAIVE, seed, None, _say_nothing)
+    joint = _score_joint(cells)
+    # The held-out cells of all stages, annotated and drawn.
+    annotation = workspace.annotate(cells.held_out, out=folder / ANNOTATED)
+    demo_picture(
+        folder / PICTURE,
+        coordinates=cells.coordinates,
+        held_out=cells.held_out_rows,
+        given=cells.labels[cells.held_out_rows],
+        annotated=annotation.cell_type,
         stages=tuple(STAGES),
-        canal=ours,
-        naive=naive,
-        joint=joint,
-        seconds=0.0,
+        accuracy={"canal": ours.accuracy, "fine-tuning": naive.accuracy},
     )
-    _show(workspace, cells, report)
-    return _kept(report, time.monotonic() - begin)
+    seconds = round(time.monotonic() - begin, 1)
+    report = DemoReport(folder=folder, stages=tuple(STAGES), canal=ours, naive=naive, joint=joint, seconds=seconds)
+    (folder / RESULTS).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return report
 
 
-def _fresh(folder: Path) -> Path:
-    """Return the folder without an earlier demonstration."""
+def _prepare_folder(folder: Path) -> Path:
+    """Return the folder, made if missing, without an earlier demonstration."""
     if not Layout(folder).vacant:
         if not (folder / RESULTS).is_file():
             message = f"{folder} holds something else than a demonstration. Name another with --out."
             raise ConfigError(message)
-        for name in OURS:
+        for name in WRITTEN:
             path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).write_text("{}\n", encoding="utf-8")  # marks the folder as ours
+    (folder / RESULTS).write_text("{}\n", encoding="utf-8")  # marks the folder as that of a demonstration
     return folder
 
 
-def _stream(
+def _learn_stages(
     workspace: Workspace,
     cells: DemoCells,
     overrides: Sequence[str],
     seed: int,
     progress: Progress | None,
-    say: Callable[[str], object] | None,
+    say: Callable[[str], object],
 ) -> Scores:
+    """Add the stages one after another, and score the model on the held-out cells of each stage so far."""
     scores = Scores()
     for k, (name, path) in enumerate(zip(STAGES, cells.train, strict=True)):
         result = workspace.add_stage(path, labels=LABELS, name=name, overrides=overrides, seed=seed, progress=progress)
-        found = [workspace.evaluate(test, labels=LABELS) for test in cells.test[: k + 1]]
-        scores.accuracy.append([f.accuracy for f in found])
-        scores.macro_f1.append([f.macro_f1 for f in found])
+        # The model in use is now that of this stage.
+        accuracy, macro_f1 = [], []
+        for test in cells.test[: k + 1]:
+            evaluation = workspace.evaluate(test, labels=LABELS)
+            accuracy.append(evaluation.accuracy)
+            macro_f1.append(evaluation.macro_f1)
+        scores.accuracy.append(accuracy)
+        scores.macro_f1.append(macro_f1)
         scores.seconds.append(result.seconds)
-        if say is not None:
-            say(
-                f"Stage {k + 1}, {name}: {result.cells} cells, {len(result.new_types)} new types, "
-                f"{result.seconds:.0f} s"
-            )
+        say(f"Stage {k + 1}, {name}: {result.cells} cells, {len(result.new_types)} new types, {result.seconds:.0f} s")
     return scores
 
 
-def _show(workspace: Workspace, cells: DemoCells, report: DemoReport) -> None:
-    """Annotate the held-out cells of all stages and draw them."""
-    annotation = workspace.annotate(cells.held_out, out=report.annotated)
-    demo_picture(
-        report.picture,
-        coordinates=cells.coordinates,
-        held_out=cells.held_out_rows,
-        given=cells.labels[cells.held_out_rows],
-        annotated=annotation.cell_type,
-        stages=report.stages,
-        accuracy={"canal": report.canal.accuracy, "fine-tuning": report.naive.accuracy},
-    )
-
-
-def _kept(report: DemoReport, seconds: float) -> DemoReport:
-    from dataclasses import replace
-
-    report = replace(report, seconds=round(seconds, 1))
-    text = json.dumps(report.to_dict(), indent=2)
-    (report.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
-    return report
+def _score_joint(cells: DemoCells) -> Scores:
+    """Return the figures of logistic regression on the cells of all stages at once, as one row."""
+    train = [read_cells(path, labels=LABELS) for path in cells.train]
+    test = [read_cells(path, labels=LabelOptions(column=LABELS, keep_rare=True)) for path in cells.test]
+    accuracy, macro_f1 = [], []
+    for stage_accuracy, stage_macro_f1 in joint_logistic_regression(train, test):
+        accuracy.append(stage_accuracy)
+        macro_f1.append(stage_macro_f1)
+    return Scores(accuracy=[accuracy], macro_f1=[macro_f1])

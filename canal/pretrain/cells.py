@@ -87,8 +87,9 @@ class CellFiles:
     def __init__(self, paths: Sequence[Path], gene_key: str | None = None) -> None:
         self._stack = ExitStack()
         try:
-            streams = [open_stream(path, gene_key=gene_key, chunk=BLOCK) for path in paths]
-            self.streams = [self._stack.enter_context(stream) for stream in streams]
+            self.streams = []
+            for path in paths:
+                self.streams.append(self._stack.enter_context(open_stream(path, gene_key=gene_key, chunk=BLOCK)))
         except BaseException:  # where one cannot be opened, none stays open
             self._stack.close()
             raise
@@ -100,6 +101,11 @@ class CellFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def cells(self) -> int:
+        """Number of cells of all files."""
+        return sum(len(stream) for stream in self.streams)
 
     def survey(self, advance: Callable[[int], None]) -> list[FileSurvey]:
         """Read every file once; ``advance`` is called with the number of cells of each block."""
@@ -116,6 +122,7 @@ def _survey(stream: CellStream, advance: Callable[[int], None]) -> FileSurvey:
         squares += np.asarray(unit.multiply(unit).sum(axis=0), dtype=np.float64).ravel()
         cells += block.shape[0]
         advance(block.shape[0])
+    # Genes that no cell expresses have no place in a panel.
     variance = squares / cells - (total / cells) ** 2
     ranked = np.argsort(-variance, kind="stable")
     return FileSurvey(

@@ -92,13 +92,13 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
     _check_files(request.data)
     with CellFiles(request.data, request.gene_key) as files:
         # One pass over all files for their most variable genes.
-        progress.start(sum(len(stream) for stream in files.streams), "looking at the files")
+        progress.start(files.cells, "looking at the files")
         surveys = files.survey(progress.advance)
         progress.close()
         panel, table = _choose_panel(surveys, preset, vectors)
         # Cells to hold out, and how well their masked bins are predicted without a model.
         blocks = TokenBlocks(files, panel, preset.model.bins)
-        trained_on, held_out_rows = _split([survey.cells for survey in surveys], preset, request.seed)
+        trained_on, held_out_rows = _split(surveys, preset, request.seed)
         with seeded(request.seed, "weights"):
             model = MaskedModel(preset.model.encoder(), len(panel), table)
         held_out = _mask_held_out(blocks, held_out_rows, preset, model.mask_token, request.seed)
@@ -176,27 +176,31 @@ def _choose_panel(
         table = torch.from_numpy(numbers[named.columns[columns[with_vector]]]).float()
         panel = panel.subset(with_vector)
     if len(panel) < FEWEST_GENES:
-        paths = ", ".join(survey.path for survey in surveys)
         message = (
-            f"{paths}: {len(panel)} genes can be used, expected {FEWEST_GENES} at least. "
+            f"{_paths(surveys)}: {len(panel)} genes can be used, expected {FEWEST_GENES} at least. "
             "Check genes.per_file, and that the vectors name genes as the files do."
         )
         raise DataError(message)
     return panel, table
 
 
-def _split(counts: Sequence[int], preset: PretrainPreset, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _split(
+    surveys: Sequence[FileSurvey], preset: PretrainPreset, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return which cells of each file are trained on and which are held out, bool (cells,)."""
-    total, config = sum(counts), preset.training
+    total, config = sum(survey.cells for survey in surveys), preset.training
+    # The same share of every file, less where the preset bounds the number of cells.
     share = min(config.held_out_share, config.held_out_most / max(total, 1))
     trained_on, held_out = [], []
-    for number, count in enumerate(counts):
-        rows = np.zeros(count, dtype=bool)
-        order = numpy_generator(seed, f"held out {number}").permutation(count)
-        rows[order[: round(share * count)]] = True
+    n_held_out = 0
+    for number, survey in enumerate(surveys):
+        rows = np.zeros(survey.cells, dtype=bool)
+        order = numpy_generator(seed, f"held out {number}").permutation(survey.cells)
+        rows[order[: round(share * survey.cells)]] = True
         held_out.append(rows)
         trained_on.append(~rows)
-    if not any(rows.any() for rows in held_out) or not any(rows.any() for rows in trained_on):
+        n_held_out += int(rows.sum())
+    if not 0 < n_held_out < total:
         message = f"{total} cells are too few to hold {share:.1%} of them out. Give more cells, or a larger share."
         raise DataError(message)
     return trained_on, held_out
@@ -234,9 +238,10 @@ def _facts(
     cells: PretrainCells,
 ) -> dict[str, Any]:
     """Return what is kept with the weights."""
+    files = [{"path": survey.path, "digest": survey.digest, "cells": survey.cells} for survey in surveys]
     return {
         "kind": "pretrained",
-        "source": ", ".join(survey.path for survey in surveys),
+        "source": _paths(surveys),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "canal_version": __version__,
         "cells": cells.count,
@@ -247,5 +252,9 @@ def _facts(
         "history": history,
         "seed": request.seed,
         "preset": preset.model_dump(mode="json"),
-        "data": [{"path": survey.path, "digest": survey.digest, "cells": survey.cells} for survey in surveys],
+        "data": files,
     }
+
+
+def _paths(surveys: Sequence[FileSurvey]) -> str:
+    return ", ".join(survey.path for survey in surveys)

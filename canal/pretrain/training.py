@@ -182,8 +182,9 @@ class Pretraining:
 
     def _save(self) -> None:
         """Write the checkpoint, whole or not at all."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= optimizer_tensors(self.optimizer)
+        tensors = dict(optimizer_tensors(self.optimizer))
+        for name, tensor in self.model.state_dict().items():
+            tensors[f"model.{name}"] = tensor
         for name, tensor in tensors.items():
             tensors[name] = tensor.detach().cpu().contiguous().clone()
         facts = {"key": self._key, "state": vars(self.state)}

@@ -1,6 +1,6 @@
-"""Files of tensors from elsewhere: safetensors, or PyTorch's format without running any code in it.
+"""Pre-trained weights from elsewhere into the workspace, and out of it again (`canal weights`).
 
-`canal weights`: pre-trained weights into the workspace, out of it, and looked at.
+Checkpoints are safetensors, or files of PyTorch that are read without running any code in them.
 """
 
 import hashlib
@@ -19,69 +19,11 @@ from canal.data.gene_list import read_gene_list, read_gene_vectors
 from canal.errors import WeightsError
 from canal.stages.layout import Layout
 from canal.stages.starting import check_name, find_weights
-from canal.training.start import (
-    PretrainedWeights,
-    pretrained_of,
-    save_pretrained,
-)
+from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
 
-STATE = "model_state_dict"
+STATE = "model_state_dict"  # under which scBERT's checkpoints hold their tensors
 SUFFIXES = (".safetensors", ".pth", ".pt")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint.
-
-    Parameters
-    ----------
-    path
-        A ``.safetensors`` file, or a file of ``torch.save`` that holds tensors by name, alone or as
-        ``model_state_dict``. It is read with ``weights_only``: a pickle that would run code is refused.
-
-    Raises
-    ------
-    WeightsError
-        If there is no such file, it cannot be read without running code, or it holds no tensors by name.
-    """
-    if not path.is_file():
-        message = f"There is no file {path}. Expected a checkpoint, .pth, .pt or .safetensors; check the spelling."
-        raise WeightsError(message)
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else _load(path)
-    except Exception as error:  # damaged files make torch and safetensors raise anything
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        message = (
-            f"{path} cannot be read as tensors alone ({what[:200]}). Expected a file of torch.save or safetensors that "
-            "holds nothing but tensors and plain values. A file that holds other objects could run code and is never "
-            "loaded: load it where you trust it, and save its model_state_dict alone."
-        )
-        raise WeightsError(message) from error
-    return _state(found, path)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by name: safetensors, or ``{"model_state_dict": ...}`` in PyTorch's format for its own tools."""
-    whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    if path.suffix == ".safetensors":
-        save_file(whole, path)
-    else:
-        torch.save({STATE: whole}, path)
-
-
-def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _state(found: Any, path: Path) -> dict[str, Tensor]:
-    state = found.get(STATE, found) if isinstance(found, Mapping) else found
-    if isinstance(state, Mapping) and state and all(isinstance(v, Tensor) for v in state.values()):
-        return {str(k): v for k, v in state.items()}
-    keys = ", ".join(map(str, list(found)[:8])) if isinstance(found, Mapping) else type(found).__name__
-    message = (
-        f"{path} holds {keys or 'nothing'}; expected tensors by name, alone or under {STATE!r}. "
-        "Save model.state_dict() and import that."
-    )
-    raise WeightsError(message)
+LISTED_KEYS = 8  # of a file that holds something else, in the message
 
 
 def import_weights(
@@ -108,15 +50,22 @@ def import_weights(
         If anything does not fit; nothing is written then.
     """
     layout.require(or_vacant=True)
-    chosen = check_name(layout, name or file.name.split(".")[0])
-    listed = read_gene_list(genes)
+    name = check_name(layout, name or file.name.split(".")[0])
+    gene_list = read_gene_list(genes)
     vectors = None if gene2vec is None else read_gene_vectors(gene2vec)
-    tensors = read_tensors(file)
+    tensors = _read_tensors(file)
+    # What is kept with the weights: where they come from, and when they came.
     with file.open("rb") as opened:
         file_hash = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
-    facts = {"kind": "imported", "source": str(file.absolute()), "source_digest": file_hash, **_written()}
-    weights = pretrained_of(chosen, tensors, listed, facts, vectors)
-    return save_pretrained(weights, Layout.init(layout.root, layout.server).weights / chosen)
+    facts = {
+        "kind": "imported",
+        "source": str(file.absolute()),
+        "source_digest": file_hash,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "canal_version": __version__,
+    }
+    weights = pretrained_of(name, tensors, gene_list, facts, vectors)
+    return save_pretrained(weights, Layout.init(layout.root, layout.server).weights / name)
 
 
 def export_weights(layout: Layout, name: str, out: Path) -> PretrainedWeights:
@@ -140,9 +89,10 @@ def export_weights(layout: Layout, name: str, out: Path) -> PretrainedWeights:
     if out.suffix not in SUFFIXES or not out.parent.is_dir() or out.is_dir():
         message = f"{out} cannot be written; expected a file in an existing folder that ends in {', '.join(SUFFIXES)}."
         raise WeightsError(message)
+    # The checkpoint appears whole, after its genes.
     new = out.with_name(f".{out.stem}.new{out.suffix}")
     try:
-        write_tensors(weights.tensors, new)
+        _write_tensors(weights.tensors, new)
         genes_beside(out).write_text("\n".join(weights.genes) + "\n", encoding="utf-8")
         shutil.move(new, out)
     except OSError as error:
@@ -157,5 +107,59 @@ def genes_beside(out: Path) -> Path:
     return out.with_name(f"{out.stem}.genes.txt")
 
 
-def _written() -> dict[str, str]:
-    return {"created": datetime.now(UTC).isoformat(timespec="seconds"), "canal_version": __version__}
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, by name.
+
+    Parameters
+    ----------
+    path
+        A ``.safetensors`` file, or a file of ``torch.save`` that holds tensors by name, alone or as
+        ``model_state_dict``. It is read with ``weights_only``: a pickle that would run code is refused.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such file, it cannot be read without running code, or it holds no tensors by name.
+    """
+    if not path.is_file():
+        message = f"There is no file {path}. Expected a checkpoint, .pth, .pt or .safetensors; check the spelling."
+        raise WeightsError(message)
+    content: Any
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make torch and safetensors raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        message = (
+            f"{path} cannot be read as tensors alone ({reason[:200]}). Expected a file of torch.save or safetensors "
+            "that holds nothing but tensors and plain values. A file that holds other objects could run code and is "
+            "never loaded: load it where you trust it, and save its model_state_dict alone."
+        )
+        raise WeightsError(message) from error
+    return _tensors_by_name(content, path)
+
+
+def _tensors_by_name(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors that a file holds, alone or under their key."""
+    state = content.get(STATE, content) if isinstance(content, Mapping) else content
+    if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
+        return {str(name): tensor for name, tensor in state.items()}
+    held = type(content).__name__
+    if isinstance(content, Mapping):
+        held = ", ".join(map(str, list(content)[:LISTED_KEYS]))
+    message = (
+        f"{path} holds {held or 'nothing'}; expected tensors by name, alone or under {STATE!r}. "
+        "Save model.state_dict() and import that."
+    )
+    raise WeightsError(message)
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name: safetensors, or ``{"model_state_dict": ...}`` in PyTorch's format for its own tools."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if path.suffix == ".safetensors":
+        save_file(contiguous, path)
+    else:
+        torch.save({STATE: contiguous}, path)

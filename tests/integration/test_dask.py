@@ -17,8 +17,8 @@ import canal
 from canal.cli.main import app
 from canal.cluster import dask_cluster, shards
 from canal.cluster import shards as many
-from canal.cluster.dask_cluster import connected, mapped
-from canal.cluster.shards import Answerer, Shard, joined_answers, shards_of
+from canal.cluster.dask_cluster import connect, map_on_workers
+from canal.cluster.shards import Shard, ShardAnnotator, cut_shards, join_annotations
 from canal.errors import ConfigError, DataError
 from canal.progress import Silent
 from canal.report.annotation import Annotation
@@ -45,7 +45,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """Return a client of a cluster of two workers."""
-    with connected("local:2") as client:
+    with connect("local:2") as client:
         yield client
 
 
@@ -72,11 +72,11 @@ def test_parts_are_the_whole(lab: Workspace) -> None:
     cells = make_adata(150, types=("B", "NK"), prefix="new", seed=3)
     cells.X = sp.csr_matrix(cells.X.toarray() * (np.arange(150) >= BLOCK)[:, None])
     cells.write_h5ad(file)
-    answer = Answerer(workspace=lab.root, registry=None, stage=1, options=AnnotateOptions())
+    answer = ShardAnnotator(workspace=lab.root, registry=None, stage=1, options=AnnotateOptions())
 
     found = [answer(shard) for shard in parts(file)]
     assert not [error for error in found if isinstance(error, Exception)]
-    joined = joined_answers(found)
+    joined = join_annotations(found)
 
     whole = lab.annotate(file)
     np.testing.assert_allclose(joined.confidence, whole.confidence, atol=1e-6)
@@ -88,12 +88,12 @@ def test_shards_begin_where_blocks_begin(lab: Workspace, monkeypatch: pytest.Mon
     monkeypatch.setattr(shards, "BLOCK", BLOCK)
     files = [lab.root.parent / "new.h5ad", lab.root.parent / "more.h5ad"]
 
-    cut = shards_of(files, 1, AnnotateOptions())
+    cut = cut_shards(files, 1, AnnotateOptions())
 
     assert [(s.file.stem, s.rows) for s in cut] == [("new", (0, 80)), ("new", (80, 150)), ("more", None)]
-    assert shards._parts(20 * BLOCK - 7, 6)[-1] == (16 * BLOCK, 20 * BLOCK - 7)
+    assert shards._row_ranges(20 * BLOCK - 7, 6)[-1] == (16 * BLOCK, 20 * BLOCK - 7)
     assert sum(s.cells for s in cut) == 200
-    assert [s.rows for s in shards_of(files, 1, AnnotateOptions(majority_voting=True))] == [None, None]
+    assert [s.rows for s in cut_shards(files, 1, AnnotateOptions(majority_voting=True))] == [None, None]
 
 
 def test_two_workers_give_the_answer_of_one_machine(lab: Workspace) -> None:
@@ -141,7 +141,7 @@ def test_a_lost_worker_or_a_failed_part_loses_nothing(client: Any, work: Any, tm
     """A worker of two that dies in the middle, and a part that fails twice: all results, in order."""
     items = [(number, str(tmp_path / "flag")) for number in range(8)]
 
-    assert mapped(client, work, items, [1] * 8, Silent()) == [number * 10 for number in range(8)]
+    assert map_on_workers(client, work, items, [1] * 8, Silent()) == [number * 10 for number in range(8)]
     assert list(tmp_path.iterdir())  # it did happen
 
 
@@ -163,7 +163,7 @@ def test_a_file_that_cannot_be_annotated_is_one_clear_error(lab: Workspace, tmp_
 def test_a_cluster_that_is_not_there_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No traceback, but what was given and what works."""
     monkeypatch.setattr(dask_cluster, "ANSWERS_WITHIN", 1)
-    with pytest.raises(ConfigError, match=r"local:N"), connected(address):
+    with pytest.raises(ConfigError, match=r"local:N"), connect(address):
         pass
 
 

@@ -185,6 +185,7 @@ def _embed(reference: np.ndarray, query: np.ndarray) -> Embedding:
     """Return both files in the principal components of the scaled reference."""
     from sklearn.decomposition import PCA
 
+    # Both are scaled as the reference is; a gene that is constant there stays zero.
     mean, deviation = reference.mean(axis=0), reference.std(axis=0, ddof=1)
     deviation[deviation == 0] = 1.0
     scaled_reference = np.minimum((reference - mean) / deviation, MOST_SCALED)

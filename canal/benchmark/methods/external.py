@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import scipy.sparse as sp
 
 from canal.benchmark.method import Context, Learn, Method, Predict, Unavailable, labels_of
 from canal.benchmark.methods.plain import expression_on
@@ -148,7 +147,7 @@ def _write_cells(path: Path, stages: Sequence[Cells], seed: int, *, labelled: bo
     panel = GenePanel.empty()
     for number, cells in enumerate(stages, 1):
         panel = panel.extended(cells.genes, number)
-    values = sp.vstack([expression_on(panel, cells) for cells in stages], format="csr")
+    values = expression_on(panel, *stages)
     # The stage and the label of each cell; those of cells to annotate are not given away.
     stage_of_cell: list[np.ndarray] = []
     labels: list[str] = []

@@ -29,8 +29,8 @@ def fit_nearest_neighbours(stages: Sequence[Cells], context: Context) -> Predict
 
     # The stages' cells on one panel.
     panel = _union_panel(stages)
-    values = sp.vstack([expression_on(panel, cells) for cells in stages])
-    labels = np.concatenate([labels_of(cells) for cells in stages])
+    values = expression_on(panel, *stages)
+    labels = labels_of(*stages)
     # Toy stages may have fewer cells or genes than components and neighbours.
     svd = TruncatedSVD(min(COMPONENTS, min(values.shape) - 1), random_state=context.seed)
     components = svd.fit_transform(values)
@@ -51,9 +51,9 @@ def _union_panel(stages: Sequence[Cells]) -> GenePanel:
     return panel
 
 
-def expression_on(panel: GenePanel, cells: Cells) -> Any:
-    """Return the cells on the genes of a panel, CSR float32 (cells, genes)."""
-    return panel.match(cells.genes).project(cells.expression)
+def expression_on(panel: GenePanel, *files: Cells) -> Any:
+    """Return the cells of one file, or of several in turn, on the genes of a panel, CSR float32 (cells, genes)."""
+    return sp.vstack([panel.match(cells.genes).project(cells.expression) for cells in files], format="csr")
 
 
 METHODS = (

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
 from canal.benchmark.formulas import models, projection
 from canal.benchmark.method import Context, Learn, Method, Predict, Unavailable, labels_of, newest_and_joint
@@ -30,8 +29,7 @@ def fit_scibet(stages: Sequence[Cells], context: Context) -> Predict:
     """Fit the multinomial model on all cells, in the genes that every stage measures."""
     del context
     panel = _common_genes(stages)
-    values = sp.vstack([expression_on(panel, cells) for cells in stages], format="csr") / LN2
-    types, columns, probabilities = models.fit_scibet(values, np.concatenate([labels_of(cells) for cells in stages]))
+    types, columns, probabilities = models.fit_scibet(expression_on(panel, *stages) / LN2, labels_of(*stages))
     chosen = panel.subset(columns)
 
     def predict(test: Cells) -> np.ndarray:
@@ -55,6 +53,7 @@ def learn_scmap_cluster(stages: Iterator[Cells], context: Context) -> Generator[
     del context
     references: list[TypeMedians] = []
     for cells in stages:
+        # Of a stage only the medians are kept, on features of its own.
         panel, values = _scmap_features(cells)
         types, medians = projection.type_medians(values, labels_of(cells))
         references.append(TypeMedians(panel, types, medians))
@@ -73,7 +72,10 @@ def learn_scmap_cluster(stages: Iterator[Cells], context: Context) -> Generator[
 def fit_scmap_cell(stages: Sequence[Cells], context: Context) -> Predict:
     """Keep the cells of every stage; of several stages the one with the most similar cell wins."""
     del context
-    references = [(*_scmap_features(cells), labels_of(cells)) for cells in stages]
+    references = []
+    for cells in stages:
+        panel, values = _scmap_features(cells)
+        references.append((panel, values, labels_of(cells)))
 
     def predict(test: Cells) -> np.ndarray:
         answers = []
@@ -95,8 +97,8 @@ def _scmap_features(cells: Cells) -> tuple[GenePanel, np.ndarray]:
 
 def _most_similar(answers: Sequence[Answer]) -> np.ndarray:
     """Return for each cell the assigned type with the highest similarity over several references, (cells,)."""
-    labels = np.stack([types for types, _ in answers])
-    similarity = np.stack([similarities for _, similarities in answers])
+    types, similarities = zip(*answers, strict=True)
+    labels, similarity = np.stack(types), np.stack(similarities)
     similarity = np.where((labels == projection.UNASSIGNED) | np.isnan(similarity), -np.inf, similarity)
     return np.asarray(labels[similarity.argmax(axis=0), np.arange(labels.shape[1])])
 
@@ -113,6 +115,7 @@ def learn_cell_id(stages: Iterator[Cells], context: Context) -> Generator[Predic
     del context
     signatures: list[Signature] = []
     for cells in stages:
+        # Signatures of the types of this stage, beside those of earlier stages.
         genes, values = _varying_genes(cells)
         cell_points, gene_points = models.multiple_correspondence(values)
         labels = labels_of(cells)
@@ -157,8 +160,8 @@ def fit_seurat(stages: Sequence[Cells], context: Context) -> Predict:
     """Keep the cells in variable genes that every stage measures; the cells of a file are labelled together."""
     del context
     panel = _common_variable_genes(stages)
-    reference = np.concatenate([expression_on(panel, cells).toarray() for cells in stages]).astype(np.float64)
-    labels = np.concatenate([labels_of(cells) for cells in stages])
+    reference = expression_on(panel, *stages).toarray().astype(np.float64)
+    labels = labels_of(*stages)
 
     def predict(test: Cells) -> np.ndarray:
         measured, expression = _measured_expression(panel, test)
@@ -204,6 +207,7 @@ def learn_markers(stages: Iterator[Cells], context: Context) -> Generator[Predic
     markers = read_markers(context.markers)
     known: set[str] = set()
     for cells in stages:
+        # Every type so far must have markers; the cells themselves are not used.
         known |= set(labels_of(cells).tolist())
         missing = sorted(known - set(markers))
         if missing:

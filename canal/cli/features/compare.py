@@ -10,10 +10,11 @@ from canal.cli.answer import Answer, Session, command, short_path, watcher
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from canal.compare.report import CompareReport, Number
+    from canal.compare.report import CompareReport, Number, StageRow
 
 
-WIDEST = 12  # columns of sets that a terminal holds
+MOST_SETS = 12  # sets of cells, one a column, that a terminal has room for
+MOST_UNTESTED = 3  # reasons that are printed; the others are counted
 
 
 def register(app: typer.Typer) -> None:
@@ -37,54 +38,64 @@ def compare(
         *(numbers or ()), html=html, recompute=recompute, references=references, progress=watcher(session)
     )
     written = {"html": str(html.absolute())} if html is not None else {}
-    return Answer(report.to_dict() | written, _shown(report, html))
+    return Answer(report.to_dict() | written, _parts(report, html))
 
 
-def _shown(report: "CompareReport", html: Path | None) -> "list[Table | str]":
-    hidden = len(report.sets) - WIDEST
-    more = f" (the last {WIDEST} of {len(report.sets)}; --json has all)" if hidden > 0 else ""
+def _parts(report: "CompareReport", html: Path | None) -> "list[Table | str]":
+    """Return what people read: tables, then remarks on stages, missing tests and reference methods."""
+    hidden = len(report.sets) - MOST_SETS
+    more = f" (the last {MOST_SETS} of {len(report.sets)}; --json has all)" if hidden > 0 else ""
     title = f"accuracy on the held-out cells of each stage{more}"
-    parts: list[Table | str] = [title, _accuracy(report), "", _figures(report)]
-    parts += [f"stage {s.number}: {s.held_back}" for s in report.stages if s.held_back]
-    for u in report.untested[:3]:
-        parts.append(f"stage {u['stage']} was not tested on stage {u['set']}: {u['reason']}")
-    if len(report.untested) > 3:
-        parts.append(f"and {len(report.untested) - 3} more that were not tested")
+    parts: list[Table | str] = [title, _accuracy_table(report), "", _figures_table(report)]
+    for stage in report.stages:
+        if stage.held_back:
+            parts.append(f"stage {stage.number}: {stage.held_back}")
+    # Tests that could not be made.
+    for test in report.untested[:MOST_UNTESTED]:
+        parts.append(f"stage {test['stage']} was not tested on stage {test['set']}: {test['reason']}")
+    if len(report.untested) > MOST_UNTESTED:
+        parts.append(f"and {len(report.untested) - MOST_UNTESTED} more that were not tested")
     for reference in report.references:
-        values = ", ".join(_number(value) or "-" for value in reference.accuracy)
-        parts += ["", f"{reference.name}: {values}", f"  {reference.how}"]
+        accuracy = ", ".join(_four_digits(value) or "-" for value in reference.accuracy)
+        parts += ["", f"{reference.name}: {accuracy}", f"  {reference.how}"]
     if html is not None:
         parts.append(f"in {short_path(html)}")
     return parts
 
 
-def _accuracy(report: "CompareReport") -> "Table":
+def _accuracy_table(report: "CompareReport") -> "Table":
+    """Return the accuracy of each stage's model on the held-out cells of each stage, the newest ones of many."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("model after")
-    shown = report.sets[-WIDEST:]
-    for column in shown:
+    columns = report.sets[-MOST_SETS:]
+    for column in columns:
         table.add_column(f"{column.stage}", justify="right")
-    for stage, row in zip(report.stages, report.accuracy, strict=True):
-        mark = "*" if stage.in_use else ""
-        values = row[len(report.sets) - len(shown) :]
-        table.add_row(f"{stage.number}{mark} {stage.name}", *(_number(value) for value in values))
+    for stage, accuracy in zip(report.stages, report.accuracy, strict=True):
+        newest = accuracy[len(report.sets) - len(columns) :]
+        table.add_row(_title(stage), *(_four_digits(value) for value in newest))
     return table
 
 
-def _figures(report: "CompareReport") -> "Table":
+def _figures_table(report: "CompareReport") -> "Table":
+    """Return the figures of each stage's model."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("model after")
     for title in ("types", "accuracy", "macro-F1", "forgetting", "backward transfer"):
         table.add_column(title, justify="right")
-    for s in report.stages:
-        figures = (s.average, s.macro_f1, s.forgetting, s.backward_transfer)
-        table.add_row(f"{s.number}{'*' if s.in_use else ''} {s.name}", str(s.types), *map(_number, figures))
+    for stage in report.stages:
+        figures = (stage.average, stage.macro_f1, stage.forgetting, stage.backward_transfer)
+        table.add_row(_title(stage), str(stage.types), *map(_four_digits, figures))
     return table
 
 
-def _number(value: "Number") -> str:
+def _title(stage: "StageRow") -> str:
+    """Return number and name of a stage; an asterisk marks the one in use."""
+    return f"{stage.number}{'*' if stage.in_use else ''} {stage.name}"
+
+
+def _four_digits(value: "Number") -> str:
     return "" if value is None else f"{value:.4f}"

@@ -11,7 +11,7 @@ from canal.cli.answer import Answer, Session, command, short_path, watcher
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from canal.demo.demo import DemoReport
+    from canal.demo.demo import DemoReport, Scores
 
 
 def register(app: typer.Typer) -> None:
@@ -33,43 +33,38 @@ def demo(
     from canal.demo.demo import run_demo
 
     report = run_demo(out, seed=seed, progress=watcher(session), say=lambda line: sys.stderr.write(line + "\n"))
-    last = report.canal.to_dict()
-    here = short_path(report.folder)
-    after = [
-        f"Forgetting: {last['forgetting']:.3f} with canal, {report.naive.forgetting:.3f} with "
+    folder = short_path(report.folder)
+    lines = [
+        f"Forgetting: {report.canal.forgetting:.3f} with canal, {report.naive.forgetting:.3f} with "
         f"fine-tuning. {report.seconds:.0f} s in all.",
         "",
         f"annotated cells  {short_path(report.annotated)}",
         f"picture          {short_path(report.picture)}",
-        f"registry         canal -C {here} stage list",
-        f"                 canal -C {here} ui",
+        f"registry         canal -C {folder} stage list",
+        f"                 canal -C {folder} ui",
     ]
-    return Answer(report.to_dict(), [_table(report), *after])
+    return Answer(report.to_dict(), [_accuracy_table(report), *lines])
 
 
-def _table(report: "DemoReport") -> "Table":
+def _accuracy_table(report: "DemoReport") -> "Table":
+    """Return the accuracy on the held-out cells of each stage: of canal after each stage, of the others at the end."""
     from rich.table import Table
 
     table = Table(title="Accuracy on each stage's held-out cells", title_justify="left")
     table.add_column("")
     for name in (*report.stages, "mean", "macro-F1"):
         table.add_column(name, justify="right")
-    scores = report.canal
-    for k, row in enumerate(scores.accuracy):
-        blank = [""] * (len(report.stages) - len(row))
-        figures = [*_digits(row), *blank, *_digits([_mean(row), _mean(scores.macro_f1[k])])]
-        table.add_row(f"canal, after stage {k + 1}", *figures)
+    for k in range(len(report.stages)):
+        _add_row(table, f"canal, after stage {k + 1}", report.canal, k, len(report.stages))
     table.add_section()
-    naive, naive_f1 = report.naive.accuracy[-1], report.naive.macro_f1[-1]
-    table.add_row("fine-tuning, no memory", *_digits([*naive, _mean(naive), _mean(naive_f1)]))
-    joint, joint_f1 = ([pair[i] for pair in report.joint] for i in (0, 1))
-    table.add_row("logistic regression, all at once", *_digits([*joint, _mean(joint), _mean(joint_f1)]))
+    _add_row(table, "fine-tuning, no memory", report.naive, -1, len(report.stages))
+    _add_row(table, "logistic regression, all at once", report.joint, -1, len(report.stages))
     return table
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _digits(values: list[float]) -> list[str]:
-    return [f"{value:.3f}" for value in values]
+def _add_row(table: "Table", title: str, scores: "Scores", row: int, stages: int) -> None:
+    """Add a row of figures; stages that were still to come stay blank."""
+    accuracy = [f"{value:.3f}" for value in scores.accuracy[row]]
+    blank = [""] * (stages - len(accuracy))
+    mean_accuracy, mean_macro_f1 = scores.means(row)
+    table.add_row(title, *accuracy, *blank, f"{mean_accuracy:.3f}", f"{mean_macro_f1:.3f}")

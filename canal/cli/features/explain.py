@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-SAYS = {
+MOST_SETS = 10  # gene sets of a cell type that are printed; --json has all
+# What the scores of each method are.
+METHODS = {
     "attention": "Share of the encoder's attention that goes to each gene.",
     "memory": "Part of each gene in the analytic memory's score; the network beside it is not explained.",
 }
@@ -62,21 +64,26 @@ def explain(
         gene_sets=enrich,
         progress=watcher(session),
     )
-    lines = [SAYS[answer["method"]], *(part for name, t in answer["types"].items() for part in _shown(name, t))]
+    parts: list[Table | str] = [METHODS[answer["method"]]]
+    for name, explanation in answer["types"].items():
+        parts += _parts_of_type(name, explanation)
     if out is not None:
-        lines.append(f"Written to {short_path(out)}: {', '.join(answer['files'])}")
-    return Answer(answer, [*lines, *(f"warning: {text}" for text in answer["warnings"])])
+        parts.append(f"Written to {short_path(out)}: {', '.join(answer['files'])}")
+    parts += [f"warning: {text}" for text in answer["warnings"]]
+    return Answer(answer, parts)
 
 
-def _shown(name: str, found: dict[str, Any]) -> "list[Table | str]":
+def _parts_of_type(name: str, explanation: dict[str, Any]) -> "list[Table | str]":
+    """Return the genes of a cell type, and the gene sets that they are enriched in."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("gene", "score", "in other cells"):
         table.add_column(title, justify="left" if title == "gene" else "right")
-    for row in found["genes"]:
-        table.add_row(row["gene"], f"{row['score']:.5f}", f"{row['others']:.5f}")
-    parts: list[Table | str] = ["", f"{name}, {found['cells']} cells", table]
-    for row in found.get("gene_sets", [])[:10]:
-        parts.append(f"  {row['name']}: {row['overlap']} of {row['size']} genes, adjusted p {row['adjusted']:.2g}")
+    for gene in explanation["genes"]:
+        table.add_row(gene["gene"], f"{gene['score']:.5f}", f"{gene['others']:.5f}")
+    parts: list[Table | str] = ["", f"{name}, {explanation['cells']} cells", table]
+    for gene_set in explanation.get("gene_sets", [])[:MOST_SETS]:
+        overlap = f"{gene_set['overlap']} of {gene_set['size']} genes"
+        parts.append(f"  {gene_set['name']}: {overlap}, adjusted p {gene_set['adjusted']:.2g}")
     return parts

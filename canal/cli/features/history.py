@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from canal.history.replay import ReplayReport
 
 
-MANY = 8
+MOST_CHANGES = 8  # names or changes of a kind that are printed; the others are counted
 
 
 def register(_app: typer.Typer) -> None:
@@ -35,9 +35,9 @@ def diff(
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
 ) -> Answer:
     """Show what is different in stage B: types, genes, figures, configuration, and the answer for a file."""
-    found = session.workspace().diff(a, b, data=data, out=out, gene_key=gene_key, progress=watcher(session))
+    difference = session.workspace().diff(a, b, data=data, out=out, gene_key=gene_key, progress=watcher(session))
     written = {"out": str(out.absolute())} if out is not None else {}
-    return Answer(found.to_dict() | written, _different(found, out))
+    return Answer(difference.to_dict() | written, _parts_of_difference(difference, out))
 
 
 def remove(
@@ -48,20 +48,25 @@ def remove(
 
     It annotates from then on, unless accuracy on the cells of another stage falls too much: then it stays a candidate.
     """
-    found = session.workspace().remove(number, progress=watcher(session))
+    removal = session.workspace().remove(number, progress=watcher(session))
     lines = [
-        f"Stage {found.stage}, {found.name}: version {found.version}, stage {found.parent} without {found.removed}, "
-        f"{found.seconds:.0f} s",
-        f"  types      {len(found.types)}; gone: {', '.join(found.removed_types) or 'none'}",
-        f"  bank       {found.bank} cells",
-        *(f"  stage {t['stage']}, {t['name']}: {_change(t['before'], t['accuracy'])}" for t in found.tested),
-        *(f"warning: {text}" for text in found.warnings),
-        f"Stage {found.stage} annotates now. Stage {found.removed} and its files stay in the registry; "
-        f"back to the model with it: canal stage promote {found.parent}"
-        if found.champion
-        else f"Stage {found.parent}, with the cells of stage {found.removed}, goes on annotating.",
+        f"Stage {removal.stage}, {removal.name}: version {removal.version}, stage {removal.parent} without "
+        f"{removal.removed}, {removal.seconds:.0f} s",
+        f"  types      {len(removal.types)}; gone: {', '.join(removal.removed_types) or 'none'}",
+        f"  bank       {removal.bank} cells",
     ]
-    return Answer(found.to_dict(), lines)
+    # What the removal changes on the cells of the other stages.
+    for test in removal.tested:
+        lines.append(f"  stage {test['stage']}, {test['name']}: {_accuracy_change(test['before'], test['accuracy'])}")
+    lines += [f"warning: {text}" for text in removal.warnings]
+    if removal.champion:
+        lines.append(
+            f"Stage {removal.stage} annotates now. Stage {removal.removed} and its files stay in the registry; "
+            f"back to the model with it: canal stage promote {removal.parent}"
+        )
+    else:
+        lines.append(f"Stage {removal.parent}, with the cells of stage {removal.removed}, goes on annotating.")
+    return Answer(removal.to_dict(), lines)
 
 
 def replay(
@@ -75,15 +80,16 @@ def replay(
     for stage in report.stages:
         outcome = f"different: {', '.join(stage.different)}" if stage.different else "identical"
         lines.append(f"stage {stage.stage}, {stage.name}: {outcome}")
-    lines += [
-        f"stage {left.stage}{', ' if left.name else ''}{left.name}: left out. {left.reason}" for left in report.left_out
-    ]
+    for left_out in report.left_out:
+        name = f", {left_out.name}" if left_out.name else ""
+        lines.append(f"stage {left_out.stage}{name}: left out. {left_out.reason}")
     lines += _verdict(report)
     lines.append(f"in {short_path(out)}")
     return Answer(report.to_dict(), lines, exit_code=0 if report.identical else 1)
 
 
 def _verdict(report: "ReplayReport") -> list[str]:
+    """Return whether all came out the same, and what may be the reason if not."""
     if report.identical:
         return ["Identical: every file of every stage is the same, bit for bit."]
     lines = ["Not identical."]
@@ -94,41 +100,55 @@ def _verdict(report: "ReplayReport") -> list[str]:
     return lines
 
 
-def _different(found: "StageDiff", out: Path | None) -> "list[Table | str]":
+def _parts_of_difference(difference: "StageDiff", out: Path | None) -> "list[Table | str]":
+    """Return what people read: types and genes, figures, configuration, and the cells whose type changes."""
     parts: list[Table | str] = [
-        f"from stage {found.a} to stage {found.b}",
-        f"  types      {_listed('+', found.types_added)}; {_listed('-', found.types_removed)}",
-        f"  genes      {_listed('+', found.genes_added)}; {_listed('-', found.genes_removed)}",
+        f"from stage {difference.a} to stage {difference.b}",
+        f"  types      {_listed('+', difference.types_added)}; {_listed('-', difference.types_removed)}",
+        f"  genes      {_listed('+', difference.genes_added)}; {_listed('-', difference.genes_removed)}",
     ]
-    tables = (("figure", {k: v for k, v in found.metrics.items() if "/" not in k}), ("key", found.config))
-    parts += [_pairs(title, pairs, found) for title, pairs in tables if pairs]
-    if found.cells is not None:
-        facts = found.cells.to_dict()
-        parts.append(f"{facts['changed']} of {facts['cells']} cells change their type")
-        parts += [f"  {c['cells']} {c['from']} -> {c['to']}" for c in facts["changes"][:MANY]]
-        if len(facts["changes"]) > MANY:
-            parts.append(f"  and {len(facts['changes']) - MANY} other changes; --json has all")
-    return [*parts, *([f"in {short_path(out)}"] if out is not None else [])]
+    # Figures of single types have a slash in their name, and are left to the JSON.
+    figures = {}
+    for name, values in difference.metrics.items():
+        if "/" not in name:
+            figures[name.replace("_", " ")] = values
+    if figures:
+        parts.append(_before_and_after("figure", figures, difference))
+    if difference.config:
+        parts.append(_before_and_after("key", difference.config, difference))
+    # The annotation of a file by both stages.
+    if difference.cells is not None:
+        counts = difference.cells.to_dict()
+        parts.append(f"{counts['changed']} of {counts['cells']} cells change their type")
+        for change in counts["changes"][:MOST_CHANGES]:
+            parts.append(f"  {change['cells']} {change['from']} -> {change['to']}")
+        if len(counts["changes"]) > MOST_CHANGES:
+            parts.append(f"  and {len(counts['changes']) - MOST_CHANGES} other changes; --json has all")
+    if out is not None:
+        parts.append(f"in {short_path(out)}")
+    return parts
 
 
-def _pairs(title: str, pairs: Mapping[str, tuple[Any, Any]], found: "StageDiff") -> "Table":
+def _before_and_after(title: str, values: Mapping[str, tuple[Any, Any]], difference: "StageDiff") -> "Table":
+    """Return a table of what is different in the two stages."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column(title)
-    for number in (found.a, found.b):
+    for number in (difference.a, difference.b):
         table.add_column(f"stage {number}", justify="right")
-    for name, (before, after) in pairs.items():
-        table.add_row(name.replace("_", " ") if title == "figure" else name, _short(before), _short(after))
+    for name, (before, after) in values.items():
+        table.add_row(name, _short(before), _short(after))
     return table
 
 
 def _listed(sign: str, names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
-    return f"{sign}{len(names)} {', '.join(names[:MANY])}{more}".rstrip()
+    """Return number and names of what was added or removed."""
+    more = f" and {len(names) - MOST_CHANGES} more" if len(names) > MOST_CHANGES else ""
+    return f"{sign}{len(names)} {', '.join(names[:MOST_CHANGES])}{more}".rstrip()
 
 
-def _change(before: float | None, after: float | None) -> str:
+def _accuracy_change(before: float | None, after: float | None) -> str:
     if after is None:
         return "not tested"
     return f"accuracy {after:.4f}" + ("" if before is None else f", was {before:.4f}")

@@ -49,14 +49,16 @@ def find(
         uncertain=uncertain,
         progress=watcher(session),
     )
-    counts = ", ".join(f"{n} {status}" for status, n in report.cells_by_status.items())
+    answer = {"out": str(out), **report.to_dict()}
+    # Where there are groups, they have to be looked at and named next.
+    counts = ", ".join(f"{cells} {status}" for status, cells in report.cells_by_status.items())
     lines = [f"{report.cells} cells: {counts}"]
     if not report.clusters:
         lines.append(f"No group of {report.min_size} novel cells or more: nothing to name; in {short_path(out)}")
-        return Answer({"out": str(out), **report.to_dict()}, lines)
+        return Answer(answer, lines)
     lines.append(f"Look at {short_path(out / 'index.html')}, fill the last column of {short_path(out / 'names.csv')},")
     lines.append(f"then: canal novel name {short_path(out)}")
-    return Answer({"out": str(out), **report.to_dict()}, [_table(report), *lines])
+    return Answer(answer, [_clusters_table(report), *lines])
 
 
 def name(
@@ -68,24 +70,34 @@ def name(
 ) -> Answer:
     """Write the cells of the named clusters to DIR/named.h5ad, ready for `canal stage add`."""
     naming = session.workspace(anywhere=True).name_novel(folder, names=names, labels=labels, known_ok=known_ok)
-    lines = [f"{cells} cells of {kind}" for kind, cells in naming.types.items()]
+    lines = [f"{cells} cells of {cell_type}" for cell_type, cells in naming.types.items()]
     if naming.unnamed:
         lines.append(f"without a name, left out: cluster {', '.join(naming.unnamed)}")
     lines.append(f"then: canal stage add --data {short_path(naming.out)} --labels {naming.labels}")
     data = {
-        "out": str(naming.out), "labels": naming.labels, "types": naming.types, "names": naming.names,
+        "out": str(naming.out),
+        "labels": naming.labels,
+        "types": naming.types,
+        "names": naming.names,
         "unnamed": list(naming.unnamed),
-    }  # fmt: skip
+    }
     return Answer(data, lines)
 
 
-def _table(report: "NovelReport") -> "Table":
+def _clusters_table(report: "NovelReport") -> "Table":
+    """Return the clusters of novel cells, with what speaks for each being a type of its own."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("cluster", "cells", "suggested name", "stands apart", "silhouette", "own neighbours"):
         table.add_column(title, justify="right" if title in {"cells", "silhouette", "own neighbours"} else "left")
-    for c in report.clusters:
-        apart = "yes" if c.apart else "no"
-        table.add_row(c.name, str(c.cells), c.suggested, apart, f"{c.silhouette:.2f}", f"{c.own_share:.2f}")
+    for cluster in report.clusters:
+        table.add_row(
+            cluster.name,
+            str(cluster.cells),
+            cluster.suggested,
+            "yes" if cluster.apart else "no",
+            f"{cluster.silhouette:.2f}",
+            f"{cluster.own_share:.2f}",
+        )
     return table

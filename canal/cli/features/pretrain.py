@@ -31,7 +31,7 @@ def pretrain(
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from where a run was stopped.")] = False,
 ) -> Answer:
-    """Pre-train a Performer on unlabelled cells: it learns to tell the bins of genes that are hidden from it.
+    """Pre-train a Performer on unlabelled cells: it learns to predict the expression bins of masked genes.
 
     Files may be larger than memory. The result is used with canal stage add --preset canal --weights NAME.
     """
@@ -47,6 +47,7 @@ def pretrain(
         resume=resume,
         progress=watcher(session),
     )
+    # The accuracy on masked bins beside that of the two baselines without a model.
     facts = weights.described()
     lines = [
         f"{facts['name']}: {facts['sizes']['genes']} genes, {facts['cells']} cells, {facts['seconds']:.0f} s",

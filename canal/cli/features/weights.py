@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+MOST_VALUES = 12  # of a list that is printed; --json has all
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     noun = typer.Typer(no_args_is_help=True, help="Pre-trained weights that a stage may start from.")
-    command(
-        noun, "import", example="canal weights import panglao_pretrain.pth --genes genes.txt --name panglao"
-    )(import_weights)  # fmt: skip
+    example = "canal weights import panglao_pretrain.pth --genes genes.txt --name panglao"
+    command(noun, "import", example=example)(import_weights)
     command(noun, "list", example="canal weights list")(list_weights)
     command(noun, "show", example="canal weights show panglao")(show)
     command(noun, "export", example="canal weights export panglao panglao.pth")(export)
@@ -45,17 +47,17 @@ def import_weights(
 
 def list_weights(session: Session) -> Answer:
     """List the workspace's weights."""
-    found = session.workspace().weights()
-    if not found:
+    weights = session.workspace().weights()
+    if not weights:
         return Answer({"weights": []}, ["No weights yet. Import some, or make some: canal pretrain --data cells.h5ad"])
-    return Answer({"weights": found}, [_table(found)])
+    return Answer({"weights": weights}, [_weights_table(weights)])
 
 
 def show(
     session: Session,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of the weights.")],
 ) -> Answer:
-    """Show what is known of weights, after their files were compared with their hashes."""
+    """Show what was kept about weights; their files are compared with their hashes first."""
     facts = session.workspace(anywhere=True).find_weights(name).described()
     from rich.table import Table
 
@@ -76,29 +78,33 @@ def export(
     return Answer(data, [f"{weights.name} in {short_path(out)}, its genes in {short_path(genes)}"])
 
 
-def _table(found: list[dict[str, Any]]) -> "Table":
+def _weights_table(weights: list[dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for title in ("weights", "kind", "sizes", "created", "digest"):
         table.add_column(title)
-    for facts in found:
+    for facts in weights:
         row = (facts["name"], facts["kind"], _sizes(facts), facts["created"][:19], facts["digest"][7:19])
         table.add_row(*map(str, row))
     return table
 
 
 def _sizes(facts: dict[str, Any]) -> str:
-    s = facts["sizes"]
-    heads = f"{s['heads']} heads of {s['dim_head']}"
-    return f"{s['depth']} layers of {s['dim']}, {heads}, {s['bins']} bins, {s['genes']} genes"
+    """Return the sizes of the network in words."""
+    sizes = facts["sizes"]
+    layers = f"{sizes['depth']} layers of {sizes['dim']}, {sizes['heads']} heads of {sizes['dim_head']}"
+    return f"{layers}, {sizes['bins']} bins, {sizes['genes']} genes"
 
 
 def _short(value: Any) -> str:
+    """Return a value as it is printed; what is nested deeper is left to the JSON."""
     if isinstance(value, dict):
-        return ", ".join(
-            f"{k.replace('_', ' ')} {_short(v)}" for k, v in value.items() if not isinstance(v, dict | list)
-        )
+        pairs = []
+        for key, part in value.items():
+            if not isinstance(part, dict | list):
+                pairs.append(f"{key.replace('_', ' ')} {_short(part)}")
+        return ", ".join(pairs)
     if isinstance(value, list):
-        return "; ".join(map(_short, value[:12])) or "none"
+        return "; ".join(map(_short, value[:MOST_VALUES])) or "none"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ EARLIER = {"stage": 1, "name": "first", "accuracy": 0.9, "before": 0.95, "reason
 )
 def test_stage_add_says_what_earlier_stages_lost(found, line):
     """One line for each earlier stage."""
-    assert stage._tested(found) == line
+    assert stage._line_of_test(found) == line
 
 
 def test_many_names_are_counted():
@@ -29,5 +29,5 @@ def test_many_names_are_counted():
 
 def test_changes_without_a_figure_are_said_to_be_missing():
     """A set that could not be read has no accuracy."""
-    assert stage_change._change(0.9, None) == "not tested"
-    assert stage_change._change(None, 0.5) == "accuracy 0.5000"
+    assert stage_change._accuracy_change(0.9, None) == "not tested"
+    assert stage_change._accuracy_change(None, 0.5) == "accuracy 0.5000"

@@ -27,7 +27,7 @@ def free_port() -> int:
 
 def test_server_is_bound_to_this_machine(registry):
     """The command line names the local address, the database and the artifacts, all absolute."""
-    line = ui.server_command(registry, 5055)
+    line = ui._server_command(registry, 5055)
     assert line[line.index("--host") + 1] == "127.0.0.1"
     assert line[line.index("--port") + 1] == "5055"
     assert line[line.index("--backend-store-uri") + 1] == f"sqlite:///{registry / 'mlflow.db'}"
@@ -37,7 +37,7 @@ def test_server_is_bound_to_this_machine(registry):
 def test_url_is_printed_before_the_server_runs(run_json, registry, monkeypatch):
     """With --json the address is the whole answer."""
     served = []
-    monkeypatch.setattr(ui, "_serve", lambda line: served.append(line) or 0)
+    monkeypatch.setattr(ui, "_run_server", lambda line: served.append(line) or 0)
     port = free_port()
     assert run_json("ui", "--port", port) == {
         "url": f"http://127.0.0.1:{port}",
@@ -68,6 +68,6 @@ def test_the_server_does_not_outlive_the_command():
     """The exit code is the server's; a stopped command stops it."""
     code = (
         "import sys; from canal.cli import registry;"
-        "sys.exit(registry._serve([sys.executable, '-c', 'raise SystemExit(3)']))"
+        "sys.exit(registry._run_server([sys.executable, '-c', 'raise SystemExit(3)']))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 3
