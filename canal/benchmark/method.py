@@ -98,7 +98,7 @@ class Method:
     external: bool = False
 
 
-def learn_all_stages(fit: Fit) -> Learn:
+def _learn_all_stages(fit: Fit) -> Learn:
     """Return the method that is trained anew on the cells of all stages so far."""
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
@@ -110,7 +110,7 @@ def learn_all_stages(fit: Fit) -> Learn:
     return learn
 
 
-def learn_newest_stage(fit: Fit) -> Learn:
+def _learn_newest_stage(fit: Fit) -> Learn:
     """Return the method that is trained anew on the cells of the newest stage alone."""
 
     def learn(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
@@ -128,7 +128,7 @@ def newest_and_joint(name: str, title: str, reference: str, fit: Fit, *, seeded:
         group="peers",
         keeps="nothing",
         reference=reference,
-        learn=learn_newest_stage(fit),
+        learn=_learn_newest_stage(fit),
         seeded=seeded,
     )
     joint = replace(
@@ -136,7 +136,7 @@ def newest_and_joint(name: str, title: str, reference: str, fit: Fit, *, seeded:
         name=f"{name}-joint",
         title=f"{title}, all cells",
         keeps="all cells",
-        learn=learn_all_stages(fit),
+        learn=_learn_all_stages(fit),
         sees_all=True,
     )
     return newest, joint

@@ -71,7 +71,7 @@ class PretrainPreset(_Frozen):
     training: PretrainTraining
 
 
-def shipped_pretrain_presets() -> dict[str, str]:
+def _shipped_presets() -> dict[str, str]:
     """Return the text of every preset that comes with the package, by name."""
     # Inside the package in a wheel, beside it in the repository.
     installed = files("canal") / "configs" / "pretrain"
@@ -99,7 +99,7 @@ def load_pretrain_preset(name: str, overrides: tuple[str, ...] = ()) -> Pretrain
         If there is no such preset, a key is unknown, or a value does not fit.
     """
     # A file of one's own, or the name of a preset.
-    shipped, path = shipped_pretrain_presets(), Path(name)
+    shipped, path = _shipped_presets(), Path(name)
     if path.suffix == ".toml" and path.is_file():
         source, text = str(path), path.read_text(encoding="utf-8")
     elif name in shipped:

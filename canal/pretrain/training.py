@@ -148,7 +148,7 @@ class Pretraining:
         """Train on the cells of one group, in an order drawn anew, with gradients summed over several batches."""
         config, state = self.preset.training, self.state
         draw = torch_generator(self.seed, f"pretraining {state.epoch} {state.group}")
-        batches = list(batch_rows(len(group.tokens), config.batch_size, draw))
+        batches = list(_batch_rows(len(group.tokens), config.batch_size, draw))
         for number, rows in enumerate(batches, 1):
             loss, n_masked = self._loss(group, rows, draw)
             if n_masked:  # cells that express nothing have nothing to mask
@@ -163,7 +163,7 @@ class Pretraining:
     def _loss(self, group: TokenBlock, rows: np.ndarray, draw: torch.Generator) -> tuple[Tensor, int]:
         """Return the mean cross-entropy on the masked tokens of a batch, and their number."""
         mask_token, masking = self.model.mask_token, self.preset.masking
-        tokens, genes = draw_genes(group, rows, self.preset.training.genes_per_batch, mask_token, draw)
+        tokens, genes = _draw_genes(group, rows, self.preset.training.genes_per_batch, mask_token, draw)
         shown, masked = mask_tokens(
             tokens, share=masking.share, replaced=masking.replaced, mask_token=mask_token, draw=draw
         )
@@ -194,14 +194,14 @@ class Pretraining:
         self._saved = time.monotonic()
 
 
-def batch_rows(n: int, size: int, draw: torch.Generator) -> Iterator[np.ndarray]:
+def _batch_rows(n: int, size: int, draw: torch.Generator) -> Iterator[np.ndarray]:
     """Yield the rows of each batch, every row once, in an order drawn anew."""
     order = torch.randperm(n, generator=draw).numpy()
     for start in range(0, n, size):
         yield order[start : start + size]
 
 
-def draw_genes(
+def _draw_genes(
     group: TokenBlock, rows: np.ndarray, genes: int, mask_token: int, draw: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return the tokens of some cells on genes that are drawn at random, and these genes.

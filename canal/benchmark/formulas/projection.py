@@ -108,7 +108,7 @@ def project_on_cells(values: np.ndarray, reference: np.ndarray, labels: np.ndarr
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.asarray(unit_length(a) @ unit_length(b).T)
+    return np.asarray(_unit_length(a) @ _unit_length(b).T)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -121,7 +121,7 @@ def _ranks(a: np.ndarray) -> np.ndarray:
     return np.asarray(rankdata(a, axis=1))
 
 
-def unit_length(a: np.ndarray) -> np.ndarray:
+def _unit_length(a: np.ndarray) -> np.ndarray:
     """Return the rows divided by their length, float64 (N, F), so that products are cosines; zeros stay zeros."""
     length = np.linalg.norm(a, axis=1, keepdims=True)
     return np.asarray(np.divide(a, length, out=np.zeros_like(a, dtype=np.float64), where=length > 0))
@@ -203,9 +203,9 @@ def _embed(reference: np.ndarray, query: np.ndarray) -> Embedding:
 
 def find_anchors(reference: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Return pairs of a reference and a query cell, each among the other's nearest by angle, int (A, 2)."""
-    unit_reference, unit_query = unit_length(reference), unit_length(query)
-    near_reference = nearest_rows(unit_reference, unit_query, ANCHOR_NEIGHBOURS)
-    near_query = nearest_rows(unit_query, unit_reference, ANCHOR_NEIGHBOURS)
+    unit_reference, unit_query = _unit_length(reference), _unit_length(query)
+    near_reference = _nearest_rows(unit_reference, unit_query, ANCHOR_NEIGHBOURS)
+    near_query = _nearest_rows(unit_query, unit_reference, ANCHOR_NEIGHBOURS)
     anchors = []
     for r in range(len(reference)):
         for q in near_reference[r].tolist():
@@ -219,9 +219,9 @@ def filter_anchors(anchors: np.ndarray, embedding: Embedding) -> np.ndarray:
     if not len(anchors):
         return anchors
     genes = leading_genes(embedding.loadings)
-    near_query = nearest_rows(
-        unit_length(embedding.scaled_query[:, genes]),
-        unit_length(embedding.scaled_reference[:, genes]),
+    near_query = _nearest_rows(
+        _unit_length(embedding.scaled_query[:, genes]),
+        _unit_length(embedding.scaled_reference[:, genes]),
         FILTER_NEIGHBOURS,
     )
     return anchors[[r in near_query[q] for r, q in anchors.tolist()]]
@@ -241,10 +241,10 @@ def leading_genes(loadings: np.ndarray) -> np.ndarray:
 
 def anchor_scores(anchors: np.ndarray, reference: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Return how many neighbours in both files the two cells of an anchor share, scaled to 0 ... 1, (A,)."""
-    a, b = unit_length(reference), unit_length(query)
+    a, b = _unit_length(reference), _unit_length(query)
     # Neighbours of every cell in the reference, then in the query, numbered on from the reference.
-    near_reference = np.hstack([nearest_rows(a, a, SCORE_NEIGHBOURS), len(a) + nearest_rows(a, b, SCORE_NEIGHBOURS)])
-    near_query = np.hstack([nearest_rows(b, a, SCORE_NEIGHBOURS), len(a) + nearest_rows(b, b, SCORE_NEIGHBOURS)])
+    near_reference = np.hstack([_nearest_rows(a, a, SCORE_NEIGHBOURS), len(a) + _nearest_rows(a, b, SCORE_NEIGHBOURS)])
+    near_query = np.hstack([_nearest_rows(b, a, SCORE_NEIGHBOURS), len(a) + _nearest_rows(b, b, SCORE_NEIGHBOURS)])
     shared = np.zeros(len(anchors))
     for i, (r, q) in enumerate(anchors.tolist()):
         shared[i] = len(np.intersect1d(near_reference[r], near_query[q]))
@@ -263,7 +263,7 @@ def vote_weights(query: np.ndarray, anchors: np.ndarray, scores: np.ndarray) -> 
     if not len(anchors):
         return weights
     anchor_points = query[anchors[:, 1]]
-    nearest = nearest_rows(query, anchor_points, VOTING_ANCHORS)
+    nearest = _nearest_rows(query, anchor_points, VOTING_ANCHORS)
     distance = np.linalg.norm(query[:, None] - anchor_points[nearest], axis=2)
     closeness = (1 - distance / np.maximum(distance[:, -1:], 1e-12)) * scores[nearest]
     votes = 1 - np.exp(-closeness / BANDWIDTH**2)
@@ -272,7 +272,7 @@ def vote_weights(query: np.ndarray, anchors: np.ndarray, scores: np.ndarray) -> 
     return weights
 
 
-def nearest_rows(points: np.ndarray, among: np.ndarray, k: int) -> np.ndarray:
+def _nearest_rows(points: np.ndarray, among: np.ndarray, k: int) -> np.ndarray:
     """Return the k nearest rows of ``among`` to each point, nearest first, int (points, K); all if there are fewer."""
     from sklearn.neighbors import NearestNeighbors
 
