@@ -18,7 +18,7 @@ import numpy as np
 from canal.compare.report import AlarmCurve, CompareReport, Number, SetColumn, StageRow, TypeRow
 from canal.data.cells import Cells
 from canal.errors import DataError
-from canal.figures import Counts, Figures, continual, figures_of, total
+from canal.figures import Counts, Figures, continual, figures_of, summed_counts
 from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.scores import Reference
@@ -216,7 +216,7 @@ def _column(kept: Kept, number: int) -> SetColumn:
 def _pooled(kept: Kept, number: int) -> Counts:
     """Return the answers of a model on all sets of its line."""
     of = [s for s in kept.line(number, without_removed=True) if s in kept.sets]
-    return total(o.counts for o in (kept.outcome(number, s) for s in of) if o is not None)
+    return summed_counts(o.counts for o in (kept.outcome(number, s) for s in of) if o is not None)
 
 
 def _types(kept: Kept, focus: int) -> tuple[TypeRow, ...]:

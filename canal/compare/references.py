@@ -21,7 +21,7 @@ from canal.compare.gather import Kept
 from canal.compare.report import Reference
 from canal.data.cells import CellPool, Cells, FileReport
 from canal.errors import DataError, StageError
-from canal.figures import count, figures_of
+from canal.figures import confusion_counts, figures_of
 from canal.files import file_stamp
 from canal.model.bank import BANK, load_bank
 from canal.model.model import Model
@@ -182,7 +182,7 @@ def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Referenc
 def _reference(name: str, how: str, kept: Kept, tests: Mapping[int, Cells], predict: Predict) -> Reference:
     found = {}
     for number, cells in tests.items():
-        found[number] = figures_of(count(_labels(cells), predict(cells)))
+        found[number] = figures_of(confusion_counts(_labels(cells), predict(cells)))
     of = list(kept.sets)
     return Reference(
         name=name,

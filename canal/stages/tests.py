@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from canal.data.cells import Cells
 from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
-from canal.figures import Counts, Figures, continual, count, figures_of
+from canal.figures import Counts, Figures, confusion_counts, continual, figures_of
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.reliability import Reliability
@@ -181,7 +181,9 @@ def tested(model: Model, cells: Cells, stage: int, digest: str) -> Outcome:
     assert cells.labels is not None
     reader = model.reader(cells.genes)
     check_overlap(reader.match, model.preset.genes.min_overlap, cells.report.path)
-    return Outcome(stage=stage, digest=digest, counts=count(cells.labels, reader.best_types(cells.expression)))
+    return Outcome(
+        stage=stage, digest=digest, counts=confusion_counts(cells.labels, reader.best_types(cells.expression))
+    )
 
 
 def run_on_earlier(
