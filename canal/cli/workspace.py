@@ -205,7 +205,7 @@ def _registry(session: Session) -> dict[str, Any]:
     if not layout.exists:
         return found
     found["workspace"] = str(layout.root.resolve())
-    if not layout.has_registry():
+    if not layout.may_have_stages():
         return found
     try:
         workspace = session.workspace()

@@ -32,7 +32,7 @@ from canal.registry.registry import Registry
 from canal.stages.declarations import recorded_preset, recorded_request
 from canal.stages.evaluate import fit_joint
 from canal.stages.held_out import read_held_out
-from canal.stages.request import cells_of
+from canal.stages.request import read_stage_cells
 from canal.training.run import Run
 from canal.training.stage import learn_stage
 
@@ -119,7 +119,7 @@ def _training_cells(record: StageRecord) -> Cells | None:
     """Return all labelled cells of a stage's file, ``None`` where they are not there any more."""
     try:
         request = recorded_request(record)
-        cells = cells_of(request)
+        cells = read_stage_cells(request)
     except (DataError, StageError):
         return None
     return cells if cells.report.digest == record.data[0].get("digest") else None

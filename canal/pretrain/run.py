@@ -27,7 +27,7 @@ from canal.progress import Progress, Silent
 from canal.registry.health import working_folder
 from canal.seeds import numpy_generator, torch_generator
 from canal.stages.layout import Layout
-from canal.stages.starting import check_name
+from canal.stages.starting import check_weights_name
 from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
 
 FEWEST_GENES = 20
@@ -85,7 +85,7 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
     """
     begin, progress = time.monotonic(), progress or Silent()
     layout.require(or_vacant=True)
-    name = check_name(layout, request.name)
+    name = check_weights_name(layout, request.name)
     preset = load_pretrain_preset(request.preset, tuple(request.overrides))
     vectors = _vectors(request, preset)
     _refuse_twice(request.data)

@@ -18,7 +18,7 @@ from canal import __version__
 from canal.data.gene_list import read_gene_list, read_gene_vectors
 from canal.errors import WeightsError
 from canal.stages.layout import Layout
-from canal.stages.starting import check_name, find_weights
+from canal.stages.starting import check_weights_name, find_weights
 from canal.training.start import (
     PretrainedWeights,
     pretrained_of,
@@ -108,7 +108,7 @@ def import_weights(
         If anything does not fit; nothing is written then.
     """
     layout.require(or_vacant=True)
-    chosen = check_name(layout, name or file.name.split(".")[0])
+    chosen = check_weights_name(layout, name or file.name.split(".")[0])
     listed = read_gene_list(genes)
     vectors = None if gene2vec is None else read_gene_vectors(gene2vec)
     tensors = read_tensors(file)
