@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-Counts = dict[str, dict[str, int]]  # given type -> predicted type -> cells
+Counts = dict[str, dict[str, int]]  # confusion counts: given type -> predicted type -> cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +263,9 @@ def novelty_figures(novelty: np.ndarray, called: np.ndarray, right: np.ndarray, 
         h_score=harmonic_mean(accuracy, recall),
         false_alarms=share(called, known),
     )
+
+
+# Among novel cells alone, or known cells alone, nothing can be told apart: these figures are not numbers then.
 
 
 def auroc(novelty: np.ndarray, novel: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from canal.errors import CanalError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import Annotation, write_annotation
-from canal.stages.annotate import AnnotateOptions, annotate, targets_of
+from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
@@ -149,7 +149,7 @@ def annotate_on_dask(
         If the cluster, a file or the model is not as it must be; a file whose parts did not all succeed is not written.
     """
     files = [Path(file).absolute() for file in files]
-    targets, progress, options = targets_of(files, out), progress or Silent(), options or AnnotateOptions()
+    targets, progress, options = output_paths(files, out), progress or Silent(), options or AnnotateOptions()
     number = open_registry(layout).record(stage).number
     answerer = Answerer(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
     with connected(address) as client:

@@ -30,7 +30,7 @@ from canal.progress import Progress
 from canal.registry.cache import key_of
 from canal.registry.registry import Registry
 from canal.stages.declarations import recorded_preset, recorded_request
-from canal.stages.evaluate import fit_joint
+from canal.stages.evaluate import fit_logistic_regression
 from canal.stages.held_out import read_held_out
 from canal.stages.request import read_stage_cells
 from canal.training.run import Run
@@ -195,7 +195,7 @@ def _reference(name: str, how: str, kept: Kept, tests: Mapping[int, Cells], pred
 def _fitted(train: Sequence[Cells]) -> Predict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an optimiser that stops at its limit
-        return fit_joint(list(train))
+        return fit_logistic_regression(list(train))
 
 
 def _trained_on(kept: Kept, readable: Readable, number: int) -> Cells:

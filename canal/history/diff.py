@@ -53,6 +53,7 @@ class ChangedCells:
 
         The keys are those of the JSON of `canal stage diff`.
         """
+        # Changes of equally many cells are in the order of the names.
         rows = self.rows
         before, after = self.types[0][rows].tolist(), self.types[1][rows].tolist()
         pairs = Counter(zip(before, after, strict=True))
@@ -126,11 +127,13 @@ def stage_difference(
     RegistryError, DataError
         If there is no such stage, its files are damaged, or the cells cannot be annotated.
     """
+    # What the records and the models say.
     registry = open_registry(layout)
     record_a, record_b = registry.record(a), registry.record(b)
     model_a, model_b = registry.model(record_a), registry.model(record_b)
     genes_added, genes_removed = _added_and_removed(model_a.panel.genes.names, model_b.panel.genes.names)
     types_added, types_removed = _added_and_removed(record_a.types, record_b.types)
+    # What the two models say of the same cells.
     cells = None
     if data is not None:
         cells = _annotated_by_both(model_a, model_b, data, gene_key, progress or Silent())
@@ -178,6 +181,7 @@ def _annotated_by_both(
     first: Model, second: Model, data: "str | Path | ad.AnnData", gene_key: str | None, progress: Progress
 ) -> ChangedCells:
     """Annotate the cells of a file with one model and then with the other."""
+    # The file is opened once for each model: blocks are read as they are annotated, and only the model's genes.
     types, confidence = [], []
     for model in (first, second):
         with open_stream(data, gene_key=gene_key) as stream:

@@ -94,6 +94,7 @@ def read_declarations(folder: Path) -> list[Declaration]:
     if not paths:
         message = f"{folder} holds no declarations; expected files like 001-name.toml, as in a workspace's stages/."
         raise StageError(message)
+    # By what the files say, not by their names: a copy under another name is found out.
     declarations = sorted((_parse(path) for path in paths), key=lambda declaration: declaration.number)
     numbers = [declaration.number for declaration in declarations]
     if len(set(numbers)) < len(numbers):
@@ -109,6 +110,7 @@ def _parse(path: Path) -> Declaration:
     """Read one declaration."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # A newer file is told from a damaged one.
         if table["schema"] > SCHEMA:
             message = f"{path} was written by a newer canal (schema {table['schema']}); update canal to replay it."
             raise StageError(message)

@@ -104,6 +104,7 @@ class Layout:
         ConfigError
             If the file is no TOML or does not fit.
         """
+        # What cannot be read as TOML is one error, what does not fit another.
         path = self.root / SETTINGS_FILE
         try:
             text = path.read_text(encoding="utf-8") if self.exists else _initial_settings(self)

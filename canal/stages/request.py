@@ -114,6 +114,7 @@ def read_stage_cells(request: StageRequest, *, require_two: bool = False, keep_s
     DataError
         If they cannot be used.
     """
+    # How labels are read follows from the request, but for what the caller demands of the types.
     labels = LabelOptions(
         column=request.labels,
         label_map=request.label_map,

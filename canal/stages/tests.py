@@ -27,7 +27,7 @@ from canal.stages.held_out import HeldOutReference, read_held_out
 from canal.stages.use import lineage
 
 TESTS_FILE = "tests.json"
-FORMAT = 1
+FORMAT = 1  # of that file; a higher one was written by a newer canal
 
 
 class Outcome(BaseModel):
@@ -153,11 +153,13 @@ def earlier_stages(
     """Return the stage in use and the stages it was learned from, as far as they have test cells, the first first."""
     if in_use is None:
         return []
+    # Stages that were taken out of the model are not to be remembered: nothing is tested on their cells.
     by_number = {record.number: record for record in records}
     tests_in_use = read_tests(registry, in_use)
     earlier = []
     for number in lineage(records, in_use.number, without_removed=True):
         tests = read_tests(registry, by_number[number])
+        # A removal has no cells of its own, nor has a stage of an older canal.
         if tests.own is None:
             continue
         stage = EarlierStage(
@@ -206,13 +208,14 @@ def measure_earlier_stages(
     outcomes of the model in use.
     """
     outcomes, with_outcome_in_use = [], []
-    skipped = max(len(earlier) - MOST_EARLIER_STAGES, 0)
+    skipped = max(len(earlier) - MOST_EARLIER_STAGES, 0)  # the oldest
     progress.start(len(earlier), "testing on earlier stages")
     for position, stage in enumerate(earlier):
         digest, in_use = stage.reference.digest, stage.outcome_in_use
         try:
             cells = _test_cells(stage, skip=position < skipped)
             outcomes.append(measure_outcome(model, cells, stage.stage, digest))
+            # The model in use may have been learned when these cells could not be read.
             if in_use is None and parent is not None:
                 in_use = measure_outcome(parent, cells, stage.stage, digest)
         except DataError as error:
@@ -339,6 +342,7 @@ def figures_for_record(number: int, tests: StageTests, earlier: Sequence[Earlier
         for outcome in model_tests.outcomes:
             if outcome.counts and outcome.stage in stages:
                 table[row, stages.index(outcome.stage)] = outcome.figures.accuracy
+    # Rows and columns stand for the same stages, so that row j is the own model of column j.
     figures = continual(table, range(len(stages))).to_dict()
     figures["average_accuracy"] = figures.pop("average")
     for name, value in figures.items():
@@ -347,6 +351,7 @@ def figures_for_record(number: int, tests: StageTests, earlier: Sequence[Earlier
     return metrics
 
 
+# How often answers of each confidence were right: figures, and a picture of them.
 RELIABILITY_FILE, RELIABILITY_PICTURE = "reliability.json", "reliability.svg"
 
 

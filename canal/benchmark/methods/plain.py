@@ -10,7 +10,7 @@ from canal.benchmark.method import Context, Predict, both_ways, labels_of
 from canal.data.cells import Cells
 from canal.data.panel import GenePanel
 from canal.data.variable_genes import highly_variable
-from canal.stages.evaluate import fit_joint
+from canal.stages.evaluate import fit_logistic_regression
 
 GENES, NEIGHBOURS, COMPONENTS = 2000, 15, 50
 
@@ -18,7 +18,7 @@ GENES, NEIGHBOURS, COMPONENTS = 2000, 15, 50
 def logistic_regression(stages: Sequence[Cells], context: Context) -> Predict:
     """Fit multinomial logistic regression, C = 0.1."""
     del context
-    return fit_joint(list(stages))
+    return fit_logistic_regression(list(stages))
 
 
 def nearest_neighbours(stages: Sequence[Cells], context: Context) -> Predict:
