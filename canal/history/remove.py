@@ -109,7 +109,7 @@ def remove_stage(
         run = Run(number=new, seed=parent.stage.seed, progress=progress, draft=draft)
         learned = relearn_without(parent, removed, run)
         # 3. Test as a stage that is added, but not on the cells of the stage that is removed.
-        earlier = [stage for stage in earlier_stages(registry, records, parent.stage) if stage.stage != removed]
+        earlier = [stage for stage in earlier_stages(registry, records, parent.stage) if stage.number != removed]
         outcomes, with_outcome_in_use = measure_earlier_stages(learned.model, parent, earlier, progress)
         tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite_history(learned.history))
         changes = accuracy_changes(outcomes, with_outcome_in_use)

@@ -130,8 +130,8 @@ class EarlierStage:
 
     Attributes
     ----------
-    stage, name
-        Its number and name.
+    number, name
+        Of the stage.
     reference
         Its test cells.
     tests
@@ -140,7 +140,7 @@ class EarlierStage:
         What the model in use answers on its cells, ``None`` if it was not tested on them.
     """
 
-    stage: int
+    number: int
     name: str
     reference: HeldOutReference
     tests: StageTests
@@ -163,7 +163,7 @@ def earlier_stages(
         if tests.own is None:
             continue
         stage = EarlierStage(
-            stage=number,
+            number=number,
             name=by_number[number].name,
             reference=tests.own,
             tests=tests,
@@ -214,15 +214,15 @@ def measure_earlier_stages(
         digest, in_use = stage.reference.digest, stage.outcome_in_use
         try:
             cells = _test_cells(stage, skip=position < skipped)
-            outcomes.append(measure_outcome(model, cells, stage.stage, digest))
+            outcomes.append(measure_outcome(model, cells, stage.number, digest))
             # The model in use may have been learned when these cells could not be read.
             if in_use is None and parent is not None:
-                in_use = measure_outcome(parent, cells, stage.stage, digest)
+                in_use = measure_outcome(parent, cells, stage.number, digest)
         except DataError as error:
             # A file that is gone or was changed is no reason to refuse a stage; the answer says what was not tested.
-            outcomes.append(Outcome(stage=stage.stage, digest=digest, reason=str(error)))
+            outcomes.append(Outcome(stage=stage.number, digest=digest, reason=str(error)))
         with_outcome_in_use.append(replace(stage, outcome_in_use=in_use))
-        progress.advance(1, f"stage {stage.stage}, {stage.name}")
+        progress.advance(1, f"stage {stage.number}, {stage.name}")
     progress.close()
     return outcomes, with_outcome_in_use
 
@@ -237,7 +237,7 @@ def _test_cells(earlier: EarlierStage, *, skip: bool) -> Cells:
     return read_held_out(earlier.reference)
 
 
-ONE_SIDED_95 = 1.645  # quantile of the standard normal distribution
+ONE_SIDED_95 = 1.645  # the 95 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +286,7 @@ def accuracy_changes(outcomes: Sequence[Outcome], earlier: Sequence[EarlierStage
     for outcome, stage in zip(outcomes, earlier, strict=True):
         tested, in_use = bool(outcome.counts), stage.outcome_in_use
         change = AccuracyChange(
-            stage=stage.stage,
+            stage=stage.number,
             name=stage.name,
             accuracy=outcome.figures.accuracy if tested else None,
             before=None if in_use is None else in_use.figures.accuracy,
@@ -330,7 +330,7 @@ def figures_for_record(number: int, tests: StageTests, earlier: Sequence[Earlier
             metrics[f"test/{outcome.stage}/accuracy"] = outcome.figures.accuracy
             metrics[f"test/{outcome.stage}/macro_f1"] = outcome.figures.macro_f1
     # 2. Which stages have cells: the columns of the table of continual learning.
-    stages = [stage.stage for stage in earlier]
+    stages = [stage.number for stage in earlier]
     if tests.own is not None:
         stages.append(number)
     if not stages:
