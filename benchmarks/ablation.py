@@ -33,7 +33,7 @@ from canal.data.stream import read_cells
 from canal.figures import score
 from canal.model.model import Model
 from canal.seeds import numpy_generator
-from canal.stages.evaluate import fit_joint, joint_logistic_regression
+from canal.stages.evaluate import fit_logistic_regression, joint_logistic_regression
 from canal.training.batches import stratified_split
 from canal.training.run import Run
 from canal.training.stage import learn_stage
@@ -161,7 +161,7 @@ def left_out(stream: Stream, out: int, seed: int, sets: tuple[str, ...]) -> dict
 
 def joint_predictions(train: list[Cells], test: list[Cells]) -> list[np.ndarray]:
     """Return what joint logistic regression says of some files."""
-    predict = fit_joint(train)
+    predict = fit_logistic_regression(train)
     return [predict(cells) for cells in test]
 
 

@@ -19,7 +19,7 @@ import canal
 from canal.model.record import StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import open_registry
-from canal.stages.tests import FILE
+from canal.stages.tests import TESTS_FILE
 from tests.integration.registry.conftest import add
 from tests.integration.registry.test_process import multiply
 from tests.integration.test_compare_many import kept_of
@@ -107,8 +107,10 @@ def twenty(learned: "canal.Workspace", root: Path) -> Path:
     (root / "canal.toml").write_text(f'name = "{MODEL}"\n')
     for number in range(1, STAGES + 1):
         draft = registry.draft(f"copy-{number}")
-        kept_of(number).write(draft.folder / FILE)
-        files = {name: folder / name for name in record.artifacts if name != FILE} | {FILE: draft.folder / FILE}
+        kept_of(number).write(draft.folder / TESTS_FILE)
+        files = {name: folder / name for name in record.artifacts if name != TESTS_FILE} | {
+            TESTS_FILE: draft.folder / TESTS_FILE
+        }
         draft.commit(numbered(record, number), files)
     registry.close()
     return root

@@ -1,8 +1,7 @@
-"""Configuration of what is scAnnoNet's own: its choice of genes and its gated perceptron.
+"""Presets: the complete configuration of a stage, as frozen models that refuse unknown keys.
 
-Presets and overrides as frozen models; an unknown key is an error that names file and key.
-
-A preset is complete: every field of every table stands in its file. A run changes a few of them with ``--set``.
+A preset is one TOML file in which every field of every table stands; the tables are the classes below. A run changes a
+few of its values with ``--set table.key=value``. A table that does not fit is an error that names file and key.
 """
 
 import tomllib
@@ -14,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from canal.errors import ConfigError
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]  # a share of cells, genes or weight
 
 
 class _Frozen(BaseModel):
+    """Base of every table: immutable, and an unknown key is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
@@ -29,20 +30,6 @@ class SpecificGenesConfig(_Frozen):
     false_discovery: Annotated[float, Field(gt=0, lt=1)] = Field(description="rate of the corrected co-expression test")
     min_correlation: Share = Field(description="least absolute correlation with a marker; 0: the test alone decides")
     min_cells: int = Field(ge=2, description="cells that a type needs to choose genes, and that must express a gene")
-
-
-class ScAnnoNetConfig(_Frozen):
-    """A perceptron behind a gate that weighs each gene of each cell (scAnnoNet)."""
-
-    kind: Literal["scannonet"]
-    gate: int = Field(ge=1, description="width of the gate's hidden layer")
-    hidden: int = Field(ge=1)
-    dim: int = Field(ge=1, description="size of the representation")
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    gate_weight: float = Field(ge=0, description="weight of the gate's distance to the discriminative index")
-    collinearity_weight: float = Field(ge=0, description="weight of the collinearity of the representation")
-    gate_epochs: int = Field(ge=0, description="epochs that a new gate is trained alone")
-    gate_learning_rate: float = Field(gt=0)
 
 
 class GenesConfig(_Frozen):
@@ -58,6 +45,7 @@ class GenesConfig(_Frozen):
 
     @model_validator(mode="after")
     def _has_specific(self) -> Self:
+        """Refuse a ranking without its table, and a table without its ranking."""
         if (self.ranking == "type-specific") != (self.specific is not None):
             message = "the ranking type-specific and the table genes.specific go together; preset scannonet has both"
             raise ValueError(message)
@@ -88,6 +76,21 @@ class PerformerConfig(_Frozen):
     trainable: Literal["all", "paper"]
 
 
+class ScAnnoNetConfig(_Frozen):
+    """A perceptron behind a gate that weighs each gene of each cell (scAnnoNet)."""
+
+    kind: Literal["scannonet"]
+    gate: int = Field(ge=1, description="width of the gate's hidden layer")
+    hidden: int = Field(ge=1)
+    dim: int = Field(ge=1, description="size of the representation")
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    gate_weight: float = Field(ge=0, description="weight of the gate's distance to the discriminative index")
+    collinearity_weight: float = Field(ge=0, description="weight of the collinearity of the representation")
+    gate_epochs: int = Field(ge=0, description="epochs that a new gate is trained alone")
+    gate_learning_rate: float = Field(gt=0)
+
+
+# The key `kind` says which encoder a table configures.
 EncoderConfig = Annotated[CompactConfig | PerformerConfig | ScAnnoNetConfig, Field(discriminator="kind")]
 
 
@@ -163,17 +166,21 @@ class Preset(_Frozen):
     training: TrainingConfig
     bank: BankConfig
     analytic: AnalyticConfig
-    # Stages from before these existed are read, too.
+    # These tables have defaults because stages that were kept before the tables existed must stay readable.
     promotion: PromotionConfig = PromotionConfig(max_fall=0.02)
     novelty: NoveltyConfig = NoveltyConfig(detector="memory", min_probability=0.5)
 
 
 def shipped_presets() -> dict[str, str]:
     """Return the text of every preset that comes with the package, by name."""
+    # In an installed package the presets lie inside it; in a checkout beside it.
     inside = files("canal") / "configs"
     folder = inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
-    found = {e.name.removesuffix(".toml"): e for e in folder.iterdir() if e.name.endswith(".toml")}
-    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+    texts = {}
+    for file in folder.iterdir():
+        if file.name.endswith(".toml"):
+            texts[file.name.removesuffix(".toml")] = file.read_text(encoding="utf-8")
+    return dict(sorted(texts.items()))
 
 
 def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None = None) -> Preset:
@@ -193,7 +200,7 @@ def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None 
     ConfigError
         If there is no such preset, a key is unknown, or a value does not fit.
     """
-    source, text = _find(name, folder)
+    source, text = _preset_text(name, folder)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -204,12 +211,54 @@ def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None 
     return parse_preset(table, source)
 
 
+def _preset_text(name: str, folder: Path | None) -> tuple[str, str]:
+    """Return where a preset was found, for messages, and the text of its file."""
+    # 1. A path to a file.
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return str(path), path.read_text(encoding="utf-8")
+    # 2. A preset of the workspace comes before a shipped one of the same name.
+    if folder is not None and (own := folder / f"{name}.toml").is_file():
+        return str(own), own.read_text(encoding="utf-8")
+    # 3. A shipped preset.
+    shipped = shipped_presets()
+    if name in shipped:
+        return f"preset {name}", shipped[name]
+    names = set(shipped)
+    if folder is not None and folder.is_dir():
+        names |= {path.stem for path in folder.glob("*.toml")}
+    known = ", ".join(sorted(names))
+    message = f"There is no preset {name!r}. Known presets: {known}; a path to a .toml file works too."
+    raise ConfigError(message)
+
+
 def change_preset(preset: Preset, overrides: tuple[str, ...]) -> Preset:
     """Return a preset with ``key=value`` overrides applied, as `load_preset` does."""
     table = dump_preset(preset)
     for override in overrides:
         apply_override(table, override)
     return parse_preset(table, f"preset {preset.name}")
+
+
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Change one key of a preset's table by ``"table.key=value"``; refuse what is not of that form."""
+    key, sign, value = override.partition("=")
+    if not sign or not key.strip():
+        message = f"--set {override!r} is not of the form key=value, e.g. --set training.epochs=20."
+        raise ConfigError(message)
+    # Walk down to the table that holds the key; whether the key is known is checked with the whole preset.
+    *parents, last = key.strip().split(".")
+    inner = table
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            message = f"--set {override!r}: {parent!r} is a value, not a table of values."
+            raise ConfigError(message)
+    # The value is read as TOML; what is none, such as a bare word, is a string.
+    try:
+        inner[last] = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        inner[last] = value.strip()
 
 
 def parse_preset(table: dict[str, Any], source: str) -> Preset:
@@ -225,49 +274,32 @@ def dump_preset(preset: Preset) -> dict[str, Any]:
     return preset.model_dump(mode="json", exclude_none=True)
 
 
-def _find(name: str, folder: Path | None) -> tuple[str, str]:
-    path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return str(path), path.read_text(encoding="utf-8")
-    if folder is not None and (own := folder / f"{name}.toml").is_file():
-        return str(own), own.read_text(encoding="utf-8")
-    shipped = shipped_presets()
-    if name in shipped:
-        return f"preset {name}", shipped[name]
-    own_names = {p.stem for p in folder.glob("*.toml")} if folder is not None and folder.is_dir() else set()
-    known = ", ".join(sorted(own_names | set(shipped)))
-    message = f"There is no preset {name!r}. Known presets: {known}; a path to a .toml file works too."
-    raise ConfigError(message)
+# What pydantic puts between the key `encoder` and the keys of an encoder's table: which kind of encoder it took it for.
+_ENCODER_KINDS = frozenset({"compact", "performer", "scannonet"})
 
 
-def apply_override(table: dict[str, Any], override: str) -> None:
-    """Change one key of a preset's table by ``"table.key=value"``; refuse what is not of that form."""
-    key, sign, value = override.partition("=")
-    if not sign or not key.strip():
-        message = f"--set {override!r} is not of the form key=value, e.g. --set training.epochs=20."
-        raise ConfigError(message)
-    *parents, last = key.strip().split(".")
-    place = table
-    for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
-            message = f"--set {override!r}: {parent!r} is a value, not a table of values."
-            raise ConfigError(message)
-    try:
-        place[last] = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        place[last] = value.strip()
+def explain_misfit(
+    error: ValidationError, source: str, where_to_look: str = "`canal config show` prints every key"
+) -> str:
+    """Return the message for a table that does not fit.
 
-
-def explain_misfit(error: ValidationError, source: str, help_: str = "`canal config show` prints every key") -> str:
-    """Return the message for a table that does not fit; ``help_`` says where the keys are found."""
-    lines = []
+    Parameters
+    ----------
+    error
+        What pydantic found.
+    source
+        The file, or what the table came from.
+    where_to_look
+        Tells which keys there are.
+    """
+    problems = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if part not in {"compact", "performer", "scannonet"})
+        path = [str(part) for part in problem["loc"]]
+        key = ".".join(path[:1] + [part for part in path[1:] if part not in _ENCODER_KINDS])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key!r}")
+            problems.append(f"unknown key {key!r}")
         elif problem["type"] == "missing":
-            lines.append(f"missing key {key!r}")
+            problems.append(f"missing key {key!r}")
         else:
-            lines.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
-    return f"{source} does not fit: " + "; ".join(lines) + f". {help_}."
+            problems.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
+    return f"{source} does not fit: " + "; ".join(problems) + f". {where_to_look}."

@@ -1,4 +1,4 @@
-"""What can go wrong that a user can mend.
+"""Errors that a user can mend.
 
 ::
 
@@ -9,8 +9,8 @@
     ├── RegistryError   what was kept is missing, altered or in use
     └── WeightsError    pre-trained weights, or what belongs to them, that cannot be used as they are
 
-Every message says what was found, what was expected and how to mend it. The command line prints it and leaves with
-exit code 2; anything else that is raised is a bug of ours.
+Every message says what was found, what was expected and how to mend it. The command line prints it and exits with
+code 2; any other exception is a bug of ours.
 """
 
 

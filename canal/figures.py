@@ -1,15 +1,14 @@
-"""Figures, each defined once: of an annotation, of continual learning, of the detection of novel types.
+"""Figures of merit, each defined once for the whole package.
 
-What was taken for what: counts of given and predicted types, and the figures that follow from them.
-
-Figures of continual learning, from a table of what each model reaches on the cells of each stage.
-
-A table has shape (models, sets), models in the order they were learned; NaN stands where a model was not tested on a
-set. ``born[j]`` is the row of the model that was learned at the stage the cells of set j come from.
-
-How well cells of unknown types are told from cells of known types.
-
-Novelty is high for cells that look new; ``novel`` says which cells truly are. All arrays are of shape (cells,).
+Annotation
+    Accuracy, precision, recall and F1 follow from confusion counts: given type -> predicted type -> cells.
+Continual learning
+    Average, forgetting and backward transfer follow from a table of shape (models, sets): what each model reaches on
+    the test cells of each stage. Models stand in the order they were learned; NaN where a model was not tested on a
+    set. ``own_model[j]`` is the row of the model that was learned at the stage whose cells set j holds.
+Novel types
+    How well cells of unknown types are told from cells of known types. ``novelty`` is high for cells that look new,
+    ``novel`` says which cells truly are of no known type; all arrays are of shape (cells,).
 """
 
 from collections import Counter
@@ -19,23 +18,23 @@ from typing import Any
 
 import numpy as np
 
-Counts = dict[str, dict[str, int]]  # given type -> predicted type -> cells
+Counts = dict[str, dict[str, int]]  # confusion counts: given type -> predicted type -> cells
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Figures of a table of counts.
+    """Figures that follow from confusion counts.
 
     Attributes
     ----------
     cells
-        Cells in all.
+        Number of cells.
     accuracy, macro_f1
-        Share of right cells; mean F1 over the given types.
+        Share of rightly typed cells; mean F1 over the given types. Not a number without cells.
     precision, recall, f1
         By given type.
     support
-        Cells of each given type.
+        Number of cells of each given type.
     """
 
     cells: int
@@ -54,8 +53,8 @@ class Figures:
         return {"cells": self.cells, "accuracy": self.accuracy, "macro_f1": self.macro_f1, "per_type": per_type}
 
 
-def count(given: np.ndarray, predicted: np.ndarray) -> Counts:
-    """Count what each given type, (cells,), was taken for, (cells,)."""
+def confusion_counts(given: np.ndarray, predicted: np.ndarray) -> Counts:
+    """Count the cells of each pair of given and predicted type, both arrays of shape (cells,)."""
     pairs = Counter(zip(given.astype(str).tolist(), predicted.astype(str).tolist(), strict=True))
     counts: Counts = {}
     for (truth, answer), n in sorted(pairs.items()):
@@ -63,8 +62,8 @@ def count(given: np.ndarray, predicted: np.ndarray) -> Counts:
     return counts
 
 
-def total(tables: Iterable[Mapping[str, Mapping[str, int]]]) -> Counts:
-    """Return the sum of several tables."""
+def summed_counts(tables: Iterable[Mapping[str, Mapping[str, int]]]) -> Counts:
+    """Return the sum of several confusion counts, types in alphabetical order."""
     added: dict[str, Counter[str]] = {}
     for table in tables:
         for truth, answers in table.items():
@@ -74,18 +73,21 @@ def total(tables: Iterable[Mapping[str, Mapping[str, int]]]) -> Counts:
 
 def figures_of(counts: Mapping[str, Mapping[str, int]]) -> Figures:
     """Return accuracy, macro-F1 and figures per type; a type that was never given does not count in the mean."""
-    answered: Counter[str] = Counter()
+    # How often each type was predicted, over the cells of all given types.
+    predicted_as: Counter[str] = Counter()
     for answers in counts.values():
-        answered.update(answers)
+        predicted_as.update(answers)
     precision, recall, f1, support = {}, {}, {}, {}
     right_in_all = 0
     for name, answers in counts.items():
-        right, given, taken = answers.get(name, 0), sum(answers.values()), answered[name]
-        precision[name] = right / taken if taken else 0.0
+        right, given, predicted = answers.get(name, 0), sum(answers.values()), predicted_as[name]
+        # A type that was never predicted has no false positives either; its precision is 0 by convention.
+        precision[name] = right / predicted if predicted else 0.0
         recall[name] = right / given
-        f1[name] = 2 * right / (given + taken)
+        f1[name] = 2 * right / (given + predicted)
         support[name] = given
         right_in_all += right
+    # Nothing tested is not a figure of 0: it is not a number.
     cells = sum(support.values())
     return Figures(
         cells=cells,
@@ -108,7 +110,7 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     """
     from sklearn.metrics import adjusted_rand_score
 
-    figures = figures_of(count(truth, predicted))
+    figures = figures_of(confusion_counts(truth, predicted))
     per_type = {}
     for name in figures.f1:
         per_type[name] = {
@@ -125,28 +127,20 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
     }
 
 
-def as_table(counts: Mapping[str, Mapping[str, int]]) -> tuple[list[str], list[str], np.ndarray]:
-    """Return given types, predicted types and the counts as an array (given, predicted); the given types come first."""
-    rows = sorted(counts)
-    columns = rows + sorted({answer for answers in counts.values() for answer in answers} - set(rows))
-    table = np.array([[counts[r].get(c, 0) for c in columns] for r in rows], dtype=np.int64)
-    return rows, columns, table.reshape(len(rows), len(columns))
-
-
 @dataclass(frozen=True, kw_only=True)
-class Continual:
-    """Figures of the last model of a table; NaN where nothing was measured.
+class ContinualFigures:
+    """Figures of the last model of a table (models, sets); NaN where nothing was measured.
 
     Attributes
     ----------
     average
         Mean over the sets it was tested on.
     forgetting
-        Mean over earlier sets of the best any earlier model reached less what it reaches (Chaudhry et al. 2018);
-        below zero where it is better than all before.
+        Mean over earlier sets of the best figure of any earlier model less that of the last one (Chaudhry et al.
+        2018); below zero where the last model is better than all before.
     backward_transfer
-        Mean over earlier sets of what it reaches less what the model of the set's own stage reached
-        (Lopez-Paz and Ranzato 2017).
+        Mean over earlier sets of the figure of the last model less that of the set's own model (Lopez-Paz and Ranzato
+        2017).
     """
 
     average: float
@@ -155,13 +149,18 @@ class Continual:
 
     def to_dict(self) -> dict[str, float | None]:
         """Return plain values for JSON, which has no NaN."""
-        return {k: None if np.isnan(v) else v for k, v in asdict(self).items()}
+        plain: dict[str, float | None] = {}
+        for name, value in asdict(self).items():
+            plain[name] = None if np.isnan(value) else value
+        return plain
 
 
-def continual(table: np.ndarray, born: Sequence[int]) -> Continual:
+def continual(table: np.ndarray, own_model: Sequence[int]) -> ContinualFigures:
     """Return the figures of the last model, from a table (models, sets) and the row of each set's own model."""
-    return Continual(
-        average=average(table), forgetting=forgetting(table, born), backward_transfer=backward_transfer(table, born)
+    return ContinualFigures(
+        average=average(table),
+        forgetting=forgetting(table, own_model),
+        backward_transfer=backward_transfer(table, own_model),
     )
 
 
@@ -170,38 +169,43 @@ def average(table: np.ndarray) -> float:
     return _mean(table[-1]) if len(table) else float("nan")
 
 
-def forgetting(table: np.ndarray, born: Sequence[int]) -> float:
+def forgetting(table: np.ndarray, own_model: Sequence[int]) -> float:
     """Return the mean loss of the last model against the best earlier one, over earlier sets."""
-    return _mean(lost(table, born))
+    return _mean(forgetting_by_set(table, own_model))
 
 
-def lost(table: np.ndarray, born: Sequence[int]) -> np.ndarray:
+def forgetting_by_set(table: np.ndarray, own_model: Sequence[int]) -> np.ndarray:
     """Return for each set (sets,) the best earlier figure less the last one; NaN for the last model's own set."""
     result = np.full(table.shape[1], np.nan)
     last = len(table) - 1
-    for j, first in enumerate(born):
-        earlier = table[first:last, j]
+    for j, own in enumerate(own_model):
+        # Models before the set's own one never saw its cells and cannot have forgotten them.
+        earlier = table[own:last, j]
         earlier = earlier[~np.isnan(earlier)]
         if len(earlier):
             result[j] = earlier.max() - table[last, j]
     return result
 
 
-def backward_transfer(table: np.ndarray, born: Sequence[int]) -> float:
+def backward_transfer(table: np.ndarray, own_model: Sequence[int]) -> float:
     """Return the mean gain of the last model against the model of each earlier set's own stage."""
     last = len(table) - 1
-    gains = [table[last, j] - table[first, j] for j, first in enumerate(born) if first < last]
+    gains = []
+    for j, own in enumerate(own_model):
+        if own < last:
+            gains.append(table[last, j] - table[own, j])
     return _mean(np.array(gains))
 
 
 def _mean(values: np.ndarray) -> float:
+    """Return the mean of what was measured; NaN where nothing was."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoveltyFigures:
-    """Figures of one detection.
+    """Figures of one detection of novel types.
 
     Attributes
     ----------
@@ -241,13 +245,14 @@ def novelty_figures(novelty: np.ndarray, called: np.ndarray, right: np.ndarray, 
     novelty
         Score, higher for newer.
     called
-        Cells that are called novel.
+        Whether a cell is called novel, bool.
     right
-        Cells whose known type is right; of no account for novel cells.
+        Whether the predicted type is right, bool; of no account for novel cells.
     novel
-        Cells that truly are of no known type.
+        Whether a cell truly is of no known type, bool.
     """
     known = ~novel
+    # As the paper counts: a known cell is right only if it is also not called novel.
     accuracy, recall = share(right & ~called, known), share(called, novel)
     return NoveltyFigures(
         auroc=auroc(novelty, novel),
@@ -258,6 +263,9 @@ def novelty_figures(novelty: np.ndarray, called: np.ndarray, right: np.ndarray, 
         h_score=harmonic_mean(accuracy, recall),
         false_alarms=share(called, known),
     )
+
+
+# Among novel cells alone, or known cells alone, nothing can be told apart: these figures are not numbers then.
 
 
 def auroc(novelty: np.ndarray, novel: np.ndarray) -> float:
@@ -284,8 +292,8 @@ def fpr_at_recall(novelty: np.ndarray, novel: np.ndarray, recall: float) -> floa
         return float("nan")
     from sklearn.metrics import roc_curve
 
-    alarms, found, _ = roc_curve(novel, novelty, drop_intermediate=False)
-    return float(alarms[np.argmax(found >= recall)])
+    false_positive_rate, true_positive_rate, _ = roc_curve(novel, novelty, drop_intermediate=False)
+    return float(false_positive_rate[np.argmax(true_positive_rate >= recall)])
 
 
 def harmonic_mean(a: float, b: float) -> float:

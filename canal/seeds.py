@@ -1,6 +1,6 @@
-"""One recorded seed, one named generator for each use.
+"""One recorded seed, and one named generator of random numbers for each use.
 
-A generator is derived from the seed and the name of its use, so that adding a use never shifts the numbers of another.
+A generator is derived from the seed and the name of its use, so that a new use never shifts the numbers of another.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def derived_seed(seed: int, use: str) -> int:
-    """Return the 63-bit seed of one named use.
+    """Return the seed of one named use, 63 bits.
 
     Parameters
     ----------
@@ -22,6 +22,7 @@ def derived_seed(seed: int, use: str) -> int:
     use
         Name of the use, such as ``"batches"``.
     """
+    # 63 bits stay positive where a seed is taken for a signed integer of 64 bits.
     digest = hashlib.sha256(f"{seed}:{use}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -31,8 +32,8 @@ def numpy_generator(seed: int, use: str) -> np.random.Generator:
     return np.random.default_rng(derived_seed(seed, use))
 
 
-def torch_generator(seed: int, use: str, device: str = "cpu") -> "torch.Generator":
-    """Return the torch generator of one named use."""
+def torch_generator(seed: int, use: str) -> "torch.Generator":
+    """Return the torch generator of one named use; it draws on the CPU, the same numbers whatever the device."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(derived_seed(seed, use))
+    return torch.Generator(device="cpu").manual_seed(derived_seed(seed, use))

@@ -1,7 +1,7 @@
-"""A workspace: what a lab works with, from Python as from the command line. The one door to everything canal does.
+"""A workspace: the one door to everything that canal does, from Python as from the command line.
 
-Every command of the command line calls a method here and prints what it returns. What a method needs is imported when
-it is called, so that opening a workspace is quick.
+Every command calls a method of `Workspace` and prints what it returns. What a method needs is imported when it is
+called, so that opening a workspace is quick.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from canal.training.start import PretrainedWeights
 
 
-def _options(
+def _annotate_options(
     *,
     alpha: float | None = None,
     neighbors: int = 0,
@@ -45,7 +45,7 @@ def _options(
     min_probability: float | None = None,
     **options: Any,
 ) -> "AnnotateOptions":
-    """Return what is asked for from the keywords of `Annotator.annotate`."""
+    """Return the options that the keywords of `Annotator.annotate` stand for."""
     from canal.stages.annotate import AnnotateOptions
     from canal.stages.novelty_rules import NoveltyOptions
 
@@ -56,7 +56,7 @@ def _options(
 
 
 class Annotator:
-    """What annotates: a workspace, or a model that was loaded from a file."""
+    """What a workspace and a model that was loaded from a file have in common: they annotate, evaluate and explain."""
 
     @property
     def labels(self) -> str:
@@ -97,9 +97,9 @@ class Annotator:
         majority_voting
             Give every cell of a cluster the type most of them have.
         over_clustering
-            Column of ``obs`` with the clusters for it; found from the representation by default.
+            Column of ``obs`` with the clusters for the vote; by default they are found in the representation.
         key_added
-            Begins every name that is added in ``out``.
+            Prefix of every name that is added in ``out``.
         gene_key
             Column of ``var`` with the gene names.
         alpha
@@ -122,7 +122,7 @@ class Annotator:
         """
         from canal.stages.annotate import annotate_to
 
-        options = _options(
+        options = _annotate_options(
             types=types,
             majority_voting=majority_voting,
             over_clustering=over_clustering,
@@ -149,13 +149,15 @@ class Annotator:
         options
             As for `annotate`.
         """
-        from canal.stages.annotate import targets_of
+        from canal.stages.annotate import output_paths
 
+        # Every path is checked before the first file is annotated.
         paths = [Path(file) for file in files]
-        written = []
-        for path, target in zip(paths, targets_of(paths, Path(out)), strict=True):
-            written.append(self.annotate(path, out=target, stage=stage, **options))
-        return written
+        targets = output_paths(paths, Path(out))
+        annotations = []
+        for path, target in zip(paths, targets, strict=True):
+            annotations.append(self.annotate(path, out=target, stage=stage, **options))
+        return annotations
 
     def evaluate(
         self,
@@ -182,9 +184,9 @@ class Annotator:
         stage
             Model of this stage; by default the one in use.
         label_map, gene_key
-            CSV of their name and our name; column of ``var`` with the gene names.
+            CSV with the file's names of types and ours; column of ``var`` with the gene names.
         novel
-            Types of the file that the model was never taught: how well it tells them from the others is scored too.
+            Types of the file that the model was never taught: how well it tells them from the others is scored, too.
         alpha, transductive, min_probability
             How novelty is judged, as for `annotate`.
         progress
@@ -208,7 +210,7 @@ class Annotator:
         return evaluate(self.model(stage), data, options, progress)
 
     def explain(self, data: "str | Path | ad.AnnData", *, stage: int | None = None, **options: Any) -> "Explanation":
-        """Score the genes that the model looks at; ``options`` as `canal.explain.explain.ExplainOptions`."""
+        """Score the genes by which the model decides; ``options`` as `canal.explain.explain.ExplainOptions`."""
         from canal.explain.explain import ExplainOptions, explain
 
         progress = options.pop("progress", None)
@@ -224,7 +226,7 @@ class Annotator:
         gene_sets: str | Path | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        """Score the genes that the model looks at, and write tables and a picture of them.
+        """Score the genes by which the model decides, and write tables and a picture of them.
 
         Parameters
         ----------
@@ -243,9 +245,9 @@ class Annotator:
         """
         from canal.explain.files import explain_to
 
-        return explain_to(
-            lambda: self.explain(data, stage=stage, **options), None if out is None else Path(out), top, gene_sets
-        )
+        # Folder and gene sets are checked first: what takes long is called when they are known to be usable.
+        folder = None if out is None else Path(out)
+        return explain_to(lambda: self.explain(data, stage=stage, **options), folder, top, gene_sets)
 
 
 class Workspace(Annotator):
@@ -261,12 +263,12 @@ class Workspace(Annotator):
     Parameters
     ----------
     layout
-        Where everything is.
+        Folders, settings and registry of the workspace.
     """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, Model] = {}  # that were read, by the digest of their weights
 
     @property
     def root(self) -> Path:
@@ -330,6 +332,7 @@ class Workspace(Annotator):
             return super().annotate_files(files, out, stage=stage, **options)
         from canal.cluster.shards import annotate_on_dask
 
+        # The progress stays here; what is left are the keywords that travel to the workers.
         progress = options.pop("progress", None)
         return annotate_on_dask(
             self.layout,
@@ -337,23 +340,23 @@ class Workspace(Annotator):
             dask,
             out=Path(out),
             stage=stage,
-            options=_options(**options),
+            options=_annotate_options(**options),
             progress=progress,
         )
 
     def promote(self, number: int) -> "Promotion":
-        """Let a stage annotate; its files are checked first."""
+        """Bring a stage into use, so that it annotates from now on; its files are checked first."""
         from canal.stages.use import promote
 
         return promote(self.layout, number)
 
     def rollback(self) -> "Promotion":
-        """Let the stage annotate that the one in use was learned from."""
+        """Bring the stage into use again that the one in use was learned from."""
         from canal.stages.use import roll_back
 
         return roll_back(self.layout)
 
-    # What is there.
+    # What was kept: stages, models, files.
 
     def stages(self) -> list[StageRecord]:
         """Return the record of every committed stage, in order."""
@@ -368,7 +371,7 @@ class Workspace(Annotator):
         return self._registry().champion()
 
     def reliability(self, number: int | None = None) -> "Reliability | None":
-        """Return how well a stage's confidence met its accuracy; ``None`` where nothing was kept of it."""
+        """Return how well a stage's confidence agrees with its accuracy; ``None`` where nothing was kept of it."""
         from canal.stages.tests import read_reliability
 
         registry = self._registry()
@@ -382,6 +385,7 @@ class Workspace(Annotator):
         """Return the model of a stage, by default of the one in use; read once."""
         registry = self._registry()
         record = registry.record(number)
+        # By content, not by number: the stage in use may change between two calls.
         key = record.artifacts["weights.safetensors"]
         if key not in self._models:
             self._models[key] = registry.model(record)
@@ -389,25 +393,27 @@ class Workspace(Annotator):
 
     @property
     def registry_place(self) -> str:
-        """Where the registry is, for messages: never with a password."""
+        """Address of the registry for messages, never with a password."""
         return self._registry().place
 
     def verify(self) -> list[Problem]:
-        """Compare every file of every stage with its hash and follow every reference; return what is wrong."""
+        """Compare every file of every stage with its hash, follow every reference, and return the problems."""
         return self._registry().verify()
 
     def gc(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
-        """Delete what killed runs left and no stage or weights need, and copies beyond a limit; return it.
+        """Delete what killed runs left behind, and cached copies beyond a limit; return what was deleted.
 
         Parameters
         ----------
         keep_drafts
             Keep what `canal stage add` and `canal pretrain` could go on from with ``--resume``.
         cache_limit
-            Bytes that copies may take.
+            Bytes that cached copies may take.
         """
         removed: list[Orphan] = []
-        if has_registry(self.layout) or not self.layout.weights.is_dir():  # weights can be there before any stage
+        # A workspace can have weights before its first stage: then there is no registry to clean. With neither, opening
+        # the registry says so.
+        if has_registry(self.layout) or not self.layout.weights.is_dir():
             removed += self._registry().collect_garbage(keep_drafts=keep_drafts, cache_limit=cache_limit)
         if not keep_drafts:
             removed += remove_working_folders(self.layout.weights)
@@ -429,28 +435,29 @@ class Workspace(Annotator):
         uncertain: bool = False,
         progress: Progress | None = None,
     ) -> "NovelReport":
-        """Group the novel cells of a file and write what speaks for each group.
+        """Group the novel cells of a file and write the evidence for each group.
 
         Parameters
         ----------
         data
             File of cells, or an AnnData; it is not changed.
         out
-            Folder to write, whole or not at all: `novel.h5ad`, `names.csv`, `novel.json`, `index.html` and pictures.
+            Folder to write, whole or not at all: ``novel.h5ad``, ``names.csv``, ``novel.json``, ``index.html`` and
+            pictures.
         alpha
             Share of known cells that may be called novel.
         stage
             Model of this stage; by default the one in use.
         min_size
-            Clusters below are set aside.
+            Clusters of fewer cells are set aside.
         resolution
-            Higher for more clusters.
+            Of the clustering; higher for more clusters.
         batch
             Column of ``obs`` with batch or donor; found by its name by default.
         gene_key
             Column of ``var`` with the gene names.
         uncertain
-            Take uncertain cells too.
+            Group uncertain cells, too.
         progress
             Told about every block of cells.
 
@@ -485,7 +492,7 @@ class Workspace(Annotator):
         labels
             Column of ``obs`` for the names.
         known_ok
-            A name may be that of a type the model knows.
+            Allow names of types that the model knows.
         """
         from canal.novel.folder import name_novel
 
@@ -499,10 +506,11 @@ class Workspace(Annotator):
         references: bool = False,
         progress: Progress | None = None,
     ) -> "CompareReport":
-        """Put stages side by side, all by default; with ``html``, write the page of it there, too."""
+        """Compare stages, all by default; with ``html``, write a page of the comparison there, too."""
         from canal.compare.gather import compare_stages
         from canal.files import check_file
 
+        # Refused before the work, not after it.
         if html is not None:
             check_file(Path(html), ".html", "--html")
         report = compare_stages(self.layout, numbers, recompute=recompute, references=references, progress=progress)
@@ -522,7 +530,7 @@ class Workspace(Annotator):
         gene_key: str | None = None,
         progress: Progress | None = None,
     ) -> "StageDiff":
-        """Tell what is different in stage ``b`` as compared with stage ``a``.
+        """Return what is different in stage ``b`` as compared with stage ``a``.
 
         Parameters
         ----------
@@ -531,7 +539,7 @@ class Workspace(Annotator):
         data
             Cells to annotate with both.
         out
-            CSV to write: the cells of ``data`` whose type changes.
+            CSV file to write: the cells of ``data`` whose type changes.
         gene_key
             Column of ``var`` with the gene names.
         progress
@@ -539,6 +547,7 @@ class Workspace(Annotator):
         """
         from canal.history.diff import check_changes_file, stage_difference, write_changes
 
+        # Refused before the work, not after it.
         if out is not None:
             check_changes_file(Path(out), data)
         difference = stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=progress)
@@ -555,7 +564,7 @@ class Workspace(Annotator):
     def replay(
         self, out: str | Path, *, declarations: str | Path | None = None, progress: Progress | None = None
     ) -> "ReplayReport":
-        """Learn all stages again in a new workspace, and tell whether every file comes out the same.
+        """Build all stages again in a new workspace, and compare every file with the one there was.
 
         Parameters
         ----------
@@ -572,24 +581,24 @@ class Workspace(Annotator):
         return replay(folder, Path(out), progress=progress)
 
     def export(self, path: str | Path, number: int | None = None) -> StageRecord:
-        """Write a stage, by default the one in use, to one file for another machine; return its record."""
+        """Write a stage, by default the one in use, to one file; return its record."""
         registry = self._registry()
         return registry.export(registry.record(number).number, Path(path))[0]
 
     def import_stage(self, path: str | Path, *, name: str | None = None) -> StageRecord:
-        """Take the stage of an export into the registry, as its next stage; return its record."""
+        """Import the stage of an export as the next stage of the registry; return its record."""
         from canal.history.exchange import import_stage
 
         return import_stage(self.layout, Path(path), name)[0]
 
     def weights(self) -> list[dict[str, Any]]:
-        """Return what the workspace's pre-trained weights are, by name."""
+        """Return name, digest and facts of each of the workspace's pre-trained weights, by name."""
         from canal.stages.starting import list_weights
 
         return list_weights(self.layout.require())
 
     def find_weights(self, name: str) -> "PretrainedWeights":
-        """Return pre-trained weights by their name or folder; their files are compared with their hashes."""
+        """Read pre-trained weights by their name or folder; their files are compared with their hashes."""
         from canal.stages.starting import find_weights
 
         return find_weights(self.layout, name)
@@ -606,7 +615,7 @@ class Workspace(Annotator):
         genes
             Genes of its table in order: text, ``.json`` or ``.h5ad``.
         gene2vec
-            Vectors of these genes: compared, or taken where the checkpoint lacks them.
+            Vectors of these genes: compared with the checkpoint's, or used where it has none.
         name
             Name of the weights; the file's by default.
         """
@@ -651,10 +660,11 @@ class Workspace(Annotator):
         return pretrain(self.layout, request, progress)
 
     def presets(self) -> "dict[str, tuple[str, str]]":
-        """Return text and place of every preset: those of canal, and those of ``configs/``, which come first."""
+        """Return text and origin of every preset by name: ``canal``, or the file in the workspace's ``configs/``."""
         from canal.config import shipped_presets
 
         presets = {name: (text, "canal") for name, text in shipped_presets().items()}
+        # A preset of the workspace takes the place of a shipped one of the same name.
         for path in sorted(self.layout.configs.glob("*.toml")):
             presets[path.stem] = (path.read_text(encoding="utf-8"), str(path))
         return presets
@@ -698,10 +708,10 @@ class LoadedModel(Annotator):
     Parameters
     ----------
     model
-        The model.
+        Model of the stage that the file holds.
     """
 
-    labels = "cell_type"
+    labels = "cell_type"  # there is no canal.toml to name another column
 
     def __init__(self, model: "Model") -> None:
         self._model = model

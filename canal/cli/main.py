@@ -13,7 +13,7 @@ import typer
 
 from canal.cli import annotate, features, registry, stage, workspace
 from canal.cli.answer import Session
-from canal.stages.layout import VARIABLE, Layout
+from canal.stages.layout import WORKSPACE_VARIABLE, Layout
 
 NOISY = ("alembic", "mlflow", "matplotlib", "numba")  # libraries whose notices are no concern of a user's
 
@@ -31,7 +31,7 @@ def canal(
     ctx: typer.Context,
     folder: Annotated[
         Path | None,
-        typer.Option("-C", metavar="DIR", help=f"The workspace; else {VARIABLE}, else here."),
+        typer.Option("-C", metavar="DIR", help=f"The workspace; else {WORKSPACE_VARIABLE}, else here."),
     ] = None,
     registry_uri: Annotated[
         str | None,

@@ -112,7 +112,7 @@ def ui(
     server = session.layout.registry_uri
     if server is not None:
         return Answer({"url": server, "registry": server}, [f"{server} shows this registry; open it in a browser."])
-    if not session.layout.has_registry():
+    if not session.layout.may_have_stages():
         message = f"{registry} holds no registry yet. Add a stage first: canal stage add."
         raise RegistryError(message)
     # The address is printed before the server runs, for it runs until it is stopped.

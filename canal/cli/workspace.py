@@ -216,7 +216,7 @@ def _check_registry(session: Session) -> dict[str, Any]:
     if not layout.exists:
         return check
     check["workspace"] = str(layout.root.resolve())
-    if not layout.has_registry():
+    if not layout.may_have_stages():
         return check
     try:
         workspace = session.workspace()

@@ -19,7 +19,7 @@ from canal.errors import CanalError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import Annotation, write_annotation
-from canal.stages.annotate import AnnotateOptions, annotate, targets_of
+from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
@@ -110,7 +110,7 @@ def annotate_on_dask(
     progress, options = progress or Silent(), options or AnnotateOptions()
     # What can be refused before any worker starts: names of the files to write, and the stage.
     files = [Path(file).absolute() for file in files]
-    targets = targets_of(files, out)
+    targets = output_paths(files, out)
     number = open_registry(layout).record(stage).number
     annotator = ShardAnnotator(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
     with connect(address) as client:

@@ -18,17 +18,17 @@ import numpy as np
 from canal.compare.report import AlarmCurve, CompareReport, Number, SetColumn, StageRow, TypeRow
 from canal.data.cells import Cells
 from canal.errors import DataError
-from canal.figures import Counts, Figures, continual, figures_of, total
+from canal.figures import Counts, Figures, continual, figures_of, summed_counts
 from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.scores import Reference
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
-from canal.stages.held_out import HeldOut, read_held_out
+from canal.stages.held_out import HeldOutReference, read_held_out
 from canal.stages.layout import Layout, open_registry
-from canal.stages.tests import Outcome, StageTests, read_tests, tested
-from canal.stages.use import line_of
+from canal.stages.tests import Outcome, StageTests, measure_outcome, read_tests
+from canal.stages.use import lineage
 
 ALPHAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 FEW = 20  # held-out cells below which a stage has no curve of its own
@@ -82,7 +82,7 @@ class Kept:
 
     records: dict[int, StageRecord]
     tests: dict[int, StageTests]
-    sets: dict[int, HeldOut]
+    sets: dict[int, HeldOutReference]
 
     def outcome(self, model: int, of: int) -> Outcome | None:
         """Return what a model answered on the cells of a stage, if it was tested on them."""
@@ -90,7 +90,7 @@ class Kept:
 
     def line(self, number: int, *, without_removed: bool = False) -> list[int]:
         """Return a stage and all it was learned from, the first one first."""
-        return line_of(list(self.records.values()), number, without_removed=without_removed)
+        return lineage(list(self.records.values()), number, without_removed=without_removed)
 
     def table(self, models: Sequence[int], of: Sequence[int], figure: Figure) -> np.ndarray:
         """Return a figure of models on the cells of stages, (models, sets); NaN where it was not measured."""
@@ -170,7 +170,7 @@ def compare_stages(
 
 def gather(registry: Registry, records: Mapping[int, StageRecord], chosen: Sequence[int]) -> Kept:
     """Read what was kept of stages and of all they were learned from."""
-    needed = {n for number in chosen for n in line_of(list(records.values()), number)}
+    needed = {n for number in chosen for n in lineage(list(records.values()), number)}
     tests = {n: read_tests(registry, records[n]) for n in sorted(needed)}
     sets = {n: t.own for n, t in tests.items() if t.own is not None}
     return Kept(records=dict(records), tests=tests, sets=sets)
@@ -216,7 +216,7 @@ def _column(kept: Kept, number: int) -> SetColumn:
 def _pooled(kept: Kept, number: int) -> Counts:
     """Return the answers of a model on all sets of its line."""
     of = [s for s in kept.line(number, without_removed=True) if s in kept.sets]
-    return total(o.counts for o in (kept.outcome(number, s) for s in of) if o is not None)
+    return summed_counts(o.counts for o in (kept.outcome(number, s) for s in of) if o is not None)
 
 
 def _types(kept: Kept, focus: int) -> tuple[TypeRow, ...]:
@@ -283,7 +283,7 @@ def recomputed(registry: Registry, kept: Kept, progress: Progress) -> Kept:
 
 def _tested(model: Model, cells: Cells, of: int, digest: str) -> Outcome:
     try:
-        return tested(model, cells, of, digest)
+        return measure_outcome(model, cells, of, digest)
     except DataError as error:
         return Outcome(stage=of, digest=digest, reason=str(error))
 

@@ -336,12 +336,12 @@ def stage_map(registry: Registry, record: StageRecord) -> StageMap:
 def _map(folder: Path) -> dict[str, list[object]]:
     from canal.model.model import Model
     from canal.model.network import PanelCells, run_network
-    from canal.stages.clusters import places_of
+    from canal.stages.clusters import umap_coordinates
 
     model = Model.load(folder)
     bank = model.bank
     values, measured = bank.on(model.panel)
     cells = PanelCells(values=values, measured=measured, source=bank.source)
     _, representation = run_network(model.network, cells)
-    places = places_of(representation, SEED)
+    places = umap_coordinates(representation, SEED)
     return {"types": bank.labels.tolist(), "places": np.round(places, 3).tolist()}

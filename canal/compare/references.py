@@ -21,7 +21,7 @@ from canal.compare.gather import Kept
 from canal.compare.report import Reference
 from canal.data.cells import CellPool, Cells, FileReport
 from canal.errors import DataError, StageError
-from canal.figures import count, figures_of
+from canal.figures import confusion_counts, figures_of
 from canal.files import file_stamp
 from canal.model.bank import BANK, load_bank
 from canal.model.model import Model
@@ -30,9 +30,9 @@ from canal.progress import Progress
 from canal.registry.cache import key_of
 from canal.registry.registry import Registry
 from canal.stages.declarations import recorded_preset, recorded_request
-from canal.stages.evaluate import fit_joint
+from canal.stages.evaluate import fit_logistic_regression
 from canal.stages.held_out import read_held_out
-from canal.stages.request import cells_of
+from canal.stages.request import read_stage_cells
 from canal.training.run import Run
 from canal.training.stage import learn_stage
 
@@ -119,7 +119,7 @@ def _training_cells(record: StageRecord) -> Cells | None:
     """Return all labelled cells of a stage's file, ``None`` where they are not there any more."""
     try:
         request = recorded_request(record)
-        cells = cells_of(request)
+        cells = read_stage_cells(request)
     except (DataError, StageError):
         return None
     return cells if cells.report.digest == record.data[0].get("digest") else None
@@ -182,7 +182,7 @@ def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Referenc
 def _reference(name: str, how: str, kept: Kept, tests: Mapping[int, Cells], predict: Predict) -> Reference:
     found = {}
     for number, cells in tests.items():
-        found[number] = figures_of(count(_labels(cells), predict(cells)))
+        found[number] = figures_of(confusion_counts(_labels(cells), predict(cells)))
     of = list(kept.sets)
     return Reference(
         name=name,
@@ -195,7 +195,7 @@ def _reference(name: str, how: str, kept: Kept, tests: Mapping[int, Cells], pred
 def _fitted(train: Sequence[Cells]) -> Predict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an optimiser that stops at its limit
-        return fit_joint(list(train))
+        return fit_logistic_regression(list(train))
 
 
 def _trained_on(kept: Kept, readable: Readable, number: int) -> Cells:

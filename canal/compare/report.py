@@ -28,7 +28,7 @@ class StageRow:
     bank
         Cells of each type in its example bank.
     average, macro_f1, forgetting, backward_transfer
-        Over the sets it was tested on, as `canal.figures.Continual`; the mean macro-F1 over sets.
+        Over the sets it was tested on, as `canal.figures.ContinualFigures`; the mean macro-F1 over sets.
     f1
         Of each type, over the cells of all sets it was tested on.
     history

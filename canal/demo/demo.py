@@ -19,12 +19,12 @@ from canal.figures import forgetting
 from canal.progress import Progress
 from canal.report.plots import demo_picture
 from canal.stages.evaluate import joint_logistic_regression
-from canal.stages.layout import SETTINGS, Layout
+from canal.stages.layout import SETTINGS_FILE, Layout
 from canal.workspace import Workspace, open_workspace
 
 RESULTS, ANNOTATED, PICTURE = "demo.json", "annotated.h5ad", "demo.png"
 # What a demonstration writes into its folder, and what the next one may therefore replace.
-WRITTEN = ("data", "configs", "stages", "registry", SETTINGS, ANNOTATED, PICTURE, RESULTS)
+WRITTEN = ("data", "configs", "stages", "registry", SETTINGS_FILE, ANNOTATED, PICTURE, RESULTS)
 # What remains without example bank, distillation and analytic memory.
 NAIVE = ("bank.size=0", "training.distillation=0.0", "analytic.enabled=false", "promotion.max_fall=1.0")
 

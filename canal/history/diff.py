@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from canal.data.stream import CellStream, open_stream
+from canal.data.stream import open_stream
 from canal.errors import ConfigError
 from canal.files import check_file
 from canal.model.model import Model
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     import anndata as ad
 
 
-Pair = tuple[Any, Any]
+Pair = tuple[Any, Any]  # a value of stage a and of stage b
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCells:
-    """Two models on the cells of one file.
+    """The annotations of the cells of one file by two models.
 
     Attributes
     ----------
     names
         Names of the cells, (cells,).
     types
-        What each model says, both (cells,).
+        Cell types by the first and by the second model, both (cells,).
     confidence
-        How sure each is, both (cells,).
+        Their confidence, both (cells,).
     """
 
     names: np.ndarray
@@ -45,19 +45,22 @@ class ChangedCells:
 
     @property
     def rows(self) -> np.ndarray:
-        """Positions of the cells that change their type."""
+        """Positions of the cells whose type changes."""
         return np.flatnonzero(self.types[0] != self.types[1])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the number of cells, of those that change, and from which to which type, the commonest first."""
+        """Return how many cells there are, how many change, and from which type to which, the commonest change first.
+
+        The keys are those of the JSON of `canal stage diff`.
+        """
+        # Changes of equally many cells are in the order of the names.
         rows = self.rows
-        pairs = Counter(zip(self.types[0][rows].tolist(), self.types[1][rows].tolist(), strict=True))
-        changes = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-        return {
-            "cells": len(self.names),
-            "changed": len(rows),
-            "changes": [{"from": before, "to": after, "cells": n} for (before, after), n in changes],
-        }
+        before, after = self.types[0][rows].tolist(), self.types[1][rows].tolist()
+        pairs = Counter(zip(before, after, strict=True))
+        changes = []
+        for (old, new), cells in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
+            changes.append({"from": old, "to": new, "cells": cells})
+        return {"cells": len(self.names), "changed": len(rows), "changes": changes}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +72,11 @@ class StageDiff:
     a, b
         Numbers of the stages.
     types_added, types_removed, genes_added, genes_removed
-        By name; genes of the network's panel.
+        Cell types, and genes of the gene panel, by name.
     metrics, config
-        Figures, and keys of the preset, that differ: (of a, of b), ``None`` where it has none.
+        Figures, and keys of the preset, that differ: (of a, of b), ``None`` where a stage has none.
     cells
-        Both models on a file, where one was given.
+        The annotations of a file by both models, where one was given.
     """
 
     a: int
@@ -88,8 +91,11 @@ class StageDiff:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {k: v for k, v in vars(self).items() if k != "cells"}
-        return plain | ({"data": self.cells.to_dict()} if self.cells is not None else {})
+        plain = dict(vars(self))
+        del plain["cells"]
+        if self.cells is not None:
+            plain["data"] = self.cells.to_dict()
+        return plain
 
 
 def stage_difference(
@@ -121,11 +127,16 @@ def stage_difference(
     RegistryError, DataError
         If there is no such stage, its files are damaged, or the cells cannot be annotated.
     """
+    # What the records and the models say.
     registry = open_registry(layout)
-    records = registry.record(a), registry.record(b)
-    models = [registry.model(record) for record in records]
-    genes_added, genes_removed = _new(models[0].panel.genes.names, models[1].panel.genes.names)
-    types_added, types_removed = _new(records[0].types, records[1].types)
+    record_a, record_b = registry.record(a), registry.record(b)
+    model_a, model_b = registry.model(record_a), registry.model(record_b)
+    genes_added, genes_removed = _added_and_removed(model_a.panel.genes.names, model_b.panel.genes.names)
+    types_added, types_removed = _added_and_removed(record_a.types, record_b.types)
+    # What the two models say of the same cells.
+    cells = None
+    if data is not None:
+        cells = _annotated_by_both(model_a, model_b, data, gene_key, progress or Silent())
     return StageDiff(
         a=a,
         b=b,
@@ -133,19 +144,19 @@ def stage_difference(
         types_removed=types_removed,
         genes_added=genes_added,
         genes_removed=genes_removed,
-        metrics=_differing(records[0].metrics, records[1].metrics),
-        config=_differing(_config(records[0]), _config(records[1])),
-        cells=None if data is None else _cells(models[0], models[1], data, gene_key, progress or Silent()),
+        metrics=_differing(record_a.metrics, record_b.metrics),
+        config=_differing(_config(record_a), _config(record_b)),
+        cells=cells,
     )
 
 
 def check_changes_file(out: Path, data: object | None) -> None:
-    """Refuse a file of changes that cannot be written, or a difference without cells.
+    """Refuse a file of changed cells that cannot be written, or that is asked for without cells to compare.
 
     Raises
     ------
     ConfigError, DataError
-        If so.
+        If the file cannot be written, or there are no cells.
     """
     check_file(out, ".csv", "--out")
     if data is None:
@@ -159,38 +170,45 @@ def write_changes(cells: ChangedCells, numbers: tuple[int, int], out: Path) -> N
     with out.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(["cell", f"stage_{a}", f"stage_{b}", f"confidence_{a}", f"confidence_{b}"])
-        for k in cells.rows.tolist():
-            sure = [f"{c[k]:.4f}" for c in cells.confidence]
-            lines.writerow([cells.names[k], cells.types[0][k], cells.types[1][k], *sure])
+        types_a, types_b = cells.types
+        confidence_a, confidence_b = cells.confidence
+        for row in cells.rows.tolist():
+            sure = f"{confidence_a[row]:.4f}", f"{confidence_b[row]:.4f}"
+            lines.writerow([cells.names[row], types_a[row], types_b[row], *sure])
 
 
-def _cells(
+def _annotated_by_both(
     first: Model, second: Model, data: "str | Path | ad.AnnData", gene_key: str | None, progress: Progress
 ) -> ChangedCells:
-    answers = []
+    """Annotate the cells of a file with one model and then with the other."""
+    # The file is opened once for each model: blocks are read as they are annotated, and only the model's genes.
+    types, confidence = [], []
     for model in (first, second):
         with open_stream(data, gene_key=gene_key) as stream:
-            answers.append(_answers(model, stream, progress))
+            answers = answer_stream(reader_of(model, stream), stream, progress)
             names = stream.names
-    return ChangedCells(
-        names=names, types=(answers[0][0], answers[1][0]), confidence=(answers[0][1], answers[1][1])
-    )  # fmt: skip
+        types.append(answers.names(model.types))
+        confidence.append(answers.confidence)
+    return ChangedCells(names=names, types=(types[0], types[1]), confidence=(confidence[0], confidence[1]))
 
 
-def _answers(model: Model, stream: CellStream, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    answers = answer_stream(reader_of(model, stream), stream, progress)
-    return answers.names(model.types), answers.confidence
-
-
-def _new(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _added_and_removed(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names that only the second has, and those that only the first has, each in its order."""
     old, new = set(before), set(after)
-    return tuple(n for n in after if n not in old), tuple(n for n in before if n not in new)
+    return tuple(name for name in after if name not in old), tuple(name for name in before if name not in new)
 
 
 def _config(record: StageRecord) -> dict[str, str]:
+    """Return seed and values of a stage's preset by key, without the text that describes it."""
     values = flatten(record.preset) | {"seed": str(record.seed)}
-    return {k: v for k, v in values.items() if k != "description"}
+    values.pop("description", None)
+    return values
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Pair]:
-    return {k: (a.get(k), b.get(k)) for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)}
+    """Return the keys whose values are not the same, with both values."""
+    differing = {}
+    for key in sorted({*a, *b}):
+        if a.get(key) != b.get(key):
+            differing[key] = (a.get(key), b.get(key))
+    return differing

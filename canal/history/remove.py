@@ -1,18 +1,16 @@
-"""Take a stage out of a model again.
+"""`canal stage remove N`: a new stage whose model holds nothing of the cells of stage N. No stage is deleted.
 
-What is exact: analytic memory and calibration of novelty hold nothing of this stage, and the bank no cell of it.
-The network is trained anew, from random weights, on what is left of the bank and on pseudo-cells of the remaining
-statistics: nothing of the stage is in its weights, and it is not the network that would have come about had the stage
-never been. The gene panel and the temperature of the calibration stay as they are.
-
-`canal stage remove N`: a new stage whose model is without the cells of stage N.
+Exact: the analytic memory and the calibration of novelty hold nothing of stage N, and the example bank no cell of it.
+The network is trained anew, from random weights, on the rest of the bank and on pseudo-cells drawn from the remaining
+statistics. Nothing of stage N is in its weights, but it is not the network that would exist if stage N had never been
+added. The gene panel and the temperature of the calibration stay as they are.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,131 +27,31 @@ from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
 from canal.stages.layout import Layout, open_registry
-from canal.stages.tests import FILE as TESTS
 from canal.stages.tests import (
+    TESTS_FILE,
     StageTests,
-    compared,
+    accuracy_changes,
     earlier_stages,
     figures_for_record,
-    finite,
-    held_back,
-    run_on_earlier,
-    untested,
+    finite_history,
+    measure_earlier_stages,
+    reason_to_hold_back,
+    untested_warning,
 )
-from canal.stages.use import line_of, next_number
+from canal.stages.use import lineage, next_number
 from canal.training.batches import stratified_split
 from canal.training.fitting import Goal, draw_cells, fit_network
 from canal.training.run import Run
 
-FEWEST_TYPES = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Relearned:
-    """A model without one stage.
-
-    Attributes
-    ----------
-    model
-        The model with its example bank.
-    removed_types
-        Types that nothing is known of any more.
-    history
-        One dict of figures an epoch.
-    """
-
-    model: Model
-    removed_types: tuple[str, ...]
-    history: list[dict[str, float]]
-
-
-def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
-    """Return the model without one of its stages.
-
-    Parameters
-    ----------
-    parent
-        The model with its example bank.
-    removed
-        Number of the stage to take out.
-    run
-        Number of the new stage, its seed and who watches.
-
-    Raises
-    ------
-    StageError
-        If fewer than two types would be left.
-    """
-    # 1. Statistics, bank and calibration without the stage: exact.
-    memory = None if parent.memory is None else parent.memory.without_stage(removed)
-    others = parent.bank.stage != removed
-    bank = parent.bank.take(np.flatnonzero(others)) if others.any() else CellPool.empty()
-    types = _types_left(parent.types, memory, bank, removed)
-    if memory is not None and not memory.statistics:
-        memory = None
-    base = replace(parent, types=types, memory=memory, novelty=parent.novelty.without_stage(removed), bank=bank)
-    # 2. A fresh network on what is left: nothing of the stage is in its weights.
-    network = new_network(parent.preset, len(base.panel), len(types), run.seed)
-    pool = _rehearsed(base, run.seed)
-    goal = Goal(preset=_fresh(base.preset), panel=base.panel, types=types)
-    history = fit_network(network, base, pool, _validation(pool, base.preset, run.seed), goal, run)
-    return Relearned(
-        model=replace(base, weights=weights_of(network)),
-        removed_types=tuple(name for name in parent.types if name not in types),
-        history=history,
-    )
-
-
-def _types_left(known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool, removed: int) -> tuple[str, ...]:
-    """Return the types that the memory or the bank still knows, in their order."""
-    found = set(bank.labels.tolist()) | ({name for _, name in memory.counts()} if memory is not None else set())
-    types = tuple(name for name in known if name in found)
-    if len(types) < FEWEST_TYPES:
-        message = (
-            f"Without stage {removed} the model would know {len(types)} types ({', '.join(types) or 'none'}); expected "
-            f"{FEWEST_TYPES} at least. Add another stage first, or go back to an earlier one: canal stage promote N."
-        )
-        raise StageError(message)
-    return types
-
-
-def _rehearsed(base: Model, seed: int) -> CellPool:
-    """Return the cells to train and validate on beside the pseudo-cells: the bank, or more of these if it is too small.
-
-    Raises
-    ------
-    StageError
-        If there is neither.
-    """
-    bank = base.bank
-    if len(bank) > len(set(bank.labels.tolist())):  # of some type two cells: one to train on, one to validate on
-        return bank
-    if base.memory is None:
-        message = (
-            f"The example bank without this stage has {len(bank)} cells: too few to learn from. Add a stage first."
-        )
-        raise StageError(message)
-    n = max(base.preset.analytic.pseudo_cells, 10 * len(base.types))
-    return draw_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
-
-
-def _validation(pool: CellPool, preset: Preset, seed: int) -> np.ndarray:
-    """Return rows to validate on where no stage has two cells of a type, of which `fit_network` would take one."""
-    groups = set(zip(pool.stage.tolist(), pool.labels.tolist(), strict=True))
-    if len(pool) > len(groups):
-        return np.zeros(0, dtype=np.int64)
-    share = preset.training.validation_share
-    return stratified_split(pool.labels, share, numpy_generator(seed, "removal validation"))[1]
-
-
-def _fresh(preset: Preset) -> Preset:
-    """Return the preset for a network that starts from random weights: there is nothing to distil from."""
-    return preset.model_copy(update={"training": preset.training.model_copy(update={"start": "fresh"})})
+FEWEST_TYPES = 2  # that a model can tell apart
+PSEUDO_CELLS_PER_TYPE = 10  # at the least, where the bank alone is too small to train on
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalResult:
-    """What the model without a stage turned out to be; the JSON of `canal stage remove`."""
+    """The outcome of a removal that was committed; the JSON of `canal stage remove`."""
+
+    # The field names are the keys of that JSON and stay as they are.
 
     stage: int
     name: str
@@ -165,7 +63,7 @@ class RemovalResult:
     bank: int
     metrics: dict[str, float]
     champion: bool
-    tested: tuple[dict[str, Any], ...] = field(default=())
+    tested: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -177,7 +75,7 @@ class RemovalResult:
 def remove_stage(
     layout: Layout, removed: int, *, number: int | None = None, progress: Progress | None = None
 ) -> RemovalResult:
-    """Commit a new stage without the cells of a stage; no stage is deleted.
+    """Commit a new stage whose model is without the cells of a stage; no stage is deleted.
 
     The new stage comes into use by the same rule as one of `canal stage add`.
 
@@ -188,41 +86,39 @@ def remove_stage(
     removed
         The stage to take out of the model in use.
     number
-        Number of the new stage; the next by default. Only a replay, which may have gaps, names one.
+        Number of the new stage; the next free one by default. Only a replay, whose numbers may have gaps, names one.
     progress
         Told how far the training is.
 
     Raises
     ------
     StageError, RegistryError
-        If the model in use does not hold the stage, or too little would be left; nothing is written then.
+        If the model in use does not hold cells of the stage, or too little would be left; nothing is written then.
     """
     begin = time.monotonic()
     progress = progress or Silent()
     with open_registry(layout).writing() as registry:
-        # 1. What must not be removed is refused.
+        # 1. Refuse what cannot be removed.
         records = registry.records()
-        parent, gone = registry.model(registry.record()), registry.record(removed)
-        _check(records, parent.stage, gone)
+        parent, target = registry.model(registry.record()), registry.record(removed)
+        _refuse_removal(records, parent.stage, target)
         # 2. Learn without the stage, anew.
-        draft = registry.draft(_key(parent.stage, removed))
+        draft = registry.draft(_training_key(parent.stage, removed))
         draft.clear()
         new = next_number(records) if number is None else number
         run = Run(number=new, seed=parent.stage.seed, progress=progress, draft=draft)
         learned = relearn_without(parent, removed, run)
-        # 3. Test as a stage that is added, without the cells of the one that goes.
-        earlier = [e for e in earlier_stages(registry, records, parent.stage) if e.stage != removed]
-        outcomes, known = run_on_earlier(learned.model, parent, earlier, progress)
-        tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite(learned.history))
-        changes = compared(outcomes, known)
-        why = held_back(new, parent.stage.number, changes, parent.preset.promotion.max_fall)
-        # 4. Commit.
-        metrics = figures_for_record(new, tests, earlier)
-        record = _record(run, gone, parent.stage, learned, metrics)
-        record = record.with_fields(
-            notes=record.notes | {"held_back": why or None}, seconds=round(time.monotonic() - begin, 3)
-        )
-        committed = draft.commit(record, _write(learned, tests, draft.folder), promote=not why)
+        # 3. Test as a stage that is added, but not on the cells of the stage that is removed.
+        earlier = [stage for stage in earlier_stages(registry, records, parent.stage) if stage.number != removed]
+        outcomes, with_outcome_in_use = measure_earlier_stages(learned.model, parent, earlier, progress)
+        tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite_history(learned.history))
+        changes = accuracy_changes(outcomes, with_outcome_in_use)
+        held_back = reason_to_hold_back(new, parent.stage.number, changes, parent.preset.promotion.max_fall)
+        # 4. Commit whole. A stage that forgets too much stays a candidate.
+        record = _record(run, target, parent.stage, learned, figures_for_record(new, tests, earlier))
+        notes = record.notes | {"held_back": held_back or None}
+        record = record.with_fields(notes=notes, seconds=round(time.monotonic() - begin, 3))
+        committed = draft.commit(record, _files(learned, tests, draft.folder), promote=not held_back)
     return RemovalResult(
         stage=new,
         name=committed.name,
@@ -233,56 +129,177 @@ def remove_stage(
         types=committed.types,
         bank=len(learned.model.bank),
         metrics=committed.metrics,
-        champion=not why,
-        tested=tuple(asdict(c) for c in changes),
-        warnings=tuple(text for text in (why, untested(changes)) if text),
+        champion=not held_back,
+        tested=tuple(asdict(change) for change in changes),
+        warnings=tuple(text for text in (held_back, untested_warning(changes)) if text),
         seconds=committed.seconds,
     )
 
 
-def _check(records: Sequence[StageRecord], parent: StageRecord, gone: StageRecord) -> None:
-    line = line_of(records, parent.number)
-    left = line_of(records, parent.number, without_removed=True)
-    with_cells = [r.number for r in records if r.number in left and not r.notes.get("removed")]
-    known = ", ".join(map(str, with_cells))
-    if gone.number not in line:
-        why = f"stage {parent.number}, which annotates, was not learned from it"
-    elif gone.number not in left:
-        why = f"stage {parent.number}, which annotates, is without it already"
-    elif gone.number not in with_cells:
-        why = "it brought no cells of its own, for it took another stage out"
-    elif clash := [r.number for r in records if r.number in left and _has_cells_called(r, gone.number)]:
-        why = (
-            f"stage {clash[0]} was imported, and its cells carry the numbers of the registry it came from; "
+def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target: StageRecord) -> None:
+    """Refuse to remove a stage that the model in use does not hold, or whose cells cannot be told from others."""
+    line = lineage(records, parent.number)
+    in_model = lineage(records, parent.number, without_removed=True)
+    # Stages that are themselves removals brought no cells.
+    with_cells, confused = [], []
+    for record in records:
+        if record.number in in_model:
+            if not record.notes.get("removed"):
+                with_cells.append(record.number)
+            if _may_hold_cells_numbered(record, target.number):
+                confused.append(record.number)
+    # The first reason that holds.
+    if target.number not in line:
+        reason = f"stage {parent.number}, which annotates, was not learned from it"
+    elif target.number not in in_model:
+        reason = f"stage {parent.number}, which annotates, is without it already"
+    elif target.number not in with_cells:
+        reason = "it brought no cells of its own, for it took another stage out"
+    elif confused:
+        reason = (
+            f"stage {confused[0]} was imported, and its cells carry the numbers of the registry it came from; "
             "they cannot be told from those of this stage"
         )
-    elif with_cells == [gone.number]:
-        why = "nothing would be left; choose another stage with `canal stage promote N`"
+    elif with_cells == [target.number]:
+        reason = "nothing would be left; choose another stage with `canal stage promote N`"
     else:
         return
-    message = f"Stage {gone.number} ({gone.name}) cannot be removed: {why}. Stages in the model: {known}."
+    known = ", ".join(map(str, with_cells))
+    message = f"Stage {target.number} ({target.name}) cannot be removed: {reason}. Stages in the model: {known}."
     raise StageError(message)
 
 
-def _has_cells_called(record: StageRecord, number: int) -> bool:
-    """Tell whether a stage was imported, and it or its cells bear this number."""
-    return "imported" in record.notes and (
-        record.number == number or str(number) in {str(n) for n in record.bank.get("per_stage", {})}
+def _may_hold_cells_numbered(record: StageRecord, number: int) -> bool:
+    """Tell whether a stage was imported, and it or cells of its example bank bear this number."""
+    if "imported" not in record.notes:
+        return False
+    return record.number == number or str(number) in {str(n) for n in record.bank.get("per_stage", {})}
+
+
+def _training_key(parent: StageRecord, removed: int) -> str:
+    """Return the name of the working folder: a digest of all that decides the outcome of the training."""
+    inputs = [parent.artifacts, removed]
+    return "without-" + hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearned:
+    """A model without one stage, and how it was trained.
+
+    Attributes
+    ----------
+    model
+        The model without the stage.
+    removed_types
+        Cell types that the stage alone had taught.
+    history
+        Figures of each epoch.
+    """
+
+    model: Model
+    removed_types: tuple[str, ...]
+    history: list[dict[str, float]]
+
+
+def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
+    """Learn a model again without one of its stages.
+
+    Parameters
+    ----------
+    parent
+        The model that holds the stage.
+    removed
+        Number of the stage to take out.
+    run
+        Number of the new stage, its seed, and who is told of the progress.
+
+    Raises
+    ------
+    StageError
+        If fewer than two types would be left.
+    """
+    # 1. Statistics, bank and calibration without the stage: exact.
+    memory = None if parent.memory is None else parent.memory.without_stage(removed)
+    remaining = np.flatnonzero(parent.bank.stage != removed)
+    bank = parent.bank.take(remaining) if len(remaining) else CellPool.empty()
+    types = _remaining_types(parent.types, memory, bank, removed)
+    if memory is not None and not memory.statistics:
+        memory = None
+    base = replace(parent, types=types, memory=memory, novelty=parent.novelty.without_stage(removed), bank=bank)
+    # 2. A fresh network on what is left: nothing of the stage is in its weights.
+    network = new_network(parent.preset, len(base.panel), len(types), run.seed)
+    pool = _training_cells(base, run.seed)
+    validation = _validation_rows(pool, base.preset, run.seed)
+    goal = Goal(preset=_with_fresh_start(base.preset), panel=base.panel, types=types)
+    history = fit_network(network, base, pool, validation, goal, run)
+    return Relearned(
+        model=replace(base, weights=weights_of(network)),
+        removed_types=tuple(name for name in parent.types if name not in types),
+        history=history,
     )
 
 
-def _key(parent: StageRecord, number: int) -> str:
-    what = [parent.artifacts, number]
-    return "without-" + hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+def _remaining_types(
+    known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool, removed: int
+) -> tuple[str, ...]:
+    """Return the cell types that the memory or the bank still knows, in their order."""
+    remembered = set(bank.labels.tolist())
+    if memory is not None:
+        remembered.update(name for _, name in memory.counts())
+    types = tuple(name for name in known if name in remembered)
+    if len(types) < FEWEST_TYPES:
+        message = (
+            f"Without stage {removed} the model would know {len(types)} types ({', '.join(types) or 'none'}); expected "
+            f"{FEWEST_TYPES} at least. Add another stage first, or go back to an earlier one: canal stage promote N."
+        )
+        raise StageError(message)
+    return types
+
+
+def _training_cells(base: Model, seed: int) -> CellPool:
+    """Return the cells to train and validate on: the example bank, or pseudo-cells in its place if it is too small.
+
+    Raises
+    ------
+    StageError
+        If there is neither bank nor memory to draw pseudo-cells from.
+    """
+    bank = base.bank
+    # Large enough where some type has two cells: one to train on, one to validate on.
+    if len(bank) > len(set(bank.labels.tolist())):
+        return bank
+    if base.memory is None:
+        message = (
+            f"The example bank without this stage has {len(bank)} cells: too few to learn from. Add a stage first."
+        )
+        raise StageError(message)
+    n = max(base.preset.analytic.pseudo_cells, PSEUDO_CELLS_PER_TYPE * len(base.types))
+    return draw_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
+
+
+def _validation_rows(pool: CellPool, preset: Preset, seed: int) -> np.ndarray:
+    """Return rows of the training cells to validate on, none where `fit_network` finds some itself."""
+    # It takes one of two cells that a stage has of one type.
+    groups = set(zip(pool.stage.tolist(), pool.labels.tolist(), strict=True))
+    if len(pool) > len(groups):
+        return np.zeros(0, dtype=np.int64)
+    share = preset.training.validation_share
+    return stratified_split(pool.labels, share, numpy_generator(seed, "removal validation"))[1]
+
+
+def _with_fresh_start(preset: Preset) -> Preset:
+    """Return the preset for a network that starts from random weights: there is nothing to distil from."""
+    return preset.model_copy(update={"training": preset.training.model_copy(update={"start": "fresh"})})
 
 
 def _record(
-    run: Run, gone: StageRecord, parent: StageRecord, learned: Relearned, metrics: dict[str, float]
+    run: Run, target: StageRecord, parent: StageRecord, learned: Relearned, metrics: dict[str, float]
 ) -> StageRecord:
+    """Return what the registry keeps of the new stage."""
     model = learned.model
     return StageRecord(
         number=run.number,
-        name=f"without-{gone.name}",
+        name=f"without-{target.name}",
         parent=parent.number,
         seed=run.seed,
         preset=dump_preset(model.preset),
@@ -293,7 +310,7 @@ def _record(
         bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
         metrics=metrics,
         notes={
-            "removed": [gone.number],
+            "removed": [target.number],
             "removed_types": list(learned.removed_types),
             "held_back": None,
             "epochs": len(learned.history),
@@ -301,8 +318,9 @@ def _record(
     )
 
 
-def _write(learned: Relearned, tests: StageTests, folder: Path) -> dict[str, Path]:
+def _files(learned: Relearned, tests: StageTests, folder: Path) -> dict[str, Path]:
+    """Write the stage's files into its working folder and return them by name."""
     files = learned.model.save(folder)
-    files[TESTS] = folder / TESTS
-    tests.write(files[TESTS])
+    files[TESTS_FILE] = folder / TESTS_FILE
+    tests.write(files[TESTS_FILE])
     return files

@@ -15,14 +15,24 @@ from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.package import package_digest
 from canal.stages.add import add_stage
-from canal.stages.declarations import Declared, read_declarations
+from canal.stages.declarations import Declaration, read_declarations
 from canal.stages.layout import Layout, open_registry
-from canal.stages.request import cells_of
+from canal.stages.request import read_stage_cells
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replayed:
-    """One stage learned again, and the files that came out different."""
+class ReplayedStage:
+    """A stage that was built again.
+
+    Attributes
+    ----------
+    stage, name
+        Its number and name.
+    canal
+        Version of canal that learned it the first time.
+    different
+        Names of the files that are not the same as then.
+    """
 
     stage: int
     name: str
@@ -31,8 +41,8 @@ class Replayed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """One stage that could not be built again, and why; it has no name where its declaration is missing."""
+class LeftOutStage:
+    """A stage that cannot be built again, and why; it has no name where its declaration is missing."""
 
     stage: int
     name: str
@@ -41,15 +51,16 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayReport:
-    """A registry that was built again."""
+    """A registry that was built again in a new workspace; the JSON of `canal stage replay`."""
 
+    # The field names of this and of the stages are keys of that JSON and stay as they are.
     workspace: str
-    stages: tuple[Replayed, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    stages: tuple[ReplayedStage, ...]
+    left_out: tuple[LeftOutStage, ...] = ()
 
     @property
     def identical(self) -> bool:
-        """Tell whether no stage is left out, and every file of every stage is the same, bit for bit."""
+        """Whether no stage is left out and every file of every stage is the same, bit for bit."""
         return not self.left_out and not any(stage.different for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +72,7 @@ def replay(folder: Path, out: Path, *, progress: Progress | None = None) -> Repl
     """Build a registry again in a new workspace.
 
     Every stage gets the number it had. A stage that was imported comes from its export, if that lies beside the
-    declarations. What cannot be built again is left out, and so is what was learned from it.
+    declarations. A stage that cannot be built again is left out, and so are the stages that were learned from it.
 
     Parameters
     ----------
@@ -82,96 +93,117 @@ def replay(folder: Path, out: Path, *, progress: Progress | None = None) -> Repl
     if not layout.vacant:
         message = f"{out} is not empty; expected a new folder to build the registry in. Name another with --out."
         raise ConfigError(message)
-    declared = read_declarations(Path(folder))
+    # 1. What can be built again.
+    declarations = read_declarations(Path(folder))
     exports = {package_digest(path): path for path in sorted(Path(folder).glob("*.canal"))}
-    left_out = _left_out(declared, exports, Path(folder))
-    gone = {stage.stage for stage in left_out}
-    chosen = [stage for stage in declared if stage.number not in gone]
+    left_out = _left_out_stages(declarations, exports, Path(folder))
+    chosen = [declaration for declaration in declarations if declaration.number not in left_out]
     if not chosen:
-        message = "None of these stages can be built again. " + " ".join(
-            f"Stage {s.stage}: {s.reason}" for s in left_out
-        )
+        reasons = " ".join(f"Stage {number}: {stage.reason}" for number, stage in left_out.items())
+        message = f"None of these stages can be built again. {reasons}"
         raise StageError(message)
-    _check_files(chosen)
+    _check_data_files(chosen)
+    # 2. Build it, stage by stage, and compare every file with what the declaration says of it.
     layout = Layout.init(layout.root)
     stages = []
     with TemporaryDirectory(prefix="canal-replay-") as presets:
-        for stage in chosen:
-            record = _learn(layout, stage, exports, Path(presets), progress or Silent())
-            names = sorted(set(stage.artifacts) | set(record.artifacts))
-            different = tuple(n for n in names if stage.artifacts.get(n) != record.artifacts.get(n))
-            stages.append(Replayed(stage=stage.number, name=stage.name, canal=stage.canal, different=different))
-    return ReplayReport(workspace=str(layout.root.absolute()), stages=tuple(stages), left_out=tuple(left_out))
+        for declaration in chosen:
+            record = _build(layout, declaration, exports, Path(presets), progress or Silent())
+            declared, built = declaration.artifacts, record.artifacts
+            stage = ReplayedStage(
+                stage=declaration.number,
+                name=declaration.name,
+                canal=declaration.canal,
+                different=tuple(name for name in sorted({*declared, *built}) if declared.get(name) != built.get(name)),
+            )
+            stages.append(stage)
+    return ReplayReport(workspace=str(layout.root.absolute()), stages=tuple(stages), left_out=tuple(left_out.values()))
 
 
-def _left_out(declared: Sequence[Declared], exports: Mapping[str, Path], folder: Path) -> list[LeftOut]:
-    """Return what cannot be built again, by number."""
-    by_number = {stage.number: stage for stage in declared}
-    found: dict[int, LeftOut] = {}
+def _left_out_stages(
+    declarations: Sequence[Declaration], exports: Mapping[str, Path], folder: Path
+) -> dict[int, LeftOutStage]:
+    """Return the stages that cannot be built again, by number, ascending."""
+    by_number = {declaration.number: declaration for declaration in declarations}
+    left_out: dict[int, LeftOutStage] = {}
+    # Every number up to the last: a gap is a stage whose declaration is missing. Parents come before their children.
     for number in range(1, max(by_number) + 1):
-        stage = by_number.get(number)
-        name = "" if stage is None else stage.name
-        if stage is None:
+        declaration = by_number.get(number)
+        if declaration is None:
+            name = ""
             reason = f"{folder} holds no declaration of it. Put the file back, if there was such a stage."
         else:
-            reason = stage.reason or _no_export(stage, exports, folder) or _no_parent(stage, found)
+            name = declaration.name
+            reason = _reason_to_leave_out(declaration, exports, folder, left_out)
         if reason:
-            found[number] = LeftOut(stage=number, name=name, reason=reason)
-    return list(found.values())
+            left_out[number] = LeftOutStage(stage=number, name=name, reason=reason)
+    return left_out
 
 
-def _no_export(stage: Declared, exports: Mapping[str, Path], folder: Path) -> str:
-    if stage.imported is None or stage.imported in exports:
-        return ""
-    return (
-        f"It was imported, and no export in {folder} is the one with {stage.imported}. "
-        "Put that file there; `canal registry export` writes it anew where the stage came from."
-    )
+def _reason_to_leave_out(
+    declaration: Declaration, exports: Mapping[str, Path], folder: Path, left_out: Mapping[int, LeftOutStage]
+) -> str:
+    """Return why a stage cannot be built again; empty where it can."""
+    if declaration.reason:
+        return declaration.reason
+    if declaration.imported is not None and declaration.imported not in exports:
+        return (
+            f"It was imported, and no export in {folder} is the one with {declaration.imported}. "
+            "Put that file there; `canal registry export` writes it anew where the stage came from."
+        )
+    if declaration.parent in left_out:
+        return f"It was learned from stage {declaration.parent}, which is left out."
+    return ""
 
 
-def _no_parent(stage: Declared, left_out: Mapping[int, LeftOut]) -> str:
-    return f"It was learned from stage {stage.parent}, which is left out." if stage.parent in left_out else ""
-
-
-def _check_files(declared: Sequence[Declared]) -> None:
+def _check_data_files(declarations: Sequence[Declaration]) -> None:
     """Read every data file before anything is learned; name all that are missing or changed."""
-    problems = [f"stage {d.number} ({d.name}): {text}" for d in declared if (text := _problem(d))]
+    problems = []
+    for declaration in declarations:
+        problem = _data_file_problem(declaration)
+        if problem:
+            problems.append(f"stage {declaration.number} ({declaration.name}): {problem}")
     if problems:
         message = "The data files are not as they were declared. " + " ".join(problems) + " Put them back as they were."
         raise DataError(message)
 
 
-def _problem(declared: Declared) -> str:
-    request = declared.request
+def _data_file_problem(declaration: Declaration) -> str:
+    """Return what is wrong with the files a stage was learned from and tested on; empty where nothing is."""
+    request = declaration.request
     if request is None:
         return ""
     try:
-        cells = cells_of(request)
+        cells = read_stage_cells(request)
     except DataError as error:
         return str(error)
-    if cells.report.digest != declared.digest:
-        return f"{request.data} was changed: expected {declared.digest}, found {cells.report.digest}."
+    if cells.report.digest != declaration.digest:
+        return f"{request.data} was changed: expected {declaration.digest}, found {cells.report.digest}."
     if request.test is not None and not Path(request.test).exists():
         return f"There is no file {request.test}, which it was tested on."
     return ""
 
 
-def _learn(
-    layout: Layout, declared: Declared, exports: Mapping[str, Path], presets: Path, progress: Progress
+def _build(
+    layout: Layout, declaration: Declaration, exports: Mapping[str, Path], presets: Path, progress: Progress
 ) -> StageRecord:
-    """Learn one stage from the parent it had, under the number it had."""
-    number = declared.number
-    if declared.imported is not None:
-        return import_stage(layout, exports[declared.imported], declared.name, number=number)[0]
-    if declared.parent is not None:
+    """Build one stage from the parent it had, under the number it had."""
+    number = declaration.number
+    # 1. A stage that was imported.
+    if declaration.imported is not None:
+        return import_stage(layout, exports[declaration.imported], declaration.name, number=number)[0]
+    # 2. What is learned comes from the stage in use: that must be the parent it had.
+    if declaration.parent is not None:
         registry = open_registry(layout)
-        if registry.champion() != declared.parent:
-            registry.set_champion(declared.parent)
-    if declared.removed is not None:
-        remove_stage(layout, declared.removed, number=number, progress=progress)
+        if registry.champion() != declaration.parent:
+            registry.set_champion(declaration.parent)
+    # 3. A stage that took another one out, or one that was learned from cells.
+    if declaration.removed is not None:
+        remove_stage(layout, declaration.removed, number=number, progress=progress)
     else:
-        assert declared.request is not None
+        assert declaration.request is not None
+        # The preset as it was then: the one of that name may have changed.
         preset = presets / f"{number:03d}.toml"
-        preset.write_text(tomli_w.dumps(declared.preset), encoding="utf-8")
-        add_stage(layout, replace(declared.request, preset=str(preset)), progress, number=number)
+        preset.write_text(tomli_w.dumps(declaration.preset), encoding="utf-8")
+        add_stage(layout, replace(declaration.request, preset=str(preset)), progress, number=number)
     return open_registry(layout).record(number)

@@ -29,7 +29,7 @@ from canal.progress import Progress
 from canal.report.annotation import Annotation
 from canal.seeds import derived_seed, numpy_generator
 from canal.stages.annotate import AnnotateOptions, annotate
-from canal.stages.clusters import NEAREST, components
+from canal.stages.clusters import NEAREST, principal_components
 from canal.stages.novelty_rules import NoveltyOptions
 
 if TYPE_CHECKING:
@@ -250,7 +250,9 @@ def _grouped(data: "str | Path | ad.AnnData", annotation: Annotation, options: F
     if not cells.own.any():
         return _no_groups(seed)
     expression, genes = _expression(data, cells.rows, options.gene_key)
-    points = components(expression, seed) if len(cells.rows) > 1 else np.zeros((len(cells.rows), 1), np.float32)
+    points = (
+        principal_components(expression, seed) if len(cells.rows) > 1 else np.zeros((len(cells.rows), 1), np.float32)
+    )
     taken = taken_cells(cells, points)
     kept = np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken & (status[cells.rows] == "known"))])
     n, rows, expression, points = int(taken.sum()), cells.rows[kept], expression[kept], points[kept]

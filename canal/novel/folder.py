@@ -26,7 +26,7 @@ from canal.novel.groups import Groups
 from canal.novel.page import dot_plot, novel_page, umap_picture
 from canal.novel.report import FORMAT, KIND, NovelReport
 from canal.report.annotation import Annotation
-from canal.stages.clusters import places_of
+from canal.stages.clusters import umap_coordinates
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -200,7 +200,7 @@ def result_files(
 
 def _map(cells: Groups) -> bytes:
     names = np.where(cells.known, cells.best, cells.groups)
-    return umap_picture(places_of(cells.points, cells.seed), names, cells.clusters, cells.known)
+    return umap_picture(umap_coordinates(cells.points, cells.seed), names, cells.clusters, cells.known)
 
 
 def _dots(cells: Groups, report: NovelReport) -> bytes | None:

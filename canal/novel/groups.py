@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from canal.data.threads import same_threads_after
 from canal.novel.report import MarkerGene
-from canal.stages.clusters import NEAREST, components, seed32
+from canal.stages.clusters import NEAREST, principal_components, seed32
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -140,7 +140,7 @@ def _leiden(expression: sp.csr_matrix, resolution: float, seed: int) -> np.ndarr
     import anndata as ad
     import scanpy as sc
 
-    points = components(expression, seed)
+    points = principal_components(expression, seed)
     adata = ad.AnnData(obsm={"X_pca": points}, shape=(len(points), 0))
     with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")  # scanpy's notices on its own future defaults

@@ -27,7 +27,7 @@ from canal.progress import Progress, Silent
 from canal.registry.health import working_folder
 from canal.seeds import numpy_generator, torch_generator
 from canal.stages.layout import Layout
-from canal.stages.starting import check_name
+from canal.stages.starting import check_weights_name
 from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
 
 FEWEST_GENES = 20  # fewer are taken for a mistake in the request
@@ -86,7 +86,7 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
     begin, progress = time.monotonic(), progress or Silent()
     # What can be refused without reading any cells.
     layout.require(or_vacant=True)
-    name = check_name(layout, request.name)
+    name = check_weights_name(layout, request.name)
     preset = load_pretrain_preset(request.preset, tuple(request.overrides))
     vectors = _read_vectors(request, preset)
     _check_files(request.data)

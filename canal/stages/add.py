@@ -25,12 +25,11 @@ from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
-from canal.stages.examination import Examination, TestCells, examine, given_cells, refuse_trained
+from canal.stages.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
 from canal.stages.layout import Layout, has_registry, open_registry
-from canal.stages.request import StageRequest, StageResult, cells_of, options_of, source_of
-from canal.stages.starting import Start, check_lineage, find_start, weights_warnings
-from canal.stages.tests import FILE as TESTS
-from canal.stages.tests import earlier_stages, write_reliability
+from canal.stages.request import StageRequest, StageResult, read_stage_cells, recorded_options, recorded_source
+from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
+from canal.stages.tests import TESTS_FILE, earlier_stages, write_reliability
 from canal.stages.use import next_number
 from canal.training.processes import started_outside
 from canal.training.run import Run
@@ -41,7 +40,7 @@ from canal.training.together import help_training
 def add_stage(
     layout: Layout, request: StageRequest, progress: Progress | None = None, *, number: int | None = None
 ) -> StageResult:
-    """Learn a stage and commit it whole, or change nothing.
+    """Learn a stage and commit it, whole or not at all.
 
     Parameters
     ----------
@@ -52,34 +51,34 @@ def add_stage(
     progress
         Told how far the training is.
     number
-        Number of the stage; the next by default. Only a replay, which may have gaps, names one.
+        Number of the stage; the next free one by default. Only a replay, whose numbers may have gaps, names one.
 
     Raises
     ------
     ConfigError, DataError, StageError, RegistryError
         If the preset, the file, the request or the registry does not allow it; nothing is written then.
     """
-    help_where_started_to(request)
+    help_if_started_to(request)
     begin = time.monotonic()
-    # 1. Preset, cells and test cells: whatever can be refused before there is a registry. The file is read once.
+    # 1. Preset, cells and test cells: all that can be refused before there is a registry. The file is read once.
     start = find_start(layout, request)
-    cells = cells_of(request, require_two=not has_registry(layout), keep_stored=True)
+    cells = read_stage_cells(request, require_two=not has_registry(layout), keep_stored=True)
     assert cells.labels is not None
     check_places(start.preset, tuple(set(cells.labels.tolist())))
-    given = given_cells(request, cells)
+    test_file = read_test_file(request, cells)
     # 2. One writer at a time.
     layout = Layout.init(layout.root, layout.server)
     with open_registry(layout, create=True).writing() as registry:
         parent, records = registry.model_in_use(), registry.records()
         # 3. Everything that is refused with the registry in sight.
-        accepted = check_stage(request, start, cells, given, parent, records)
+        accepted = check_stage(request, start, cells, test_file, parent, records)
         accepted = accepted if number is None else replace(accepted, number=number)
         earlier = earlier_stages(registry, records, None if parent is None else parent.stage)
         # 4. Learn; a killed run goes on from its last epoch.
         run, draft = begin_run(registry, request, accepted, progress or Silent())
         learned = learn_stage(parent, cells, start.preset, run, start.weights)
         # 5. Test on the held-out cells of this stage and of those before it.
-        exam = examine(request, cells, learned, given, parent, earlier, run)
+        exam = examine(request, cells, learned, test_file, parent, earlier, run)
         # 6. Commit whole. A stage that forgets too much stays a candidate.
         record = _record(request, accepted, learned, exam, run, time.monotonic() - begin)
         files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
@@ -88,17 +87,17 @@ def add_stage(
     return _result(committed, accepted, exam, in_use=in_use)
 
 
-def help_where_started_to(request: StageRequest) -> None:
-    """Train along and end, where torchrun or SLURM started this process to help; else return at once.
+def help_if_started_to(request: StageRequest) -> None:
+    """In a process that torchrun or SLURM started to train along with others: do so and exit; else return at once.
 
     Raises
     ------
     ConfigError
         If torchrun or SLURM started another number of processes than is asked for.
     StageError
-        If a helper loses the others.
+        If a helping process loses the others.
     SystemExit
-        In a helper that has done its part: it touches neither data nor registry.
+        In a helping process that has done its part: it touches neither data nor registry.
     """
     if started_outside(request.devices, request.nodes):
         help_training(request.devices, request.nodes)
@@ -107,7 +106,7 @@ def help_where_started_to(request: StageRequest) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A stage that may be learned: every check is passed.
+    """A request that passed every check, and what the checks found.
 
     Attributes
     ----------
@@ -116,11 +115,11 @@ class Accepted:
     parent
         Model in use, ``None`` at the first stage.
     number
-        The next number.
+        Number of the new stage.
     gene_report
-        How many genes of the parent's panel the cells measure.
+        How many genes of the parent's gene panel the cells measure.
     label_warnings
-        New type names that may be known types under another name.
+        Names of new types that may be known types under another name.
     """
 
     start: Start
@@ -135,21 +134,21 @@ def check_stage(
     request: StageRequest,
     start: Start,
     cells: Cells,
-    given: TestCells | None,
+    test_file: TestCells | None,
     parent: Model | None,
     records: Sequence[StageRecord],
 ) -> Accepted:
-    """Refuse what must not be learned on top of the stages so far.
+    """Refuse a stage that does not fit the stages so far.
 
     Raises
     ------
     DataError, StageError
-        If the content was added before, the weights do not belong to the line, an earlier stage was trained on the
-        test cells, too few genes are measured, or ``--strict-labels`` finds a name that looks like a known type.
+        If the cells were added before, the parent's network comes from other weights, an earlier stage was trained on
+        the test cells, too few genes are measured, or ``--strict-labels`` finds a name that looks like a known type.
     """
-    _refuse_again(request, cells, records)
-    check_lineage(start, records, None if parent is None else parent.stage)
-    refuse_trained(given, records)
+    _refuse_repeated(request, cells, records)
+    check_weights_lineage(start, records, None if parent is None else parent.stage)
+    refuse_trained_on(test_file, records)
     return Accepted(
         start=start,
         cells=cells,
@@ -160,7 +159,8 @@ def check_stage(
     )
 
 
-def _refuse_again(request: StageRequest, cells: Cells, records: Sequence[StageRecord]) -> None:
+def _refuse_repeated(request: StageRequest, cells: Cells, records: Sequence[StageRecord]) -> None:
+    """Refuse cells that a stage was learned from already, unless the request says that this is meant."""
     if request.again:
         return
     for record in records:
@@ -173,6 +173,7 @@ def _refuse_again(request: StageRequest, cells: Cells, records: Sequence[StageRe
 
 
 def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> dict[str, Any]:
+    """Return how many genes of the parent's panel the cells measure; refuse too few."""
     if parent is None:
         return {"panel_genes": 0, "measured": 0, "share": 1.0}
     match = parent.panel.match(cells.genes)
@@ -185,18 +186,19 @@ def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> dict[str
 
 
 def _check_labels(request: StageRequest, parent: Model | None, cells: Cells) -> list[LabelWarning]:
-    """Return which new names are spelled like known types, or are given to cells that the parent calls one of them."""
+    """Return which names of new types may stand for known types; refuse them with ``--strict-labels``."""
     if parent is None or cells.labels is None:
         return []
     known = parent.types
     new = sorted(set(cells.labels.tolist()) - set(known))
+    # By their spelling, and by what the parent calls the cells that bear them.
     warnings = similar_names(new, known)
     rows = np.flatnonzero(np.isin(cells.labels, new))
     if len(rows):
         predicted = parent.reader(cells.genes).best_types(cells.expression[rows])
         warnings += called_known(cells.labels[rows], predicted, known)
     if warnings and request.strict_labels:
-        message = " ".join(w.message for w in warnings) + " Refused because of --strict-labels."
+        message = " ".join(warning.message for warning in warnings) + " Refused because of --strict-labels."
         raise StageError(message)
     return warnings
 
@@ -205,7 +207,8 @@ def begin_run(
     registry: Registry, request: StageRequest, accepted: Accepted, progress: Progress
 ) -> tuple[Run, StageDraft]:
     """Return the training to do and its working folder; it begins anew unless the request says to resume."""
-    draft = registry.draft(_key(request, accepted))
+    # What a run that was killed left behind lies in the folder of the same key.
+    draft = registry.draft(_training_key(request, accepted))
     if not request.resume:
         draft.clear()
     run = Run(
@@ -219,13 +222,15 @@ def begin_run(
     return run, draft
 
 
-def _key(request: StageRequest, accepted: Accepted) -> str:
-    """Name a training by all that decides its outcome, so that only the same one is resumed."""
+def _training_key(request: StageRequest, accepted: Accepted) -> str:
+    """Return a digest of all that decides the outcome of a training, so that only the same training is resumed."""
     start, parent = accepted.start, accepted.parent
-    artifacts = None if parent is None else parent.stage.artifacts
-    what = [accepted.cells.report.digest, dump_preset(start.preset), request.seed, artifacts]
-    what += [start.digest] if start.digest else []
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    parent_files = None if parent is None else parent.stage.artifacts
+    inputs = [accepted.cells.report.digest, dump_preset(start.preset), request.seed, parent_files]
+    # Only with weights, so that the keys of runs without any stay those of older versions.
+    if start.digest:
+        inputs.append(start.digest)
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _record(
@@ -239,45 +244,47 @@ def _record(
     """Return what the registry keeps of the stage."""
     model, parent, start = learned.model, accepted.parent, accepted.start
     known = set(parent.stage.types) if parent is not None else set()
+    notes = {
+        **recorded_options(request),
+        **start.note(learned.taken),
+        "held_back": exam.held_back or None,
+        "epochs": len(learned.history),
+    }
     return StageRecord(
         number=run.number,
-        name=request.name or _name_of(request),
+        name=request.name or _default_name(request),
         parent=parent.stage.number if parent is not None else None,
         seed=run.seed,
         preset=dump_preset(start.preset),
         types=model.types,
-        new_types=tuple(t for t in model.types if t not in known),
+        new_types=tuple(name for name in model.types if name not in known),
         cells=len(accepted.cells),
         genes=len(model.panel),
-        data=(asdict(accepted.cells.report) | source_of(request),),
+        data=(asdict(accepted.cells.report) | recorded_source(request),),
         bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
         metrics=_metrics(accepted.cells, learned) | exam.metrics,
-        label_warnings=tuple(asdict(w) for w in accepted.label_warnings),
+        label_warnings=tuple(asdict(warning) for warning in accepted.label_warnings),
         seconds=round(seconds, 3),
-        notes={
-            **options_of(request),
-            **start.note(learned.taken),
-            "held_back": exam.held_back or None,
-            "epochs": len(learned.history),
-        },
+        notes=notes,
     )
 
 
-def _name_of(request: StageRequest) -> str:
+def _default_name(request: StageRequest) -> str:
+    """Return the name of the file without its endings."""
     if isinstance(request.data, str | Path):
         return Path(request.data).name.split(".")[0]
     return "stage"
 
 
 def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
-    """Return the figures of the held-out cells, by the model before its memory took them in."""
-    held = cells.take(learned.held_out)
-    assert held.labels is not None
-    figures = score(held.labels, learned.held_out_types)
+    """Return the figures on the held-out cells, as they were annotated before the memory learned them, too."""
+    held_out = cells.take(learned.held_out)
+    assert held_out.labels is not None
+    figures = score(held_out.labels, learned.held_out_types)
     return {
         "validation_accuracy": figures["accuracy"],
         "validation_macro_f1": figures["macro_f1"],
-        "validation_cells": float(len(held)),
+        "validation_cells": float(len(held_out)),
         "expected_calibration_error": learned.reliability.error,
     }
 
@@ -285,12 +292,15 @@ def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
 def _files(learned: LearnedStage, exam: Examination, title: str, folder: Path) -> dict[str, Path]:
     """Write the stage's files into its working folder and return them by name."""
     files = learned.model.save(folder) | write_reliability(learned.reliability, title, folder)
-    files[TESTS] = folder / TESTS
-    exam.tests.write(files[TESTS])
+    files[TESTS_FILE] = folder / TESTS_FILE
+    exam.tests.write(files[TESTS_FILE])
     return files
 
 
 def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_use: bool) -> StageResult:
+    """Return what the caller is told, from what was committed."""
+    # The report of the file comes first, then what the record and the tests add.
+    warnings = (*accepted.cells.report.warnings, *weights_warnings(record), *exam.warnings)
     return StageResult(
         stage=record.number,
         name=record.name,
@@ -302,9 +312,9 @@ def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_us
         cells=record.cells,
         genes=record.genes,
         gene_report=accepted.gene_report,
-        bank={k: record.bank[k] for k in ("size", "per_type")},
+        bank={"size": record.bank["size"], "per_type": record.bank["per_type"]},
         metrics=record.metrics,
-        warnings=(*accepted.cells.report.warnings, *weights_warnings(record), *exam.warnings),
+        warnings=warnings,
         tested=tuple(exam.to_list()),
         label_warnings=tuple(record.label_warnings),
         seconds=record.seconds,

@@ -1,4 +1,7 @@
-"""`canal annotate`: cells in blocks through the model of a stage, in constant memory."""
+"""`canal annotate`: the cells of a file, in blocks, through the model of a stage.
+
+`annotate` is the whole of it, top to bottom; what it calls stands below it in the order of the calls.
+"""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,16 +18,15 @@ from canal.errors import ConfigError, DataError, StageError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
-from canal.stages.novelty_rules import NoveltyOptions, verdict_for
+from canal.stages.novelty_rules import NoveltyOptions, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
 
 if TYPE_CHECKING:
     import anndata as ad
 
-    from canal.progress import Progress
 
-
-FEW_FACTORS = 1_500  # of the memory, below which one thread solves it as fast as two
+# Factors of the analytic memory below which one thread solves it as fast as two, which mostly wait.
+FEW_FACTORS = 1_500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +40,17 @@ class AnnotateOptions:
     majority_voting
         Give every cell of a cluster the type most of them have.
     over_clustering
-        Column of ``obs`` with the clusters for it; found from the representation by default.
+        Column of ``obs`` with the clusters for the vote; by default they are found in the representation.
     gene_key
         Column of ``var`` with the gene names.
     novelty
         How novelty is judged.
     key_added
-        Begins every name that is added where the answer is written.
+        Prefix of every name that is added where the annotation is written.
     rows
-        First row and stop of the rows of the file to annotate; all by default.
+        Start and stop of the rows of the file to annotate; all by default.
     folder
-        Where what is large may lie meanwhile; the system's folder for temporary files by default.
+        Where large arrays may lie meanwhile; the system's folder for temporary files by default.
     """
 
     types: Sequence[str] | None = None
@@ -67,7 +69,7 @@ def annotate(
     options: AnnotateOptions | None = None,
     progress: Progress | None = None,
 ) -> Annotation:
-    """Say of every cell which type it is.
+    """Annotate the cell type of every cell of a file.
 
     Parameters
     ----------
@@ -80,33 +82,37 @@ def annotate(
     progress
         Told about every block of cells.
 
+    Returns
+    -------
+    The annotation of the cells, in the order of the file.
+
     Raises
     ------
     DataError, StageError
         If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
     """
     options, progress = options or AnnotateOptions(), progress or Silent()
-    allowed = _allowed(model.types, options.types)
+    allowed = _allowed_types(model.types, options.types)
     seed = model.stage.seed
     with open_stream(data, gene_key=options.gene_key) as stream, _threads_for(model):
         if options.rows is not None:
             stream.only(*options.rows)
         # The model for the genes of this file, made to judge novelty as asked.
         reader = reader_of(model, stream)
-        verdict = verdict_for(options.novelty, reader, cells=len(stream), seed=seed)
+        rule = choose_rule(options.novelty, reader, cells=len(stream), seed=seed)
         clusters = _clusters(stream, options.over_clustering) if options.over_clustering else None
         # One pass over the file, block by block.
         answers = answer_stream(
-            verdict.reader,
+            rule.reader,
             stream,
             progress,
             allowed=allowed,
             neighbors=options.novelty.neighbors,
             folder=options.folder,
-            watch=verdict.add,
+            watch=rule.add,
         )
         names, report = stream.names, stream.report
-    # What looks at all cells together: the vote of clusters, and the verdicts of some rules.
+    # What looks at all cells together: the vote of clusters, and some rules of novelty.
     cell_type = best = answers.names(model.types)
     if options.majority_voting or clusters is not None:
         from canal.stages.clusters import majority_vote
@@ -118,25 +124,28 @@ def annotate(
         cell_type=cell_type,
         confidence=answers.confidence,
         representation=answers.representation,
-        facts=facts | verdict.facts() | {"warnings": list(report.warnings)},
-        columns=verdict.columns(answers, best),
+        facts=facts | rule.facts() | {"warnings": list(report.warnings)},
+        columns=rule.columns(answers, best),
     )
 
 
 def _threads_for(model: Model) -> AbstractContextManager[Any]:
-    """Return a context with the threads that solving the memory and making the detector are worth."""
+    """Return a context with as many threads as pay for solving the memory and making the detector."""
     memory = model.memory
-    small = memory is not None and sum(len(s.factors) for s in memory.statistics) < FEW_FACTORS
-    return single_threaded() if small else nullcontext()
+    if memory is None:
+        return nullcontext()
+    factors = sum(len(statistics.factors) for statistics in memory.statistics)
+    return single_threaded() if factors < FEW_FACTORS else nullcontext()
 
 
-def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
+def _allowed_types(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
+    """Return which of the known types may be answered, bool (types,); refuse types that the model does not know."""
     if types is None:
         return np.ones(len(known), dtype=bool)
-    strange = sorted(set(types) - set(known))
-    if strange or not types:
+    unknown = sorted(set(types) - set(known))
+    if unknown or not types:
         message = (
-            f"The model does not know the types {', '.join(map(repr, strange)) or '(none were given)'}. "
+            f"The model does not know the types {', '.join(map(repr, unknown)) or '(none were given)'}. "
             f"It knows {', '.join(known)}. Name some of these with --types, separated by commas."
         )
         raise StageError(message)
@@ -144,6 +153,7 @@ def _allowed(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
 
 
 def _clusters(stream: CellStream, column: str) -> np.ndarray:
+    """Return the name of each cell's cluster from a column of the file, (cells,)."""
     if column not in stream.columns:
         message = (
             f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(stream.columns)}. "
@@ -154,6 +164,7 @@ def _clusters(stream: CellStream, column: str) -> np.ndarray:
 
 
 def _facts(model: Model, measured: np.ndarray, digest: str, options: AnnotateOptions) -> dict[str, Any]:
+    """Return which model annotated which file, and how; the keys are persisted in ``uns`` and JSON."""
     record = model.stage
     return {
         "model": model.name,
@@ -177,9 +188,9 @@ def annotate_to(
     out: Path | None,
     progress: Progress | None = None,
 ) -> Annotation:
-    """Annotate cells, and with ``out`` write them with their annotation there; as `annotate`."""
+    """Annotate cells as `annotate` does; with ``out``, write the cells with their annotation there."""
     if out is not None:
-        # What is large lies beside the file that is written: there is room for it.
+        # Large arrays lie meanwhile beside the file that is written: there is room for them.
         options = replace(options, folder=out.absolute().parent)
     annotation = annotate(model, data, options, progress)
     if out is not None:
@@ -187,8 +198,8 @@ def annotate_to(
     return annotation
 
 
-def targets_of(files: Sequence[Path], out: Path) -> list[Path]:
-    """Return where the annotation of each file goes: ``out``, or for several files one of its name in the folder.
+def output_paths(files: Sequence[Path], out: Path) -> list[Path]:
+    """Return where the annotation of each file is written: to ``out``, or for several files into the folder ``out``.
 
     Raises
     ------
@@ -202,11 +213,12 @@ def targets_of(files: Sequence[Path], out: Path) -> list[Path]:
     if out.suffix in TARGETS:
         message = f"{len(files)} files are annotated into a folder, and {out} is the name of a file. Name a folder."
         raise ConfigError(message)
+    # Each answer is named after its file without endings.
     names = [file.name.split(".")[0] for file in files]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         message = (
-            f"Several files are called {', '.join(twice)}; their answers would have one name in {out}. Rename one."
+            f"Several files are called {', '.join(repeated)}; their answers would have one name in {out}. Rename one."
         )
         raise ConfigError(message)
     out.mkdir(exist_ok=True)

@@ -1,4 +1,7 @@
-"""Smoothing an annotation over clusters, as users of CellTypist expect."""
+"""Clusters and maps of cells: principal components, UMAP coordinates, the majority vote of a cluster on its type.
+
+Leiden and UMAP come from scanpy, which is imported when it is needed. Shapes: n cells, G genes, d components.
+"""
 
 import warnings
 
@@ -7,41 +10,51 @@ import scipy.sparse as sp
 
 from canal.data.threads import same_threads_after
 
-HIGHLY_VARIABLE = 2_000
+# Usual choices of a scanpy workflow; docs/novel.md names them.
+HIGHLY_VARIABLE = 2_000  # genes that the components are of
 COMPONENTS = 30
-NEAREST = 15
+NEAREST = 15  # neighbours of a cell in the graph
+
+# Of over-clustering for the majority vote.
+FEWEST_TO_CLUSTER = 30  # cells; fewer are one cluster
+VOTING_NEIGHBORS = 10
+# Resolution of Leiden below a number of cells, and above the last of them: CellTypist's defaults up to 200,000 cells.
+RESOLUTIONS = ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20))
+HIGHEST_RESOLUTION = 25
 
 
-def components(expression: sp.csr_matrix, seed: int) -> np.ndarray:
-    """Return principal components of the highly variable genes, float32 (cells, d); the same for the same cells.
+def principal_components(expression: sp.csr_matrix, seed: int) -> np.ndarray:
+    """Return principal components of the highly variable genes, float32 (n, d); the same for the same cells.
 
     Parameters
     ----------
     expression
-        Natural logarithm of normalised values, (cells, G), two cells at least.
+        Natural ``log1p`` of normalised values, (n, G), two cells at least.
     seed
         Seed of the decomposition.
     """
     import anndata as ad
     import scanpy as sc
 
-    genes = np.asarray((expression > 0).sum(axis=0)).ravel() >= min(3, expression.shape[0])
-    kept = expression[:, genes] if genes.any() else expression
-    d = min(COMPONENTS, kept.shape[0] - 1, kept.shape[1] - 1)
+    # Genes that hardly any cell expresses say nothing of groups of cells.
+    expressed = np.asarray((expression > 0).sum(axis=0)).ravel() >= min(3, expression.shape[0])
+    values = expression[:, expressed] if expressed.any() else expression
+    d = min(COMPONENTS, values.shape[0] - 1, values.shape[1] - 1)
     if d < 1:
-        return np.asarray(kept.toarray(), dtype=np.float32)
-    adata = ad.AnnData(X=kept.copy(), uns={"log1p": {"base": None}})
+        return np.asarray(values.toarray(), dtype=np.float32)
+    adata = ad.AnnData(X=values.copy(), uns={"log1p": {"base": None}})
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # scanpy's notices on its own future defaults
-        if kept.shape[1] > HIGHLY_VARIABLE:
+        if values.shape[1] > HIGHLY_VARIABLE:
             sc.pp.highly_variable_genes(adata, flavor="seurat", n_top_genes=HIGHLY_VARIABLE)
             adata = adata[:, adata.var["highly_variable"].to_numpy()].copy()
         sc.pp.pca(adata, n_comps=min(d, adata.n_vars - 1), random_state=seed32(seed))
     return np.asarray(adata.obsm["X_pca"], dtype=np.float32)
 
 
-def places_of(points: np.ndarray, seed: int) -> np.ndarray:
-    """Return where to draw cells that lie at points (cells, d): UMAP, of shape (cells, 2)."""
+def umap_coordinates(points: np.ndarray, seed: int) -> np.ndarray:
+    """Return the UMAP coordinates, float64 (n, 2), of cells that lie at points (n, d)."""
+    # Fewer cells than neighbours have no graph: they are drawn by their first two coordinates.
     if len(points) < NEAREST + 1:
         padded = np.pad(points.astype(np.float64), ((0, 0), (0, 2)))
         return padded[:, :2]
@@ -57,47 +70,58 @@ def places_of(points: np.ndarray, seed: int) -> np.ndarray:
 
 
 def seed32(seed: int) -> int:
-    """Return a seed as scanpy and scikit-learn take it."""
+    """Return a seed within the 32 bits that scanpy and scikit-learn take."""
     return seed % 2**32
 
 
 def majority_vote(
     cell_type: np.ndarray, representation: np.ndarray, clusters: np.ndarray | None, *, seed: int
 ) -> np.ndarray:
-    """Give every cell the type that most cells of its cluster have.
+    """Give every cell the type that most cells of its cluster have; of equally many, the first in the alphabet.
 
     Parameters
     ----------
     cell_type
-        Names of types, of shape (cells,).
+        Names of types, of shape (n,).
     representation
-        Float32 (cells, D); cells are over-clustered in it where ``clusters`` is not given.
+        Float32 (n, D); the cells are over-clustered in it where ``clusters`` is not given.
     clusters
-        Name of each cell's cluster, (cells,), or ``None``.
+        Name of each cell's cluster, (n,), or ``None``.
     seed
         Seed of the clustering.
     """
-    groups = over_cluster(representation, seed) if clusters is None else clusters
+    if clusters is None:
+        clusters = _over_clustered(representation, seed)
     result = cell_type.copy()
-    for group in sorted(set(groups.tolist())):
-        rows = np.flatnonzero(groups == group)
+    for cluster in sorted(set(clusters.tolist())):
+        rows = np.flatnonzero(clusters == cluster)
         names, counts = np.unique(cell_type[rows].astype(str), return_counts=True)
         result[rows] = names[counts.argmax()]
     return result
 
 
-def over_cluster(representation: np.ndarray, seed: int) -> np.ndarray:
-    """Cluster finely: Leiden on 10 neighbours, the resolution grows with the number of cells as in CellTypist."""
+def _over_clustered(representation: np.ndarray, seed: int) -> np.ndarray:
+    """Cluster cells finely; return the name of each cell's cluster, (n,).
+
+    Leiden on the graph of 10 neighbours, as CellTypist's over-clustering, but in the model's representation instead of
+    principal components of the expression. The resolution grows with the number of cells: 5, 10, 15, 20 and 25 below
+    5,000, 20,000, 40,000, 100,000 and 200,000 cells, as CellTypist's; from 200,000 cells on it stays 25, where
+    CellTypist takes 30.
+    """
     n = len(representation)
-    if n < 30:
+    if n < FEWEST_TO_CLUSTER:
         return np.zeros(n, dtype=object).astype(str)
     import anndata as ad
     import scanpy as sc
 
-    resolution = next((r for top, r in ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20)) if n < top), 25)
+    resolution = HIGHEST_RESOLUTION
+    for below, value in RESOLUTIONS:
+        if n < below:
+            resolution = value
+            break
     adata = ad.AnnData(obsm={"X_canal": representation}, shape=(n, 0))
     with warnings.catch_warnings(), same_threads_after():
-        warnings.simplefilter("ignore")
-        sc.pp.neighbors(adata, n_neighbors=10, use_rep="X_canal", random_state=seed)
+        warnings.simplefilter("ignore")  # scanpy's notices
+        sc.pp.neighbors(adata, n_neighbors=VOTING_NEIGHBORS, use_rep="X_canal", random_state=seed)
         sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
     return np.asarray(adata.obs["leiden"].astype(str), dtype=object)

@@ -1,6 +1,6 @@
-"""A request as it goes into the record of a stage, and back again.
+"""From what was kept of a stage back to the request that led to it: what it was learned from, and how.
 
-The declarations of a workspace, ``stages/NNN-name.toml``, read back: what each stage was learned from and how.
+Two sources: the record of a committed stage, and its declaration ``stages/NNN-name.toml``, which outlives the registry.
 """
 
 import tomllib
@@ -14,27 +14,161 @@ from canal.errors import StageError
 from canal.model.record import StageRecord
 from canal.stages.request import StageRequest
 
+SCHEMA = 1  # of the declarations; a higher one was written by a newer canal
 
-def declared_request(
-    *, number: int, name: str, seed: int, preset: str, source: Mapping[str, Any], options: Mapping[str, Any]
-) -> StageRequest:
-    """Return the request that led to a stage.
 
-    Parameters
-    ----------
-    number, name, seed
-        Of the stage.
-    preset
-        Name or path of a preset that holds every value.
-    source, options
-        What `source_of` and `options_of` gave.
+def recorded_request(record: StageRecord) -> StageRequest:
+    """Return the request that led to a committed stage; its preset stands in the record.
 
     Raises
     ------
     StageError
-        If its cells were in memory and stand in no file.
+        If it was learned from no file.
     """
-    # Stages from before the absolute path was kept have the path as it was named.
+    if not record.data:
+        message = f"Stage {record.number} ({record.name}) was learned from no file."
+        raise StageError(message)
+    return _request_of(
+        number=record.number,
+        name=record.name,
+        seed=record.seed,
+        preset=str(record.preset.get("name")),
+        source=record.data[0],
+        options=record.notes,
+    )
+
+
+def recorded_preset(record: StageRecord) -> Preset:
+    """Return the preset of a committed stage."""
+    return parse_preset(record.preset, f"the record of stage {record.number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """The content of one declaration.
+
+    Attributes
+    ----------
+    number, name, parent
+        Of the stage.
+    request
+        How it was learned; ``None`` where it was not learned from cells, or these stand in no file.
+    removed
+        Number of the stage that it took out, if it is the result of a removal.
+    imported
+        Digest of the export it came from, if it was imported.
+    preset
+        Every value of its preset.
+    digest
+        Digest of its cells.
+    artifacts
+        Digest of every file that it left behind, by name.
+    canal
+        Version of canal that learned it.
+    reason
+        Why it can never be learned again; empty where it can.
+    """
+
+    number: int
+    name: str
+    parent: int | None
+    request: StageRequest | None
+    removed: int | None
+    imported: str | None
+    preset: dict[str, Any]
+    digest: str
+    artifacts: dict[str, str]
+    canal: str
+    reason: str = ""
+
+
+def read_declarations(folder: Path) -> list[Declaration]:
+    """Read all declarations of a folder, by number.
+
+    Raises
+    ------
+    StageError
+        If there is none, one does not fit, or a number is there twice.
+    """
+    paths = sorted(folder.glob("*.toml")) if folder.is_dir() else []
+    if not paths:
+        message = f"{folder} holds no declarations; expected files like 001-name.toml, as in a workspace's stages/."
+        raise StageError(message)
+    # By what the files say, not by their names: a copy under another name is found out.
+    declarations = sorted((_parse(path) for path in paths), key=lambda declaration: declaration.number)
+    numbers = [declaration.number for declaration in declarations]
+    if len(set(numbers)) < len(numbers):
+        message = (
+            f"{folder} declares the stages {', '.join(map(str, numbers))}; expected each number once. "
+            "Take out those that are there twice."
+        )
+        raise StageError(message)
+    return declarations
+
+
+def _parse(path: Path) -> Declaration:
+    """Read one declaration."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # A newer file is told from a damaged one.
+        if table["schema"] > SCHEMA:
+            message = f"{path} was written by a newer canal (schema {table['schema']}); update canal to replay it."
+            raise StageError(message)
+        stage, options = table["stage"], table["options"]
+        # A stage was imported, or took another stage out, or was learned from cells.
+        imported, removed = options.get("imported", {}).get("digest"), options.get("removed", [None])[0]
+        source: Mapping[str, Any] = {}
+        request, reason = None, ""
+        if imported is None and removed is None:
+            source = table["data"][0]
+            request, reason = _request_or_reason(table, source)
+        return Declaration(
+            number=int(stage["number"]),
+            name=str(stage["name"]),
+            parent=stage.get("parent"),
+            request=request,
+            # The removals of an imported stage happened in the registry it came from.
+            removed=None if imported is not None else removed,
+            imported=imported,
+            preset=table["preset"],
+            digest=str(source.get("digest", "")),
+            artifacts=dict(table["outcome"]["artifacts"]),
+            canal=str(stage["canal"]),
+            reason=reason,
+        )
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        message = f"{path} is not the declaration of a stage ({error!r}). Put it back from a backup."
+        raise StageError(message) from error
+
+
+def _request_or_reason(table: Mapping[str, Any], source: Mapping[str, Any]) -> tuple[StageRequest | None, str]:
+    """Return the request of a declaration, or ``None`` and why there is none."""
+    stage, options = table["stage"], table["options"]
+    try:
+        request = _request_of(
+            number=int(stage["number"]),
+            name=str(stage["name"]),
+            seed=int(stage["seed"]),
+            preset=str(table["preset"]["name"]),
+            source=source,
+            options=options,
+        )
+    except StageError as error:
+        return None, str(error)
+    return replace(request, overrides=tuple(options.get("overrides", ()))), ""
+
+
+def _request_of(
+    *, number: int, name: str, seed: int, preset: str, source: Mapping[str, Any], options: Mapping[str, Any]
+) -> StageRequest:
+    """Return the request that led to a stage, from what `recorded_source` and `recorded_options` gave.
+
+    Raises
+    ------
+    StageError
+        If the cells were given in memory and stand in no file.
+    """
+    # Records from before the absolute path was kept have the path as it was given.
     file = source.get("file") or source.get("path")
     if not file or ("file" in source and source["file"] is None) or file == "AnnData":
         message = f"The cells of stage {number} ({name}) were given in memory: there is no file to read them from."
@@ -54,141 +188,5 @@ def declared_request(
     )
 
 
-def recorded_request(record: StageRecord) -> StageRequest:
-    """Return the request that led to a committed stage; its preset stands in the record.
-
-    Raises
-    ------
-    StageError
-        If it was learned from no file.
-    """
-    if not record.data:
-        message = f"Stage {record.number} ({record.name}) was learned from no file."
-        raise StageError(message)
-    return declared_request(
-        number=record.number,
-        name=record.name,
-        seed=record.seed,
-        preset=str(record.preset.get("name")),
-        source=record.data[0],
-        options=record.notes,
-    )
-
-
-def recorded_preset(record: StageRecord) -> Preset:
-    """Return the preset of a committed stage."""
-    return parse_preset(record.preset, f"the record of stage {record.number}")
-
-
 def _path(value: Any) -> Path | None:
     return Path(value) if value else None
-
-
-SCHEMA = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declared:
-    """What one declaration says.
-
-    Attributes
-    ----------
-    number, name, parent
-        Of the stage.
-    request
-        How it was learned; ``None`` where it was not, or its cells stand in no file.
-    removed
-        The stage it took out, where it did.
-    imported
-        Digest of the export it came from, where it did.
-    preset
-        Every value of its preset.
-    digest
-        Of its cells.
-    artifacts
-        Digest of every file that came of it, by name.
-    canal
-        Version that learned it.
-    reason
-        Why it can never be learned again; empty where it can.
-    """
-
-    number: int
-    name: str
-    parent: int | None
-    request: StageRequest | None
-    removed: int | None
-    imported: str | None
-    preset: dict[str, Any]
-    digest: str
-    artifacts: dict[str, str]
-    canal: str
-    reason: str = ""
-
-
-def read_declarations(folder: Path) -> list[Declared]:
-    """Read all declarations of a folder, by number.
-
-    Raises
-    ------
-    StageError
-        If there is none, one does not fit, or a number is there twice.
-    """
-    paths = sorted(folder.glob("*.toml")) if folder.is_dir() else []
-    if not paths:
-        message = f"{folder} holds no declarations; expected files like 001-name.toml, as in a workspace's stages/."
-        raise StageError(message)
-    found = sorted((_parse(path) for path in paths), key=lambda d: d.number)
-    numbers = [d.number for d in found]
-    if len(set(numbers)) < len(numbers):
-        message = (
-            f"{folder} declares the stages {', '.join(map(str, numbers))}; expected each number once. "
-            "Take out those that are there twice."
-        )
-        raise StageError(message)
-    return found
-
-
-def _parse(path: Path) -> Declared:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        if table["schema"] > SCHEMA:
-            message = f"{path} was written by a newer canal (schema {table['schema']}); update canal to replay it."
-            raise StageError(message)
-        stage, options = table["stage"], table["options"]
-        removed, imported = options.get("removed", [None])[0], options.get("imported", {}).get("digest")
-        source = {} if removed is not None or imported is not None else table["data"][0]
-        request, reason = _request(table, source) if source else (None, "")
-        return Declared(
-            number=int(stage["number"]),
-            name=str(stage["name"]),
-            parent=stage.get("parent"),
-            request=request,
-            removed=None if imported is not None else removed,
-            imported=imported,
-            preset=table["preset"],
-            digest=str(source.get("digest", "")),
-            artifacts=dict(table["outcome"]["artifacts"]),
-            canal=str(stage["canal"]),
-            reason=reason,
-        )
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        message = f"{path} is not the declaration of a stage ({error!r}). Put it back from a backup."
-        raise StageError(message) from error
-
-
-def _request(table: Mapping[str, Any], source: Mapping[str, Any]) -> tuple[StageRequest | None, str]:
-    """Return the request, or why there is none."""
-    stage, options = table["stage"], table["options"]
-    try:
-        request = declared_request(
-            number=int(stage["number"]),
-            name=str(stage["name"]),
-            seed=int(stage["seed"]),
-            preset=str(table["preset"]["name"]),
-            source=source,
-            options=options,
-        )
-    except StageError as error:
-        return None, str(error)
-    return replace(request, overrides=tuple(options.get("overrides", ()))), ""

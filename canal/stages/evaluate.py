@@ -1,8 +1,7 @@
-"""Figures of an annotation against given labels.
+"""`canal evaluate`: an annotation against given labels, and a plain model to compare it with.
 
-`canal evaluate`: an annotation against given labels.
-
-What a plain model reaches on the same cells: no learned figure stands alone.
+`evaluate` is the whole of the command. Below it stands logistic regression on all cells at once: what a plain model
+reaches on the same cells, so that no figure of ours stands alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from canal.errors import DataError
 from canal.figures import novelty_figures, score
 from canal.model.model import Model
 from canal.progress import Progress, Silent
-from canal.stages.novelty_rules import ALPHA, NoveltyOptions, Unjudged, Verdict, verdict_for
+from canal.stages.novelty_rules import ALPHA, NoRule, NoveltyOptions, NoveltyRule, choose_rule
 from canal.stages.predictions import Answers, answer_stream, reader_of
 
 if TYPE_CHECKING:
@@ -31,16 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well known labels are met.
+    """How well an annotation agrees with given labels; the JSON of `canal evaluate`.
 
     Attributes
     ----------
     stage
         Stage whose model annotated.
     cells
-        Cells with a label.
+        Number of cells with a label.
     accuracy, macro_f1, ari
-        Share of right cells; mean F1 over the types present in the data; adjusted Rand index.
+        Share of rightly typed cells; mean F1 over the types present in the data; adjusted Rand index.
     per_type
         Precision, recall, F1 and support of each type present.
     unknown_types
@@ -72,9 +71,9 @@ class EvaluateOptions:
     labels
         Column of ``obs`` with the cell types.
     label_map, gene_key
-        CSV of their name and our name; column of ``var`` with the gene names.
+        CSV with the file's names of types and ours; column of ``var`` with the gene names.
     novel
-        Types of the file that the model was never taught: how well it tells them from the others is scored too.
+        Types of the file that the model was never taught: how well it tells them from the others is scored, too.
     novelty
         How novelty is judged.
     """
@@ -114,23 +113,24 @@ def evaluate(
     with open_stream(data, gene_key=options.gene_key, labels=labels) as stream:
         # Novelty is judged only where novel types are named.
         reader = reader_of(model, stream)
-        verdict: Verdict = Unjudged(reader)
+        rule: NoveltyRule = NoRule(reader)
         if options.novel:
-            asked = _asked(options.novelty, model)
-            verdict = verdict_for(asked, reader, cells=len(stream), seed=model.stage.seed)
-        answers = answer_stream(verdict.reader, stream, progress or Silent(), watch=verdict.add)
+            asked = _with_rate_of_false_alarms(options.novelty, model)
+            rule = choose_rule(asked, reader, cells=len(stream), seed=model.stage.seed)
+        answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add)
         truth, path = stream.labels, stream.report.path
-    # Cells without a label were annotated along, and count nowhere.
+    # Cells without a label were annotated with the others, but do not count.
     assert truth is not None
     predicted = answers.names(model.types)
     labelled = truth.astype(str) != ""
     if not labelled.any():
         message = f"{path} has no labelled cell in {options.labels!r}. Name the column of the cell types with --labels."
         raise DataError(message)
+    # How well novel types are told from known ones, and how well the types are met.
     novelty = None
     if options.novel:
         _check_novel(options.novel, truth[labelled], model, path)
-        novelty = _novelty(verdict, answers, truth, labelled, options.novel)
+        novelty = _novelty(rule, answers, truth, labelled, options.novel)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.types))
     return Evaluation(
@@ -142,8 +142,8 @@ def evaluate(
     )
 
 
-def _asked(novelty: NoveltyOptions, model: Model) -> NoveltyOptions:
-    """Name a rate of false alarms where the memory judges, so that a model that cannot tell says so."""
+def _with_rate_of_false_alarms(novelty: NoveltyOptions, model: Model) -> NoveltyOptions:
+    """Ask for a rate of false alarms where the memory judges, so that a model that cannot tell is an error."""
     by_memory = model.preset.novelty.detector == "memory"
     if novelty.alpha is None and not novelty.transductive and novelty.min_probability is None and by_memory:
         return replace(novelty, alpha=ALPHA)
@@ -151,6 +151,7 @@ def _asked(novelty: NoveltyOptions, model: Model) -> NoveltyOptions:
 
 
 def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: str) -> None:
+    """Refuse novel types of which the file has no cell, or that the model knows."""
     absent = sorted(set(novel) - set(truth.tolist()))
     known = sorted(set(novel) & set(model.types))
     if absent:
@@ -162,38 +163,40 @@ def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: st
 
 
 def _novelty(
-    verdict: Verdict, answers: Answers, truth: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
+    rule: NoveltyRule, answers: Answers, truth: np.ndarray, labelled: np.ndarray, novel: Sequence[str]
 ) -> dict[str, float]:
     """Return the figures of the detection of novel types, and the numbers of the rule that judged."""
-    predicted = answers.names(verdict.reader.model.types)
-    columns = verdict.columns(answers, predicted)
+    predicted = answers.names(rule.reader.model.types)
+    columns = rule.columns(answers, predicted)
     figures = novelty_figures(
         columns["novelty"][labelled],
         columns["status"][labelled] == "novel",
         predicted[labelled] == truth[labelled],
         np.isin(truth[labelled], list(novel)),
     )
-    rule = {name: value for name, value in verdict.facts().items() if isinstance(value, float)}
-    return rule | figures.to_dict()
+    numbers = {name: value for name, value in rule.facts().items() if isinstance(value, float)}
+    return numbers | figures.to_dict()
 
 
-def joint_logistic_regression(train: list[Cells], test: list[Cells], n_genes: int = 2000) -> list[tuple[float, float]]:
-    """Train logistic regression on the cells of all stages at once and score it on each test.
+# Of the logistic regression: highly variable genes of each stage, inverse strength of the ridge, rounds of the solver.
+REGRESSION_GENES, REGRESSION_C, REGRESSION_ROUNDS = 2000, 0.1, 500
 
-    No continual learner may see that much: it is the figure to come near.
+
+def joint_logistic_regression(train: list[Cells], test: list[Cells]) -> list[tuple[float, float]]:
+    """Train logistic regression on the cells of all stages at once and score it on each test set.
+
+    No continual learner may see all cells at once: its figures are those to come near.
 
     Parameters
     ----------
     train, test
-        Labelled cells.
-    n_genes
-        Highly variable genes of each stage.
+        Labelled cells of each stage, and of each test set.
 
     Returns
     -------
-    Accuracy and macro-F1 of each test.
+    Accuracy and macro-F1 on each test set.
     """
-    predict = fit_joint(train, n_genes)
+    predict = fit_logistic_regression(train)
     results = []
     for cells in test:
         assert cells.labels is not None
@@ -202,22 +205,23 @@ def joint_logistic_regression(train: list[Cells], test: list[Cells], n_genes: in
     return results
 
 
-def fit_joint(train: list[Cells], n_genes: int = 2000) -> Callable[[Cells], np.ndarray]:
-    """Train logistic regression on all cells; return what names the cells of a file.
+def fit_logistic_regression(train: list[Cells]) -> Callable[[Cells], np.ndarray]:
+    """Train logistic regression on the cells of all stages; return the function that predicts the types of cells.
 
-    The panel is the union of each stage's highly variable genes, unmeasured genes are zero, C = 0.1.
+    The gene panel is the union of each stage's highly variable genes; genes that a file does not measure are zero.
     """
     from sklearn.linear_model import LogisticRegression
 
     panel = GenePanel.empty()
     for number, cells in enumerate(train, 1):
-        columns = highly_variable(cells, n_genes)
+        columns = highly_variable(cells, REGRESSION_GENES)
         panel = panel.extended(cells.genes.take(columns), number)
-    values = sp.vstack([_on(panel, cells) for cells in train])
+    values = sp.vstack([_panel_values(panel, cells) for cells in train])
     labels = np.concatenate([cells.labels for cells in train if cells.labels is not None]).astype(str)
-    model = LogisticRegression(C=0.1, max_iter=500).fit(values, labels)
-    return lambda cells: np.asarray(model.predict(_on(panel, cells)))
+    model = LogisticRegression(C=REGRESSION_C, max_iter=REGRESSION_ROUNDS).fit(values, labels)
+    return lambda cells: np.asarray(model.predict(_panel_values(panel, cells)))
 
 
-def _on(panel: GenePanel, cells: Cells) -> sp.csr_matrix:
+def _panel_values(panel: GenePanel, cells: Cells) -> sp.csr_matrix:
+    """Return the expression of the panel's genes, (cells, panel genes)."""
     return panel.match(cells.genes).project(cells.expression)

@@ -1,4 +1,4 @@
-"""What `canal stage add` tests before it commits: the new model on the cells of its own and of earlier stages."""
+"""Before `canal stage add` commits: the new model is tested on the cells of its own and of earlier stages."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,27 +11,27 @@ from canal.data.cells import Cells
 from canal.errors import StageError
 from canal.model.model import Model
 from canal.model.record import StageRecord
-from canal.stages.held_out import HeldOut, ReadingOptions, from_file, from_share
+from canal.stages.held_out import HeldOutReference, ReadingOptions, reference_to_file, reference_to_share
 from canal.stages.request import StageRequest
 from canal.stages.tests import (
-    Change,
-    Earlier,
+    AccuracyChange,
+    EarlierStage,
     StageTests,
-    compared,
+    accuracy_changes,
     figures_for_record,
-    finite,
-    held_back,
-    run_on_earlier,
-    tested,
-    untested,
+    finite_history,
+    measure_earlier_stages,
+    measure_outcome,
+    reason_to_hold_back,
+    untested_warning,
 )
 from canal.training.run import Run
 from canal.training.stage import LearnedStage
 
-TestCells = tuple[HeldOut, Cells]  # the reference that is kept, and the cells themselves
+TestCells = tuple[HeldOutReference, Cells]  # the reference that is kept, and the cells themselves
 
-_TRAINED = (
-    "{path} holds the training cells of {of}; expected cells that no stage was trained on. "
+_TRAINED_ON = (
+    "{path} holds the training cells of {stage}; expected cells that no stage was trained on. "
     "Give another file with --test, or none: then a share of the stage's own cells is held out."
 )
 
@@ -46,29 +46,29 @@ class Examination:
         What is kept beside the model.
     metrics
         Figures for the record.
-    compared
-        New model and champion on the cells of each earlier stage.
+    changes
+        Accuracy of the new model and of the model in use on the cells of each earlier stage.
     held_back
         Why the stage must not come into use; empty where it may.
     """
 
     tests: StageTests
     metrics: dict[str, float]
-    compared: tuple[Change, ...]
+    changes: tuple[AccuracyChange, ...]
     held_back: str
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return sentences for the person who adds the stage."""
-        return tuple(text for text in (self.held_back, untested(self.compared)) if text)
+        """What the person who adds the stage has to know: that it is held back, and what it was not tested on."""
+        return tuple(text for text in (self.held_back, untested_warning(self.changes)) if text)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Return the comparison with the champion as plain values."""
-        return [asdict(c) for c in self.compared]
+        """Return the comparison with the model in use as plain values, for JSON."""
+        return [asdict(change) for change in self.changes]
 
 
-def given_cells(request: StageRequest, cells: Cells) -> TestCells | None:
-    """Read the file that was given to test the stage with, ``None`` where there was none.
+def read_test_file(request: StageRequest, cells: Cells) -> TestCells | None:
+    """Read the file that was given with ``--test``, ``None`` where there was none.
 
     Raises
     ------
@@ -77,34 +77,38 @@ def given_cells(request: StageRequest, cells: Cells) -> TestCells | None:
     """
     if request.test is None:
         return None
-    taken = from_file(Path(request.test), _options(request))
-    same = isinstance(request.data, str | Path) and Path(request.data).resolve() == Path(request.test).resolve()
-    if same or taken[0].digest == cells.report.digest:
-        raise StageError(_TRAINED.format(path=request.test, of="this stage"))
-    return taken
+    reference, test_cells = reference_to_file(Path(request.test), _reading_options(request))
+    # The same file, or the same content under another name.
+    same_file = isinstance(request.data, str | Path) and Path(request.data).resolve() == Path(request.test).resolve()
+    if same_file or reference.digest == cells.report.digest:
+        raise StageError(_TRAINED_ON.format(path=request.test, stage="this stage"))
+    return reference, test_cells
 
 
-def refuse_trained(given: TestCells | None, records: Sequence[StageRecord]) -> None:
+def refuse_trained_on(test_file: TestCells | None, records: Sequence[StageRecord]) -> None:
     """Refuse to test with cells that an earlier stage was trained on.
 
     Raises
     ------
     StageError
-        If it was.
+        If one was.
     """
+    if test_file is None:
+        return
+    reference, _ = test_file
     for record in records:
-        if given is not None and given[0].digest in {source.get("digest") for source in record.data}:
-            of = f"stage {record.number} ({record.name})"
-            raise StageError(_TRAINED.format(path=given[0].path, of=of))
+        if reference.digest in {source.get("digest") for source in record.data}:
+            stage = f"stage {record.number} ({record.name})"
+            raise StageError(_TRAINED_ON.format(path=reference.path, stage=stage))
 
 
 def examine(
     request: StageRequest,
     cells: Cells,
     learned: LearnedStage,
-    given: TestCells | None,
+    test_file: TestCells | None,
     parent: Model | None,
-    earlier: Sequence[Earlier],
+    earlier: Sequence[EarlierStage],
     run: Run,
 ) -> Examination:
     """Test a new model.
@@ -115,39 +119,39 @@ def examine(
         What was asked, and the stage's labelled cells.
     learned
         The new model.
-    given
-        Cells of `given_cells`; the held-out share where there are none.
+    test_file
+        Test cells from `read_test_file`; the held-out share where there are none.
     parent
         The model in use.
     earlier
-        The stages it was learned from.
+        The stages it was learned from, and itself.
     run
-        Number of the stage, and who watches.
+        Number of the stage, and who is told of the progress.
     """
-    own, own_cells = given or _share(request, cells, learned, run.number)
+    # The stage's own test cells: of the file that was given, or held out.
+    own, own_cells = test_file or _held_out_share(request, cells, learned, run.number)
     # The new model on the cells of each earlier stage, beside what the model in use answers there.
-    outcomes, earlier = run_on_earlier(learned.model, parent, earlier, run.progress)
-    changes = tuple(compared(outcomes, earlier))
+    outcomes, earlier = measure_earlier_stages(learned.model, parent, earlier, run.progress)
+    changes = tuple(accuracy_changes(outcomes, earlier))
     # The new model on the stage's own cells.
-    outcomes.append(tested(learned.model, own_cells, run.number, own.digest))
-    tests = StageTests(own=own, outcomes=tuple(outcomes), history=finite(learned.history))
+    outcomes.append(measure_outcome(learned.model, own_cells, run.number, own.digest))
+    tests = StageTests(own=own, outcomes=tuple(outcomes), history=finite_history(learned.history))
+    # May it be used?
     in_use = None if parent is None else parent.stage.number
-    return Examination(
-        tests=tests,
-        metrics=figures_for_record(run.number, tests, earlier),
-        compared=changes,
-        held_back=held_back(run.number, in_use, changes, learned.model.preset.promotion.max_fall),
-    )
+    held_back = reason_to_hold_back(run.number, in_use, changes, learned.model.preset.promotion.max_fall)
+    metrics = figures_for_record(run.number, tests, earlier)
+    return Examination(tests=tests, metrics=metrics, changes=changes, held_back=held_back)
 
 
-def _share(request: StageRequest, cells: Cells, learned: LearnedStage, number: int) -> TestCells:
-    """Return the held-out cells of the stage, without those that went into the example bank."""
+def _held_out_share(request: StageRequest, cells: Cells, learned: LearnedStage, number: int) -> TestCells:
+    """Return the held-out cells of the stage, as far as possible without those that went into the example bank."""
     bank = learned.model.bank
     in_bank = np.isin(cells.names[learned.held_out], bank.names[bank.stage == number])
     path = Path(request.data) if isinstance(request.data, str | Path) else None
-    return from_share(path, _options(request), cells, learned.held_out, in_bank)
+    return reference_to_share(path, _reading_options(request), cells, learned.held_out, in_bank)
 
 
-def _options(request: StageRequest) -> ReadingOptions:
+def _reading_options(request: StageRequest) -> ReadingOptions:
+    """Return how the files of a request are read, so that it can be repeated from any folder."""
     label_map = None if request.label_map is None else str(Path(request.label_map).absolute())
     return ReadingOptions(labels=request.labels, label_map=label_map, gene_key=request.gene_key)

@@ -1,11 +1,11 @@
-"""What a stage is tested on: a reference to labelled cells in a file, never the cells themselves.
+"""The cells a stage is tested on, now and by every later stage: a reference to a file, never the cells themselves.
 
-The reference holds path, rows, reading options and a digest of exactly these cells. Whoever reads them later gets the
-same cells or an error that says why not.
+The reference holds path, rows, reading options and a digest of exactly these cells. Reading it later gives the same
+cells or an error that says why not.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -17,16 +17,13 @@ from canal.data.stream import CellStream, collect
 from canal.errors import DataError
 from canal.seeds import numpy_generator
 
-if TYPE_CHECKING:
-    pass
-
-
-MOST_HELD_OUT = 2000  # cells of a stage's own held-out share that later stages are tested on
-MOST_FILE = 10_000  # cells of a file that was given with --test
+# Every later stage is tested on these cells again, so that their number bounds the time that adding a stage takes.
+MOST_HELD_OUT_CELLS = 2000  # of the share of its own cells that a stage held out
+MOST_TEST_FILE_CELLS = 10_000  # of a file that was given with --test
 
 
 class ReadingOptions(BaseModel):
-    """How labels and genes of a file are read."""
+    """How labels and genes of a file of test cells are read; part of ``tests.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,21 +31,22 @@ class ReadingOptions(BaseModel):
     label_map: str | None = None
     gene_key: str | None = None
 
-    def taken(self) -> LabelOptions:
-        """Return how labels are taken for a test: also those of types with a single cell."""
+    def label_options(self) -> LabelOptions:
+        """Return the options for reading labels; types with a single cell are kept, as nothing is trained on them."""
         label_map = None if self.label_map is None else Path(self.label_map)
         return LabelOptions(column=self.labels, label_map=label_map, keep_rare=True)
 
 
-class HeldOut(BaseModel):
-    """A reference to the cells a stage is tested on.
+class HeldOutReference(BaseModel):
+    """A reference to the cells a stage is tested on; part of ``tests.json``.
 
     Attributes
     ----------
     kind
-        ``"share"`` of the stage's own cells, a ``"file"`` of its own, or ``"memory"``: cells that were in no file.
+        ``"share"`` of the stage's own cells, a ``"file"`` given with ``--test``, or ``"memory"``: a share of cells that
+        were in no file.
     path
-        Absolute path of the file.
+        Absolute path of the file, ``""`` for cells in memory.
     digest
         Of exactly these cells: values, genes, names and labels.
     rows
@@ -72,7 +70,7 @@ class HeldOut(BaseModel):
     options: ReadingOptions
 
 
-def read_held_out(held: HeldOut) -> Cells:
+def read_held_out(reference: HeldOutReference) -> Cells:
     """Read the cells of a reference.
 
     Raises
@@ -80,31 +78,38 @@ def read_held_out(held: HeldOut) -> Cells:
     DataError
         If they were in no file, or the file is gone, cannot be read or holds other cells now.
     """
-    if held.kind == "memory":
+    if reference.kind == "memory":
         message = "The cells were given in memory and stand in no file."
         raise DataError(message)
-    cells = _read(Path(held.path), held.options, held.rows)
-    if cells.report.digest != held.digest:
-        message = f"{held.path} was changed: expected cells with {held.digest}, found {cells.report.digest}."
+    cells = _read_rows(Path(reference.path), reference.options, reference.rows)
+    digest = cells.report.digest
+    if digest != reference.digest:
+        message = f"{reference.path} was changed: expected cells with {reference.digest}, found {digest}."
         raise DataError(message)
     return cells
 
 
-def from_file(path: Path, options: ReadingOptions) -> tuple[HeldOut, Cells]:
-    """Take the labelled cells of a file, `MOST_FILE` of them at most.
+def reference_to_file(path: Path, options: ReadingOptions) -> tuple[HeldOutReference, Cells]:
+    """Choose test cells among the labelled cells of a file, `MOST_TEST_FILE_CELLS` of them at most.
+
+    Returns
+    -------
+    The reference to the cells, and the cells.
 
     Raises
     ------
     DataError
         If the file cannot be used, or has no label.
     """
+    # 1. Which rows: chosen by the labels alone, before any expression is read.
     with open_file(path) as source:
-        labels = take_labels(source.obs, options.taken(), str(path)).labels
+        labels = take_labels(source.obs, options.label_options(), str(path)).labels
     labelled = np.flatnonzero(labels != "")
-    chosen = chosen_rows(labels[labelled], MOST_FILE)
+    chosen = chosen_rows(labels[labelled], MOST_TEST_FILE_CELLS)
     rows = None if len(chosen) == len(labelled) else tuple(labelled[chosen].tolist())
-    cells = _read(path, options, rows)
-    held = HeldOut(
+    # 2. Read as every later stage will read them, so that the digest is the same.
+    cells = _read_rows(path, options, rows)
+    reference = HeldOutReference(
         kind="file",
         path=str(path.absolute()),
         digest=cells.report.digest,
@@ -112,13 +117,13 @@ def from_file(path: Path, options: ReadingOptions) -> tuple[HeldOut, Cells]:
         cells=len(cells),
         options=options,
     )
-    return held, cells
+    return reference, cells
 
 
-def from_share(
+def reference_to_share(
     path: Path | None, options: ReadingOptions, cells: Cells, rows: np.ndarray, in_bank: np.ndarray
-) -> tuple[HeldOut, Cells]:
-    """Take the cells of a stage that were held out, `MOST_HELD_OUT` of them at most.
+) -> tuple[HeldOutReference, Cells]:
+    """Choose test cells among the cells that a stage held out, `MOST_HELD_OUT_CELLS` of them at most.
 
     Cells that went into the example bank are left out, because later stages train on them; a type that has no others
     keeps them.
@@ -132,59 +137,70 @@ def from_share(
     cells
         Labelled cells of the stage, which know their rows of the file.
     rows
-        Those held out.
+        Positions of the held-out cells among them, (held out,).
     in_bank
         Whether each of these is in the bank, bool (held out,).
+
+    Returns
+    -------
+    The reference to the cells, and the cells.
     """
     assert cells.labels is not None
+    # 1. Which of the held-out cells.
     labels = cells.labels[rows]
-    kept = _outside(labels, in_bank)
-    chosen = kept[chosen_rows(labels[kept], MOST_HELD_OUT)]
-    held_cells = cells.take(rows[chosen])
+    candidates = _outside_bank(labels, in_bank)
+    chosen = candidates[chosen_rows(labels[candidates], MOST_HELD_OUT_CELLS)]
+    test_cells = cells.take(rows[chosen])
+    # 2. How to get them again.
     if path is None:
-        # Nothing to read them from: the reference names the stage's cells as a whole.
-        place, digest, file_rows = "", cells.report.digest, rows[chosen]
+        # There is no file to read them from: the digest is that of all of the stage's cells.
+        file, digest, file_rows = "", cells.report.digest, rows[chosen]
     else:
         assert cells.rows is not None
-        place, digest, file_rows = str(path.absolute()), held_cells.digest(), cells.rows[rows[chosen]]
-    held = HeldOut(
+        file, digest, file_rows = str(path.absolute()), test_cells.digest(), cells.rows[rows[chosen]]
+    reference = HeldOutReference(
         kind="memory" if path is None else "share",
-        path=place,
+        path=file,
         digest=digest,
         rows=tuple(file_rows.tolist()),
         cells=len(chosen),
         in_bank=int(in_bank[chosen].sum()),
         options=options,
     )
-    return held, held_cells
+    return reference, test_cells
 
 
 def chosen_rows(labels: np.ndarray, most: int) -> np.ndarray:
     """Return ascending positions of about ``most`` cells, the same share of every type and one cell at least."""
     share = min(1.0, most / max(len(labels), 1))
-    draw = numpy_generator(0, "held-out cells")  # the same cells, the same choice
+    # A fixed seed, not the stage's: the same cells give the same choice.
+    draw = numpy_generator(0, "held-out cells")
     chosen = []
     for name in sorted(set(labels.tolist())):
-        of_type = np.flatnonzero(labels == name)
-        chosen.append(draw.permutation(of_type)[: max(1, int(share * len(of_type)))])
+        positions = np.flatnonzero(labels == name)
+        chosen.append(draw.permutation(positions)[: max(1, int(share * len(positions)))])
     return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
 
 
-def _outside(labels: np.ndarray, in_bank: np.ndarray) -> np.ndarray:
+def _outside_bank(labels: np.ndarray, in_bank: np.ndarray) -> np.ndarray:
     """Return the positions of cells outside the bank, and all cells of a type that has none outside."""
-    covered = np.isin(labels, list(set(labels[~in_bank].tolist())))
-    return np.flatnonzero(~in_bank | ~covered)
+    has_cells_outside = np.isin(labels, list(set(labels[~in_bank].tolist())))
+    return np.flatnonzero(~in_bank | ~has_cells_outside)
 
 
-def _read(path: Path, options: ReadingOptions, rows: tuple[int, ...] | None) -> Cells:
-    """Read rows of a file: blocks pass through, and only the wanted cells are normalised, digested and kept."""
+def _read_rows(path: Path, options: ReadingOptions, rows: tuple[int, ...] | None) -> Cells:
+    """Read labelled cells of a file, all of them or those of some rows, ascending.
+
+    The file passes by blocks; only the wanted cells are normalised, digested and kept.
+    """
     with open_file(path) as source:
-        taken = take_labels(source.obs, options.taken(), str(path))
+        labels = take_labels(source.obs, options.label_options(), str(path))
         if rows is not None:
-            if rows and rows[-1] >= len(taken.labels):
-                message = f"{path} was changed: expected row {rows[-1]}, found {len(taken.labels)} cells."
+            n = len(labels.labels)
+            if rows and rows[-1] >= n:
+                message = f"{path} was changed: expected row {rows[-1]}, found {n} cells."
                 raise DataError(message)
-            # A cell without a label does not pass.
-            wanted = np.isin(np.arange(len(taken.labels)), rows)
-            taken = TakenLabels(labels=np.where(wanted, taken.labels, ""), unlabelled=0)
-        return collect(CellStream(source, gene_key=options.gene_key, taken=taken, keep_unlabelled=False))
+            # Cells without a label do not pass: so the others are left out.
+            wanted = np.isin(np.arange(n), rows)
+            labels = TakenLabels(labels=np.where(wanted, labels.labels, ""), unlabelled=0)
+        return collect(CellStream(source, gene_key=options.gene_key, taken=labels, keep_unlabelled=False))

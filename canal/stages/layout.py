@@ -1,14 +1,12 @@
-"""A workspace on disk: which folders make it, how one is made and found, what its settings say.
+"""A workspace on disk: its folders, its settings, how it is made and found, and which registry it uses.
 
 ::
 
-    canal.toml   name of the model and defaults
-    configs/     presets of one's own
-    stages/      one readable file a stage
-    registry/    what was kept: database, artifacts
+    canal.toml   name of the registered model, and defaults of the command line
+    configs/     presets of the workspace's own
+    stages/      the declaration of each stage, one readable file a stage
+    registry/    the local registry: database and artifacts; unused where canal.toml names a server
     weights/     pre-trained weights, where there are any
-
-From a workspace to its registry: the local one, or the server that the workspace names.
 """
 
 import os
@@ -20,14 +18,16 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from canal.config import explain_misfit
 from canal.errors import ConfigError
 from canal.registry.registry import Registry
 
-VARIABLE = "CANAL_WORKSPACE"
-SETTINGS = "canal.toml"
-LOCAL = "local"
+WORKSPACE_VARIABLE = "CANAL_WORKSPACE"  # of the environment: the workspace where no folder is named
+SETTINGS_FILE = "canal.toml"
+LOCAL_REGISTRY = "local"  # in place of a server's address: the registry in the workspace's own folder
 
-_TEXT = """\
+# What `canal init` writes into canal.toml.
+_INITIAL_SETTINGS = """\
 # A canal workspace: presets of your own go to configs/, stages/ says what was added,
 # registry/ keeps the models.
 name = "{name}"  # of the registered model
@@ -46,7 +46,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the registered model")
-    registry: str = Field(default=LOCAL, pattern=r"^(local|https?://[^@]+)$", description="or a server's address")
+    registry: str = Field(
+        default=LOCAL_REGISTRY, pattern=r"^(local|https?://[^@]+)$", description="local, or a server's address"
+    )
     labels: str = Field(default="cell_type", min_length=1, description="column with the cell types")
     preset: str = Field(default="compact", min_length=1)
     seed: int = Field(default=0, ge=0)
@@ -91,42 +93,43 @@ class Layout:
     def registry_uri(self) -> str | None:
         """Address of the server that keeps the stages, ``None`` where `registry` does."""
         chosen = self.server or self.settings.registry
-        return None if chosen == LOCAL else chosen
+        return None if chosen == LOCAL_REGISTRY else chosen
 
     @property
     def settings(self) -> Settings:
-        """Return what ``canal.toml`` says now; what `init` would write where there is none yet.
+        """The settings in ``canal.toml``; where there is no such file yet, those that `init` would write.
 
         Raises
         ------
         ConfigError
             If the file is no TOML or does not fit.
         """
-        path = self.root / SETTINGS
-        text = _text(self)
+        # What cannot be read as TOML is one error, what does not fit another.
+        path = self.root / SETTINGS_FILE
         try:
-            text = path.read_text(encoding="utf-8") if self.exists else text
+            text = path.read_text(encoding="utf-8") if self.exists else _initial_settings(self)
             return Settings.model_validate(tomllib.loads(text))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             message = f"{path} is not valid TOML: {error}. Mend it, or move it and run `canal init`."
             raise ConfigError(message) from error
         except ValidationError as error:
-            raise ConfigError(_explain(error, path)) from error
+            known = ", ".join(Settings.model_fields)
+            raise ConfigError(explain_misfit(error, str(path), f"Known keys: {known}")) from error
 
     @property
     def exists(self) -> bool:
-        """Tell whether the folder is a workspace."""
-        return (self.root / SETTINGS).is_file()
+        """Whether the folder is a workspace."""
+        return (self.root / SETTINGS_FILE).is_file()
 
     @property
     def vacant(self) -> bool:
-        """Tell whether there is nothing yet, or only what a desktop hides in a folder."""
+        """Whether the folder is empty or does not exist; hidden files, such as a desktop makes, do not count."""
         if not self.root.exists():
             return True
-        return self.root.is_dir() and all(e.name.startswith(".") for e in self.root.iterdir())
+        return self.root.is_dir() and all(entry.name.startswith(".") for entry in self.root.iterdir())
 
-    def has_registry(self) -> bool:
-        """Tell whether a stage was ever committed or begun here; a server may hold some."""
+    def may_have_stages(self) -> bool:
+        """Tell without asking a server whether there can be stages: a local database, or a server that is named."""
         return self.registry_uri is not None or (self.registry / "mlflow.db").is_file()
 
     @classmethod
@@ -139,13 +142,13 @@ class Layout:
             If the folders cannot be made there.
         """
         layout = cls(Path(root), server)
-        _ = layout.settings  # a bad address is refused before anything is made
+        # Settings that do not fit, such as a bad address, are refused before anything is made.
+        _ = layout.settings
         try:
             for folder in (layout.root, layout.configs, layout.stages, layout.registry):
                 folder.mkdir(parents=True, exist_ok=True)
             if not layout.exists:
-                text = _text(layout)
-                (layout.root / SETTINGS).write_text(text, encoding="utf-8")
+                (layout.root / SETTINGS_FILE).write_text(_initial_settings(layout), encoding="utf-8")
         except OSError as error:
             reason = error.strerror or error
             message = f"No workspace can be made in {root}: {reason}. Choose a folder of your own."
@@ -154,10 +157,10 @@ class Layout:
 
     @classmethod
     def find(cls, explicit: Path | None = None, server: str | None = None) -> Self:
-        """Return the folder that is meant: explicit, else ``CANAL_WORKSPACE``, else the current."""
+        """Return the workspace in the explicit folder, else in ``CANAL_WORKSPACE``, else in the current folder."""
         if explicit is not None:
             return cls(Path(explicit), server)
-        return cls(Path(os.environ.get(VARIABLE) or Path.cwd()), server)
+        return cls(Path(os.environ.get(WORKSPACE_VARIABLE) or Path.cwd()), server)
 
     def require(self, *, or_vacant: bool = False) -> Self:
         """Return this layout if it is a workspace.
@@ -165,7 +168,7 @@ class Layout:
         Parameters
         ----------
         or_vacant
-            Take a folder too that is empty or does not exist yet; nothing is made in it here.
+            Accept a folder, too, that is empty or does not exist yet; nothing is made in it here.
 
         Raises
         ------
@@ -175,34 +178,21 @@ class Layout:
         if self.exists or (or_vacant and self.vacant):
             return self
         message = (
-            f"{self.root} is not a canal workspace: it has no {SETTINGS}. "
-            f"Make it one with `canal init {self.root}`, or name another with -C DIR or {VARIABLE}."
+            f"{self.root} is not a canal workspace: it has no {SETTINGS_FILE}. "
+            f"Make it one with `canal init {self.root}`, or name another with -C DIR or {WORKSPACE_VARIABLE}."
         )
         raise ConfigError(message)
 
 
-def _text(layout: Layout) -> str:
-    return _TEXT.format(name=model_name(layout.root), registry=layout.server or LOCAL)
+def _initial_settings(layout: Layout) -> str:
+    """Return the text of a new ``canal.toml``."""
+    return _INITIAL_SETTINGS.format(name=model_name(layout.root), registry=layout.server or LOCAL_REGISTRY)
 
 
 def model_name(root: Path) -> str:
-    """Return the folder's name as a name a registered model may have."""
+    """Return the folder's name as a name that a registered model may have."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).strip("-._")
     return safe or "canal"
-
-
-def _explain(error: ValidationError, path: Path) -> str:
-    problems = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown key {key!r}")
-        elif problem["type"] == "missing":
-            problems.append(f"missing key {key!r}")
-        else:
-            problems.append(f"{key} = {problem['input']!r}: {problem['msg'].lower()}")
-    known = ", ".join(Settings.model_fields)
-    return f"{path} does not fit: {'; '.join(problems)}. Known keys: {known}."
 
 
 def open_registry(layout: Layout, *, create: bool = False) -> Registry:
@@ -231,7 +221,7 @@ def open_registry(layout: Layout, *, create: bool = False) -> Registry:
 
 
 def has_registry(layout: Layout) -> bool:
-    """Tell whether the workspace has a registry already; a folder that is none yet has not.
+    """Tell whether the workspace has a registry with this model already; a server is asked.
 
     Raises
     ------

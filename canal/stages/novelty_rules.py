@@ -1,10 +1,9 @@
-"""What an annotation says of novelty: score, p-value, verdict and the nearest reference cells.
+"""Rules of novelty: which one judges the cells of a file, and what it adds to their annotation.
 
-What an annotation says of novelty where a threshold of the probability judges.
-
-`--transductive`: the paper's verdict instead of ours; it depends on the other cells of the file.
-
-Which rule judges novelty, and what every rule offers.
+All rules have one interface, `NoveltyRule`: a rule looks at the cells block by block and gives the columns of the
+annotation at the end. By default the analytic memory's detector judges each cell by itself (`MemoryRule`). In its place
+a threshold of the probability (`ProbabilityRule`) or the paper's rule can judge; by the latter the verdict on a cell
+depends on the other cells of the file (`TransductiveRule`, ``--transductive``). `choose_rule` says which.
 """
 
 from collections.abc import Mapping
@@ -31,238 +30,12 @@ from canal.model.reader import GeneSetReader, Prediction
 from canal.seeds import numpy_generator
 from canal.stages.predictions import Answers
 
-ALPHA = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoveltyColumns:
-    """What an annotation is to say of novelty; each cell is judged by itself.
-
-    Attributes
-    ----------
-    reader
-        The model for the genes of the file, judging.
-    alpha
-        Share of known cells that may be called novel.
-    """
-
-    reader: GeneSetReader
-    alpha: float
-
-    def add(self, found: Prediction) -> None:
-        """Nothing is kept of the cells: their answers hold all."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return the rate of false alarms."""
-        return {"alpha": self.alpha}
-
-    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Return the columns by name, each (cells,)."""
-        assert answers.novelty is not None
-        found = {
-            "best_known": best_known,
-            "status": verdicts(answers.novelty.p_value, self.alpha),
-            "novelty": answers.novelty.novelty,
-            "p_value": answers.novelty.p_value,
-        }
-        return found | self._neighbor_columns(answers)
-
-    def _neighbor_columns(self, answers: Answers) -> dict[str, np.ndarray]:
-        """Return name, type, stage and distance of each of the nearest cells of the bank, where they were asked for."""
-        columns: dict[str, np.ndarray] = {}
-        nearest, bank = answers.neighbours, self.reader.model.bank
-        if nearest is None:
-            return columns
-        for k in range(nearest.k):
-            rows = nearest.indices[:, k]
-            columns[f"neighbor_{k + 1}"] = bank.names[rows]
-            columns[f"neighbor_{k + 1}_type"] = bank.labels[rows]
-            columns[f"neighbor_{k + 1}_stage"] = bank.stage[rows]
-            columns[f"neighbor_{k + 1}_distance"] = nearest.distances[:, k]
-        return columns
-
-
-def novelty_columns(reader: GeneSetReader, alpha: float | None, neighbors: int) -> NoveltyColumns | None:
-    """Return what is said of novelty, or ``None`` where the model cannot tell and nobody asked.
-
-    Parameters
-    ----------
-    reader
-        The model for the genes of the file.
-    alpha
-        Share of known cells that may be called novel; 0.05, if the model can tell, where ``None``.
-    neighbors
-        Nearest reference cells to name.
-
-    Raises
-    ------
-    StageError
-        If alpha is not between 0 and 1, or novelty or neighbours are asked of a model that has no calibration, no
-        analytic memory or too small a bank.
-    """
-    model = reader.model
-    if alpha is not None:
-        check_alpha(alpha)
-    if neighbors > len(model.bank):
-        message = (
-            f"{neighbors} nearest cells were asked for; the example bank of this stage has {len(model.bank)}. "
-            "Ask for fewer with --neighbors."
-        )
-        raise StageError(message)
-    # A model without any known cell to compare with cannot tell.
-    detector = reader.novelty() if model.novelty.stages or len(model.bank) else None
-    if detector is not None:
-        return NoveltyColumns(reader=reader.judging(detector), alpha=ALPHA if alpha is None else alpha)
-    if alpha is None and not neighbors:
-        return None
-    message = (
-        "This stage cannot tell novel cells: it has no analytic memory or no calibration (preset "
-        f"{model.preset.name!r}). Use a stage of preset 'compact', or leave out --alpha and --neighbors."
-    )
-    raise StageError(message)
-
-
-@dataclass
-class ProbabilityColumns:
-    """Collects the highest probability of each cell, over all types of the model.
-
-    Attributes
-    ----------
-    reader
-        The model for the genes of the file.
-    threshold
-        Cells are novel below it.
-    """
-
-    reader: GeneSetReader
-    threshold: float
-    _highest: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, found: Prediction) -> None:
-        """Look at the next cells."""
-        self._highest.append(found.probabilities.max(axis=1))
-
-    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
-        """Return the columns by name, each (cells,); there is no p-value."""
-        found = probability_verdicts(np.concatenate(self._highest), self.threshold)
-        return {"best_known": best_known, "status": found.status, "novelty": found.novelty}
-
-    def facts(self) -> dict[str, Any]:
-        """Return the threshold; the rule knows no rate of false alarms."""
-        return {"alpha": None, "min_probability": self.threshold}
-
-
-def probability_columns(reader: GeneSetReader, threshold: float) -> ProbabilityColumns:
-    """Return what judges by a threshold.
-
-    Raises
-    ------
-    StageError
-        If the threshold is not above 0 and at most 1.
-    """
-    check_threshold(threshold)
-    return ProbabilityColumns(reader, threshold)
-
-
-RULE = "CANAL (Wan et al. 2024): each verdict depends on the other cells of the file"
-
-
-@dataclass
-class TransductiveColumns:
-    """Collects what the paper's rule needs of the cells of a file, block by block; it judges them at the end.
-
-    Two numbers a cell are kept, and the logits of the cells that are mixed.
-
-    Attributes
-    ----------
-    reader
-        Model for the genes of the file.
-    mixes
-        Cells that are mixed for the threshold.
-    neighbors
-        Names the nearest reference cells, where asked.
-    """
-
-    reader: GeneSetReader
-    mixes: Mixes
-    neighbors: NoveltyColumns | None = None
-    _confidence: list[np.ndarray] = field(default_factory=list)
-    _energy: list[np.ndarray] = field(default_factory=list)
-    _mixed: list[np.ndarray] = field(default_factory=list)
-    _done: int = 0
-
-    def add(self, found: Prediction) -> None:
-        """Look at the next cells."""
-        logits = found.logits
-        self._confidence.append(1.0 - max_probability(logits))
-        self._energy.append(energy(logits, TEMPERATURE))
-        rows = self.mixes.rows
-        here = rows[(rows >= self._done) & (rows < self._done + len(logits))]
-        self._mixed.append(logits[here - self._done])
-        self._done += len(logits)
-
-    @cached_property
-    def threshold(self) -> float:
-        """The score above which a cell of this file is novel."""
-        logits, rows = np.concatenate(self._mixed), self.mixes.rows
-        first, second = (logits[np.searchsorted(rows, of)] for of in (self.mixes.first, self.mixes.second))
-        return transductive_threshold(first, second, self.mixes.weights)
-
-    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Return the columns by name, each (cells,); there is no p-value and no uncertain cell."""
-        score = transductive_scores(np.concatenate(self._confidence), np.concatenate(self._energy))
-        status = np.where(score > self.threshold, "novel", "known").astype(object)
-        near = {} if self.neighbors is None else self.neighbors.columns(answers, best_known)
-        own = {"best_known": best_known, "status": status, "novelty": score.astype(np.float32)}
-        return own | {name: values for name, values in near.items() if name.startswith("neighbor_")}
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the annotation says of its verdicts."""
-        return {"alpha": None, "transductive": RULE, "threshold": self.threshold}
-
-
-def transductive_columns(
-    reader: GeneSetReader, cells: int, seed: int, *, alpha: float | None, neighbors: NoveltyColumns | None = None
-) -> TransductiveColumns:
-    """Return what collects the paper's verdict.
-
-    Parameters
-    ----------
-    reader
-        Model for the genes of the file.
-    cells
-        Number of cells of the file.
-    seed
-        Seed that the stage recorded; it draws the cells to mix.
-    alpha
-        What was asked for; the rule has none.
-    neighbors
-        Names the nearest reference cells, where asked.
-
-    Raises
-    ------
-    StageError
-        If a rate of false alarms is asked for, or the file has one cell alone.
-    """
-    if alpha is not None:
-        message = (
-            f"alpha is {alpha:g}, but with --transductive the threshold follows from the cells of the file and holds "
-            "no rate of false alarms. Leave out --alpha or --transductive."
-        )
-        raise StageError(message)
-    if cells < 2:
-        message = (
-            f"The file has {cells} cell; with --transductive a cell is judged by the other cells of its file, two at "
-            "least. Leave out --transductive: then each cell is judged by itself."
-        )
-        raise StageError(message)
-    judging = reader if neighbors is None else neighbors.reader  # it finds the neighbours too
-    return TransductiveColumns(judging, Mixes.draw(cells, numpy_generator(seed, "transductive")), neighbors)
+ALPHA = 0.05  # share of known cells that may be called novel, where none is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoveltyOptions:
-    """How novelty is to be judged; what the stage does by default where nothing is given.
+    """How novelty is to be judged; as the preset of the stage says where nothing is asked for.
 
     Attributes
     ----------
@@ -282,43 +55,25 @@ class NoveltyOptions:
     min_probability: float | None = None
 
 
-class Verdict(Protocol):
+class NoveltyRule(Protocol):
     """Judges the cells of one file."""
 
     @property
     def reader(self) -> GeneSetReader:
         """The model for the genes of the file, made to yield what the rule needs."""
 
-    def add(self, found: Prediction) -> None:
+    def add(self, prediction: Prediction) -> None:
         """Look at the next cells of the file."""
 
     def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
         """Return the columns of the annotation by name, each (cells,)."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what the annotation says of its verdicts."""
+        """Return what the annotation says of the rule, such as its threshold."""
 
 
-@dataclass(frozen=True)
-class Unjudged:
-    """No verdict: nobody asked, or the model cannot tell."""
-
-    reader: GeneSetReader
-
-    def add(self, found: Prediction) -> None:
-        """Nothing is kept of the cells."""
-
-    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
-        """Return no column."""
-        return {}
-
-    def facts(self) -> dict[str, Any]:
-        """Return that there is no rate of false alarms."""
-        return {"alpha": None}
-
-
-def verdict_for(options: NoveltyOptions, reader: GeneSetReader, *, cells: int, seed: int) -> Verdict:
-    """Return what judges novelty in a file; `Unjudged` where the model cannot tell and nobody asked.
+def choose_rule(options: NoveltyOptions, reader: GeneSetReader, *, cells: int, seed: int) -> NoveltyRule:
+    """Return the rule that judges novelty in a file; `NoRule` where the model cannot tell and nothing was asked for.
 
     Parameters
     ----------
@@ -336,16 +91,19 @@ def verdict_for(options: NoveltyOptions, reader: GeneSetReader, *, cells: int, s
     StageError
         If two rules are asked for at once, a number is out of bounds, or the model cannot tell.
     """
-    threshold = _threshold(options, reader.model.preset)
+    # A threshold of the probability judges alone.
+    threshold = _probability_threshold(options, reader.model.preset)
     if threshold is not None:
-        return probability_columns(reader, threshold)
+        check_threshold(threshold)
+        return ProbabilityRule(reader, threshold)
     if options.transductive:
-        nearest = novelty_columns(reader, None, options.neighbors) if options.neighbors else None
-        return transductive_columns(reader, cells, seed, alpha=options.alpha, neighbors=nearest)
-    return novelty_columns(reader, options.alpha, options.neighbors) or Unjudged(reader)
+        # The rule itself names no cells; the memory's detector finds the neighbours beside it.
+        nearest = memory_rule(reader, None, options.neighbors) if options.neighbors else None
+        return transductive_rule(reader, cells, seed, alpha=options.alpha, neighbors=nearest)
+    return memory_rule(reader, options.alpha, options.neighbors) or NoRule(reader)
 
 
-def _threshold(options: NoveltyOptions, preset: Preset) -> float | None:
+def _probability_threshold(options: NoveltyOptions, preset: Preset) -> float | None:
     """Return the probability to judge by: what was asked for, or the preset's where nothing was."""
     asked_otherwise = options.alpha is not None or options.neighbors or options.transductive
     if options.min_probability is None:
@@ -355,3 +113,239 @@ def _threshold(options: NoveltyOptions, preset: Preset) -> float | None:
         message = "--min-probability judges alone. Leave it out, or --alpha, --neighbors and --transductive."
         raise StageError(message)
     return options.min_probability
+
+
+@dataclass(frozen=True)
+class NoRule:
+    """No cell is judged: nothing was asked for and the model cannot tell, or nobody needs it."""
+
+    reader: GeneSetReader
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep nothing of the cells."""
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """Return no column."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return that there is no rate of false alarms."""
+        return {"alpha": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRule:
+    """The analytic memory's detector: each cell is judged by itself, by a calibrated p-value.
+
+    Attributes
+    ----------
+    reader
+        The model for the genes of the file, with its novelty detector.
+    alpha
+        Share of known cells that may be called novel.
+    """
+
+    reader: GeneSetReader
+    alpha: float
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep nothing of the cells: their answers hold novelty and p-value."""
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Return the columns by name, each (cells,)."""
+        assert answers.novelty is not None
+        judged = {
+            "best_known": best_known,
+            "status": verdicts(answers.novelty.p_value, self.alpha),
+            "novelty": answers.novelty.novelty,
+            "p_value": answers.novelty.p_value,
+        }
+        return judged | self.neighbor_columns(answers)
+
+    def neighbor_columns(self, answers: Answers) -> dict[str, np.ndarray]:
+        """Return name, type, stage and distance of each of the nearest cells of the bank, where they were asked for."""
+        columns: dict[str, np.ndarray] = {}
+        nearest, bank = answers.neighbours, self.reader.model.bank
+        if nearest is None:
+            return columns
+        for k in range(nearest.k):
+            rows = nearest.indices[:, k]
+            columns[f"neighbor_{k + 1}"] = bank.names[rows]
+            columns[f"neighbor_{k + 1}_type"] = bank.labels[rows]
+            columns[f"neighbor_{k + 1}_stage"] = bank.stage[rows]
+            columns[f"neighbor_{k + 1}_distance"] = nearest.distances[:, k]
+        return columns
+
+    def facts(self) -> dict[str, Any]:
+        """Return the rate of false alarms."""
+        return {"alpha": self.alpha}
+
+
+def memory_rule(reader: GeneSetReader, alpha: float | None, neighbors: int) -> MemoryRule | None:
+    """Return the rule of the analytic memory, ``None`` where the model cannot tell and nothing was asked for.
+
+    Parameters
+    ----------
+    reader
+        The model for the genes of the file.
+    alpha
+        Share of known cells that may be called novel; `ALPHA`, if the model can tell, where ``None``.
+    neighbors
+        Nearest reference cells to name.
+
+    Raises
+    ------
+    StageError
+        If alpha is not between 0 and 1, or novelty or neighbours are asked of a model that has no calibration, no
+        analytic memory or too small a bank.
+    """
+    model = reader.model
+    if alpha is not None:
+        check_alpha(alpha)
+    if neighbors > len(model.bank):
+        message = (
+            f"{neighbors} nearest cells were asked for; the example bank of this stage has {len(model.bank)}. "
+            "Ask for fewer with --neighbors."
+        )
+        raise StageError(message)
+    # Without any known cell to compare with, held out or in the bank, a model cannot tell.
+    detector = reader.novelty() if model.novelty.stages or len(model.bank) else None
+    if detector is not None:
+        return MemoryRule(reader=reader.judging(detector), alpha=ALPHA if alpha is None else alpha)
+    # It need not be able to, unless it is asked.
+    if alpha is None and not neighbors:
+        return None
+    message = (
+        "This stage cannot tell novel cells: it has no analytic memory or no calibration (preset "
+        f"{model.preset.name!r}). Use a stage of preset 'compact', or leave out --alpha and --neighbors."
+    )
+    raise StageError(message)
+
+
+@dataclass
+class ProbabilityRule:
+    """scBERT's rule: a cell is novel whose highest probability, over all types of the model, is below a threshold.
+
+    Attributes
+    ----------
+    reader
+        The model for the genes of the file.
+    threshold
+        Cells are novel below it.
+    """
+
+    reader: GeneSetReader
+    threshold: float
+    _highest: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep the highest probability of the next cells."""
+        self._highest.append(prediction.probabilities.max(axis=1))
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """Return the columns by name, each (cells,); there is no p-value."""
+        judged = probability_verdicts(np.concatenate(self._highest), self.threshold)
+        return {"best_known": best_known, "status": judged.status, "novelty": judged.novelty}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the threshold; the rule knows no rate of false alarms."""
+        return {"alpha": None, "min_probability": self.threshold}
+
+
+# What the annotation says of the paper's rule, in `uns` and in JSON.
+TRANSDUCTIVE = "CANAL (Wan et al. 2024): each verdict depends on the other cells of the file"
+
+
+@dataclass
+class TransductiveRule:
+    """The paper's rule: the cells of a file are judged together, once all of them were looked at.
+
+    Two numbers of each cell are kept, and the logits of the cells that are mixed.
+
+    Attributes
+    ----------
+    reader
+        The model for the genes of the file.
+    mixes
+        Pairs of cells that are mixed for the threshold.
+    neighbors
+        Names the nearest reference cells, where asked for.
+    """
+
+    reader: GeneSetReader
+    mixes: Mixes
+    neighbors: MemoryRule | None = None
+    _confidence: list[np.ndarray] = field(default_factory=list)
+    _energy: list[np.ndarray] = field(default_factory=list)
+    _mixed_logits: list[np.ndarray] = field(default_factory=list)
+    _done: int = 0
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep confidence and energy of the next cells, and the logits of those that are mixed."""
+        logits = prediction.logits
+        self._confidence.append(1.0 - max_probability(logits))
+        self._energy.append(energy(logits, TEMPERATURE))
+        # The cells to mix were drawn by their row of the file: those of this block.
+        rows = self.mixes.rows
+        in_block = rows[(rows >= self._done) & (rows < self._done + len(logits))]
+        self._mixed_logits.append(logits[in_block - self._done])
+        self._done += len(logits)
+
+    @cached_property
+    def threshold(self) -> float:
+        """The score above which a cell of this file is novel."""
+        mixes, logits = self.mixes, np.concatenate(self._mixed_logits)
+        first = logits[np.searchsorted(mixes.rows, mixes.first)]
+        second = logits[np.searchsorted(mixes.rows, mixes.second)]
+        return transductive_threshold(first, second, mixes.weights)
+
+    def columns(self, answers: Answers, best_known: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Return the columns by name, each (cells,); there is no p-value and no uncertain cell."""
+        score = transductive_scores(np.concatenate(self._confidence), np.concatenate(self._energy))
+        status = np.where(score > self.threshold, "novel", "known").astype(object)
+        judged = {"best_known": best_known, "status": status, "novelty": score.astype(np.float32)}
+        return judged if self.neighbors is None else judged | self.neighbors.neighbor_columns(answers)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the name of the rule and its threshold in this file."""
+        return {"alpha": None, "transductive": TRANSDUCTIVE, "threshold": self.threshold}
+
+
+def transductive_rule(
+    reader: GeneSetReader, cells: int, seed: int, *, alpha: float | None, neighbors: MemoryRule | None = None
+) -> TransductiveRule:
+    """Return the paper's rule for a file.
+
+    Parameters
+    ----------
+    reader
+        The model for the genes of the file.
+    cells
+        Number of cells of the file.
+    seed
+        Seed that the stage recorded; it draws the cells to mix.
+    alpha
+        What was asked for; the rule has none.
+    neighbors
+        Names the nearest reference cells, where asked for.
+
+    Raises
+    ------
+    StageError
+        If a rate of false alarms is asked for, or the file has one cell alone.
+    """
+    if alpha is not None:
+        message = (
+            f"alpha is {alpha:g}, but with --transductive the threshold follows from the cells of the file and holds "
+            "no rate of false alarms. Leave out --alpha or --transductive."
+        )
+        raise StageError(message)
+    if cells < 2:
+        message = (
+            f"The file has {cells} cell; with --transductive a cell is judged by the other cells of its file, two at "
+            "least. Leave out --transductive: then each cell is judged by itself."
+        )
+        raise StageError(message)
+    # The memory rule's reader finds the neighbours, too.
+    judging = reader if neighbors is None else neighbors.reader
+    return TransductiveRule(judging, Mixes.draw(cells, numpy_generator(seed, "transductive")), neighbors)

@@ -1,7 +1,7 @@
-"""The answers for the cells of a file, block by block: what is kept of each cell is small, or goes to disk.
+"""A model's answers for the cells of a file, block by block, in memory that hardly grows with the cells.
 
-The calling thread reads, checks and digests; others annotate the blocks before. So memory does not grow with the
-cells but for a few numbers of each.
+The calling thread reads, checks and digests the next block, while others annotate the blocks before. A few numbers of
+each cell are kept; what is larger goes to disk.
 """
 
 import time
@@ -35,7 +35,7 @@ class Answers:
     representation
         Float32 (cells, D), on disk where it is large.
     novelty, neighbours
-        Where they were asked for.
+        Novelty with p-value, and nearest cells of the example bank; ``None`` where they were not asked for.
     """
 
     best: np.ndarray
@@ -50,37 +50,44 @@ class Answers:
 
 
 class _Collector:
-    """Fills the answers of ``n`` cells from the front."""
+    """Fills the answers of ``n`` cells from the front, a block at a time."""
 
     def __init__(self, n: int, dim: int, reader: GeneSetReader, neighbors: int, folder: Path | None) -> None:
         self._done = 0
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
-        judged = n if reader.judges else 0
-        self._novelty, self._p_value = np.empty(judged, np.float32), np.empty(judged, np.float32)
-        near = (n if neighbors else 0, neighbors)
-        self._indices, self._distances = np.empty(near, np.int32), np.empty(near, np.float32)
-        self._spool = RowSpool(n, dim, folder)
+        # Only what was asked for takes memory.
+        self._novelty: NoveltyScores | None = None
+        if reader.judges:
+            self._novelty = NoveltyScores(novelty=np.empty(n, np.float32), p_value=np.empty(n, np.float32))
+        self._neighbours: Neighbours | None = None
+        if neighbors:
+            shape = (n, neighbors)
+            self._neighbours = Neighbours(indices=np.empty(shape, np.int32), distances=np.empty(shape, np.float32))
+        self._representation = RowSpool(n, dim, folder)
 
-    def add(self, found: Prediction) -> None:
-        n = len(found.probabilities)
+    def add(self, prediction: Prediction) -> None:
+        """Keep the answers for the next cells."""
+        n = len(prediction.probabilities)
         rows = slice(self._done, self._done + n)
-        self._best[rows] = found.probabilities.argmax(axis=1)
-        self._confidence[rows] = found.probabilities.max(axis=1)
-        self._spool.append(found.representation)
-        if found.novelty is not None:
-            self._novelty[rows], self._p_value[rows] = found.novelty.novelty, found.novelty.p_value
-        if found.neighbours is not None:
-            self._indices[rows], self._distances[rows] = found.neighbours.indices, found.neighbours.distances
+        self._best[rows] = prediction.probabilities.argmax(axis=1)
+        self._confidence[rows] = prediction.probabilities.max(axis=1)
+        self._representation.append(prediction.representation)
+        if self._novelty is not None and prediction.novelty is not None:
+            self._novelty.novelty[rows] = prediction.novelty.novelty
+            self._novelty.p_value[rows] = prediction.novelty.p_value
+        if self._neighbours is not None and prediction.neighbours is not None:
+            self._neighbours.indices[rows] = prediction.neighbours.indices
+            self._neighbours.distances[rows] = prediction.neighbours.distances
         self._done += n
 
     def finish(self) -> Answers:
-        judged, near = len(self._novelty) > 0, len(self._indices) > 0
+        """Return the answers for all cells."""
         return Answers(
             best=self._best,
             confidence=self._confidence,
-            representation=self._spool.finish(),
-            novelty=NoveltyScores(novelty=self._novelty, p_value=self._p_value) if judged else None,
-            neighbours=Neighbours(indices=self._indices, distances=self._distances) if near else None,
+            representation=self._representation.finish(),
+            novelty=self._novelty,
+            neighbours=self._neighbours,
         )
 
 
@@ -120,11 +127,11 @@ def answer_stream(
     allowed
         Types that may be answered, bool (types,); all by default.
     neighbors
-        Nearest cells of the bank to find of each cell.
+        Nearest cells of the example bank to find for each cell.
     folder
-        Where what is large may lie meanwhile.
+        Where large arrays may lie meanwhile; the system's folder for temporary files by default.
     watch
-        Told the prediction for every block, over all types, in the order of the cells.
+        Called with the prediction for every block, over all types, in the order of the cells.
 
     Raises
     ------
@@ -135,19 +142,21 @@ def answer_stream(
     begin, done = time.monotonic(), 0
     collector: _Collector | None = None
 
-    def work(kept: sp.csr_matrix) -> Prediction:
-        return reader.predict_kept(kept, neighbors)
+    def predict(block: sp.csr_matrix) -> Prediction:
+        return reader.predict_kept(block, neighbors)
 
+    # Blocks are read in this thread and annotated in others; only the genes that the model looks at are read.
     workers = reader.workers(usable_cores())
-    for found in in_order(work, stream.chunks(reader.columns), workers):
+    for prediction in in_order(predict, stream.chunks(reader.columns), workers):
+        # The first prediction tells the size of the representation.
         if collector is None:
-            collector = _Collector(len(stream), found.representation.shape[1], reader, neighbors, folder)
+            collector = _Collector(len(stream), prediction.representation.shape[1], reader, neighbors, folder)
         if watch is not None:
-            watch(found)
-        collector.add(found if allowed is None else found.restricted_to(allowed))
-        done += len(found.probabilities)
+            watch(prediction)
+        collector.add(prediction if allowed is None else prediction.restricted_to(allowed))
+        done += len(prediction.probabilities)
         speed = done / max(time.monotonic() - begin, 1e-9)
-        progress.advance(len(found.probabilities), f"{speed:,.0f} cells/s")
+        progress.advance(len(prediction.probabilities), f"{speed:,.0f} cells/s")
     progress.close()
     assert collector is not None, "a stream has cells"
     return collector.finish()

@@ -1,7 +1,11 @@
-"""What a stage is asked to be, the labelled cells it names, and what it turned out to be."""
+"""`canal stage add`: what is asked for, reading the labelled cells it names, and what came of it.
+
+`recorded_source` and `recorded_options` say what of a request the registry keeps; `canal.stages.declarations` makes a
+request of it again.
+"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRequest:
-    """One `canal stage add`.
+    """What one `canal stage add` asks for.
 
     Attributes
     ----------
@@ -28,23 +32,23 @@ class StageRequest:
     preset, overrides
         Named configuration and ``key=value`` changes.
     seed
-        The seed that is recorded.
+        The recorded seed, from which all randomness comes.
     resume
         Go on from the last epoch of a run that was killed.
     again
-        Take a file that was added before.
+        Accept cells that were added before.
     drop_rare
         Leave out types with fewer than two cells.
     strict_labels
         Refuse names that look like known types.
     label_map, gene_key
-        CSV of their name and our name; column of ``var`` with the gene names.
+        CSV with the file's names of types and ours; column of ``var`` with the gene names.
     test
         File of labelled cells that this and every later stage is tested on; a held-out share of ``data`` by default.
     weights
         Name or folder of pre-trained weights to start from.
     devices, nodes
-        Processes of a node, one a GPU or a core, and nodes that train together.
+        Processes on each node, one for each GPU or core, and nodes that train together.
     """
 
     data: "str | Path | ad.AnnData"
@@ -67,7 +71,9 @@ class StageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage turned out to be; the JSON of `canal stage add`."""
+    """The outcome of a stage that was committed; the JSON of `canal stage add`."""
+
+    # The field names are the keys of that JSON and stay as they are.
 
     stage: int
     name: str
@@ -82,8 +88,8 @@ class StageResult:
     bank: dict[str, Any]
     metrics: dict[str, float]
     warnings: tuple[str, ...] = ()
-    label_warnings: tuple[dict[str, Any], ...] = field(default=())
-    tested: tuple[dict[str, Any], ...] = field(default=())
+    label_warnings: tuple[dict[str, Any], ...] = ()
+    tested: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,23 +97,24 @@ class StageResult:
         return asdict(self)
 
 
-def cells_of(request: StageRequest, *, require_two: bool = False, keep_stored: bool = False) -> Cells:
-    """Return the cells of a request, read as it says.
+def read_stage_cells(request: StageRequest, *, require_two: bool = False, keep_stored: bool = False) -> Cells:
+    """Read the labelled cells of a request.
 
     Parameters
     ----------
     request
         Names file, labels, genes and what to leave out.
     require_two
-        Whether one cell type alone is refused.
+        Refuse a file with one cell type only.
     keep_stored
-        Whether the values as the file holds them are kept too; see `Cells`.
+        Keep the values as the file holds them, too; see `Cells`.
 
     Raises
     ------
     DataError
         If they cannot be used.
     """
+    # How labels are read follows from the request, but for what the caller demands of the types.
     labels = LabelOptions(
         column=request.labels,
         label_map=request.label_map,
@@ -117,13 +124,14 @@ def cells_of(request: StageRequest, *, require_two: bool = False, keep_stored: b
     return read_cells(request.data, labels=labels, gene_key=request.gene_key, keep_stored=keep_stored)
 
 
-def source_of(request: StageRequest) -> dict[str, Any]:
+def recorded_source(request: StageRequest) -> dict[str, Any]:
     """Return where the cells of a request are and how they are read, for the record's ``data``."""
+    # An AnnData in memory has no file: such a stage cannot be learned again.
     file = _absolute(request.data) if isinstance(request.data, str | Path) else None
     return {"file": file, "labels": request.labels, "gene_key_given": request.gene_key}
 
 
-def options_of(request: StageRequest) -> dict[str, Any]:
+def recorded_options(request: StageRequest) -> dict[str, Any]:
     """Return the other options of a request, for the record's ``notes``."""
     return {
         "overrides": list(request.overrides),
@@ -134,4 +142,5 @@ def options_of(request: StageRequest) -> dict[str, Any]:
 
 
 def _absolute(path: str | Path) -> str:
+    """Return a path that is the same file from any working folder."""
     return str(Path(path).absolute())

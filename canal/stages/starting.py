@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from canal.config import PerformerConfig, Preset, load_preset
 from canal.errors import StageError, WeightsError
 from canal.model.record import StageRecord
 from canal.stages.layout import Layout
+from canal.stages.request import StageRequest
 from canal.training.start import (
     FACTS,
     PretrainedWeights,
@@ -20,43 +21,59 @@ from canal.training.start import (
     read_facts,
 )
 
-if TYPE_CHECKING:
-    pass
+_WEIGHTS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # valid as the name of a folder on every system
 
 
-from canal.stages.request import StageRequest
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a stage starts from.
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    Attributes
+    ----------
+    preset
+        Every value of its configuration.
+    weights
+        Pre-trained weights, ``None`` without any.
+    folder
+        Absolute path of the folder of the weights, ``""`` without any.
+    """
+
+    preset: Preset
+    weights: PretrainedWeights | None = None
+    folder: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights, ``""`` without any."""
+        return self.weights.digest if self.weights else ""
+
+    def note(self, taken: TakenWeights | None) -> dict[str, Any]:
+        """Return the note on the weights for the stage's record, given which of their genes the network took."""
+        if self.weights is None or taken is None:
+            return {}
+        facts = {"name": self.weights.name, "digest": self.digest, "folder": self.folder}
+        return {"weights": facts | {"genes": taken.genes, "genes_without_row": taken.without_row}}
 
 
-def check_name(layout: Layout, name: str) -> str:
-    """Return the name if new weights may have it.
+def find_start(layout: Layout, request: StageRequest) -> Start:
+    """Read preset and weights of a request; the encoder gets the sizes of the weights.
 
     Raises
     ------
-    WeightsError
-        If it is no name of a folder, or is taken.
+    ConfigError, WeightsError, StageError
+        If there is no such preset or weights, or they do not fit.
     """
-    if not NAME.fullmatch(name):
-        message = (
-            f"{name!r} is no name for weights; expected letters, digits, '.', '_' and '-'. Choose one with --name."
-        )
-        raise WeightsError(message)
-    if (layout.weights / name).exists():
-        message = f"There are weights named {name} already. Choose another name with --name, or remove their folder."
-        raise WeightsError(message)
-    return name
-
-
-def list_weights(layout: Layout) -> list[dict[str, Any]]:
-    """Return what the workspace's weights are, by name."""
-    folders = sorted(path.parent for path in layout.weights.glob(f"*/{FACTS}") if not path.parent.name.startswith("."))
-    found = []
-    for folder in folders:
-        table = read_facts(folder)
-        rest = {k: v for k, v in table.items() if k not in {"format", "files"}}
-        found.append({"name": folder.name, "digest": digest_of(table), **rest})
-    return found
+    preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
+    if request.weights is None:
+        return Start(preset=preset)
+    weights = find_weights(layout, request.weights)
+    # The sizes of the weights come before the preset's, but not before those that the request names: if it asks for
+    # other sizes, the check refuses them.
+    if isinstance(preset.encoder, PerformerConfig):
+        sizes = [f"encoder.{key}={value}" for key, value in weights.sizes.encoder_keys().items()]
+        preset = load_preset(request.preset, (*sizes, *request.overrides), layout.configs)
+    check_weights(weights, preset)
+    return Start(preset=preset, weights=weights, folder=str(weights_folder(layout, request.weights).absolute()))
 
 
 def find_weights(layout: Layout, name: str) -> PretrainedWeights:
@@ -79,11 +96,11 @@ def weights_folder(layout: Layout, name: str) -> Path:
         If there are none.
     """
     inside, elsewhere = layout.weights / name, Path(name)
-    if NAME.fullmatch(name) and (inside / FACTS).is_file():
+    if _WEIGHTS_NAME.fullmatch(name) and (inside / FACTS).is_file():
         return inside
     if (elsewhere / FACTS).is_file():
         return elsewhere
-    known = ", ".join(found["name"] for found in list_weights(layout)) or "none"
+    known = ", ".join(weights["name"] for weights in list_weights(layout)) or "none"
     message = (
         f"There are no weights {name!r}. The workspace has: {known}. Import some with `canal weights import`, make "
         "some with `canal pretrain`, or give the path of a folder of weights."
@@ -91,82 +108,79 @@ def weights_folder(layout: Layout, name: str) -> Path:
     raise WeightsError(message)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The preset of a stage with every value, its weights, and the folder they were found in."""
-
-    preset: Preset
-    weights: PretrainedWeights | None = None
-    folder: str = ""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the weights, ``""`` without any."""
-        return self.weights.digest if self.weights else ""
-
-    def note(self, taken: TakenWeights | None) -> dict[str, Any]:
-        """Return what goes into the record's notes."""
-        if self.weights is None or taken is None:
-            return {}
-        facts = {"name": self.weights.name, "digest": self.digest, "folder": self.folder}
-        return {"weights": facts | {"genes": taken.genes, "genes_without_row": taken.without_row}}
+def list_weights(layout: Layout) -> list[dict[str, Any]]:
+    """Return name, digest and facts of each of the workspace's pre-trained weights, by name."""
+    listed = []
+    for path in sorted(layout.weights.glob(f"*/{FACTS}")):
+        folder = path.parent
+        # Hidden folders hold weights that are still being written.
+        if folder.name.startswith("."):
+            continue
+        facts = read_facts(folder)
+        digest = digest_of(facts)
+        shown = {key: value for key, value in facts.items() if key not in {"format", "files"}}
+        listed.append({"name": folder.name, "digest": digest, **shown})
+    return listed
 
 
-def find_start(layout: Layout, request: StageRequest) -> Start:
-    """Read preset and weights of a request; the encoder takes the sizes of the weights.
+def check_weights_name(layout: Layout, name: str) -> str:
+    """Return a name for new weights, if the workspace can keep weights under it.
 
     Raises
     ------
-    ConfigError, WeightsError, StageError
-        If there is no such preset or weights, or they do not fit.
+    WeightsError
+        If it cannot be the name of a folder, or there are weights of that name.
     """
-    preset = load_preset(request.preset, tuple(request.overrides), layout.configs)
-    if request.weights is None:
-        return Start(preset=preset)
-    weights = find_weights(layout, request.weights)
-    if isinstance(preset.encoder, PerformerConfig):
-        sizes = tuple(f"encoder.{k}={v}" for k, v in weights.sizes.encoder_keys().items())
-        preset = load_preset(request.preset, (*sizes, *request.overrides), layout.configs)
-    check_weights(weights, preset)
-    return Start(preset=preset, weights=weights, folder=str(weights_folder(layout, request.weights).absolute()))
+    if not _WEIGHTS_NAME.fullmatch(name):
+        message = (
+            f"{name!r} is no name for weights; expected letters, digits, '.', '_' and '-'. Choose one with --name."
+        )
+        raise WeightsError(message)
+    if (layout.weights / name).exists():
+        message = f"There are weights named {name} already. Choose another name with --name, or remove their folder."
+        raise WeightsError(message)
+    return name
 
 
-def check_lineage(start: Start, records: Sequence[StageRecord], parent: StageRecord | None) -> None:
-    """Refuse weights that the stages before were not trained from.
+def check_weights_lineage(start: Start, records: Sequence[StageRecord], parent: StageRecord | None) -> None:
+    """Refuse weights other than those that the parent's network was trained from.
 
     Raises
     ------
     StageError
-        If the network goes on from a stage of other weights or of none.
+        If the network goes on from a stage that started from other weights or from none.
     """
+    # Without weights, or with a new network, there is nothing that could contradict.
     if start.weights is None or parent is None or start.preset.training.start == "fresh":
         return
-    before = _weights_of(records, parent)
-    if before.get("digest") == start.digest:
+    parent_weights = _weights_note(records, parent)
+    if parent_weights.get("digest") == start.digest:
         return
-    found = f"from the weights {before['name']}" if before else "without pre-trained weights"
+    origin = f"from the weights {parent_weights['name']}" if parent_weights else "without pre-trained weights"
     message = (
-        f"Stage {parent.number} ({parent.name}) was trained {found}, and its network is what this stage goes on from. "
+        f"Stage {parent.number} ({parent.name}) was trained {origin}, and its network is what this stage goes on from. "
         "Leave --weights out, or start the network anew with --set training.start=fresh."
     )
     raise StageError(message)
 
 
-def _weights_of(records: Sequence[StageRecord], record: StageRecord) -> dict[str, Any]:
-    """Return the note of the nearest stage of a line that took weights; empty where none did."""
-    by_number = {r.number: r for r in records}
-    at: StageRecord | None = record
-    while at is not None:
-        note: dict[str, Any] = at.notes.get("weights") or {}
+def _weights_note(records: Sequence[StageRecord], record: StageRecord) -> dict[str, Any]:
+    """Return the note on the weights that a stage's network comes from; empty where it started without any."""
+    by_number = {stage.number: stage for stage in records}
+    # From parent to parent, as long as the network was handed on.
+    stage: StageRecord | None = record
+    while stage is not None:
+        note: dict[str, Any] = stage.notes.get("weights") or {}
         if note:
             return note
-        fresh = at.preset.get("training", {}).get("start") == "fresh"
-        at = None if fresh or at.parent is None else by_number.get(at.parent)
+        if stage.parent is None or stage.preset.get("training", {}).get("start") == "fresh":
+            return {}
+        stage = by_number.get(stage.parent)
     return {}
 
 
 def weights_warnings(record: StageRecord) -> tuple[str, ...]:
-    """Return a sentence where genes of a stage have no row in the table of its weights."""
+    """Return a warning if genes of a stage have no vector in its pre-trained weights."""
     note = record.notes.get("weights") or {}
     missing = note.get("genes_without_row", 0)
     if not missing:

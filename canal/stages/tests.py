@@ -1,10 +1,8 @@
-"""What a stage's model answers on the held-out cells of its own and of every earlier stage.
+"""Tests of a stage: what its model answers on the held-out cells of its own and of earlier stages.
 
-It is kept as one file beside the model, ``tests.json``: references and counts, no cell and no expression.
-
-Test a new model on the held-out cells of its own and of every earlier stage, and judge whether it may be used.
-
-How well the confidence of each stage's model met its accuracy: kept as ``reliability.json`` and drawn beside it.
+Top to bottom: what is kept beside the model as ``tests.json`` (references and counts, no cell and no expression); the
+tests of a new model; whether its accuracy falls too much for it to come into use; the figures for the record; and how
+well confidence met accuracy, kept as ``reliability.json`` and drawn beside it.
 """
 
 import json
@@ -12,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,28 +17,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from canal.data.cells import Cells
 from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
-from canal.figures import Counts, Figures, continual, count, figures_of
+from canal.figures import Counts, Figures, confusion_counts, continual, figures_of
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
-from canal.stages.held_out import HeldOut, read_held_out
-from canal.stages.use import line_of
+from canal.stages.held_out import HeldOutReference, read_held_out
+from canal.stages.use import lineage
 
-FILE = "tests.json"
-FORMAT = 1
+TESTS_FILE = "tests.json"
+FORMAT = 1  # of that file; a higher one was written by a newer canal
 
 
 class Outcome(BaseModel):
-    """What a model answers on the cells of one stage.
+    """What a model answers on the test cells of one stage.
 
     Attributes
     ----------
     stage
         The stage the cells come from.
     digest
-        Of the cells, as in their `HeldOut`.
+        Of the cells, as in their `HeldOutReference`.
     counts
         Given type -> predicted type -> cells; empty where the model was not tested.
     reason
@@ -67,9 +64,9 @@ class StageTests(BaseModel):
     Attributes
     ----------
     own
-        Cells that later stages are tested on, ``None`` where there are none.
+        The stage's own test cells, on which later stages are tested, too; ``None`` where there are none.
     outcomes
-        One for each stage tested or not, ascending.
+        One for each stage, whether the model was tested on its cells or not, ascending.
     history
         Figures of each epoch of the training.
     """
@@ -77,42 +74,28 @@ class StageTests(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = FORMAT
-    own: HeldOut | None
+    own: HeldOutReference | None
     outcomes: tuple[Outcome, ...] = ()
     history: tuple[dict[str, float], ...] = ()
 
     def outcome(self, stage: int, digest: str) -> Outcome | None:
-        """Return what the model answered on these cells of a stage, if it was tested on them."""
-        found = (o for o in self.outcomes if o.stage == stage and o.digest == digest and o.counts)
-        return next(found, None)
+        """Return what the model answered on these cells of a stage, ``None`` if it was not tested on them."""
+        for outcome in self.outcomes:
+            if outcome.stage == stage and outcome.digest == digest and outcome.counts:
+                return outcome
+        return None
 
     def write(self, path: Path) -> None:
         """Write the file; the same tests give the same bytes."""
         path.write_text(json.dumps(self.model_dump(mode="json"), ensure_ascii=False), encoding="utf-8")
 
 
-def finite(history: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], ...]:
-    """Return the figures of each epoch without those JSON cannot hold."""
-    return tuple({k: float(v) for k, v in epoch.items() if math.isfinite(float(v))} for epoch in history)
-
-
-def parse_tests(text: str, source: str) -> StageTests:
-    """Read ``tests.json``; ``source`` names it in errors.
-
-    Raises
-    ------
-    RegistryError
-        If it was written by a newer canal, or is no such file.
-    """
-    try:
-        table = json.loads(text)
-        if table["format"] > FORMAT:
-            message = f"{source} was written by a newer canal (format {table['format']}); update canal to read it."
-            raise RegistryError(message)
-        return StageTests.model_validate(table)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        message = f"{source} does not hold the tests of a stage: {error}. Restore it from a backup."
-        raise RegistryError(message) from error
+def finite_history(history: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], ...]:
+    """Return the figures of each epoch without those that are not finite, which JSON cannot hold."""
+    epochs = []
+    for epoch in history:
+        epochs.append({name: float(value) for name, value in epoch.items() if math.isfinite(float(value))})
+    return tuple(epochs)
 
 
 def read_tests(registry: Registry, record: StageRecord) -> StageTests:
@@ -121,57 +104,77 @@ def read_tests(registry: Registry, record: StageRecord) -> StageTests:
     Raises
     ------
     RegistryError
-        If it is missing or altered.
+        If the file is missing, altered, or of a newer canal.
     """
-    path = registry.file(record, FILE)
-    return StageTests(own=None) if path is None else parse_tests(path.read_text(encoding="utf-8"), str(path))
+    path = registry.file(record, TESTS_FILE)
+    if path is None:
+        return StageTests(own=None)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if table["format"] > FORMAT:
+            message = f"{path} was written by a newer canal (format {table['format']}); update canal to read it."
+            raise RegistryError(message)
+        return StageTests.model_validate(table)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        message = f"{path} does not hold the tests of a stage: {error}. Restore it from a backup."
+        raise RegistryError(message) from error
 
 
-ONE_SIDED_95 = 1.645
-MOST_SETS = 20  # earlier stages a new one is tested on, the newest first: a stage must not take ever longer to add
+# Earlier stages a new one is tested on, the newest first: adding a stage must not take longer and longer.
+MOST_EARLIER_STAGES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """An earlier stage whose cells a new model is tested on.
+class EarlierStage:
+    """An earlier stage on whose cells a new model is tested.
 
     Attributes
     ----------
-    stage, name
-        Its number and name.
-    held
-        Its cells.
+    number, name
+        Of the stage.
+    reference
+        Its test cells.
     tests
         What its own model answered.
-    before
-        What the champion answered on its cells, if it was tested.
+    outcome_in_use
+        What the model in use answers on its cells, ``None`` if it was not tested on them.
     """
 
-    stage: int
+    number: int
     name: str
-    held: HeldOut
+    reference: HeldOutReference
     tests: StageTests
-    before: Outcome | None
+    outcome_in_use: Outcome | None
 
 
-def earlier_stages(registry: Registry, records: Sequence[StageRecord], champion: StageRecord | None) -> list[Earlier]:
-    """Return the champion and the stages it was learned from, as far as they have cells to be tested on."""
-    if champion is None:
+def earlier_stages(
+    registry: Registry, records: Sequence[StageRecord], in_use: StageRecord | None
+) -> list[EarlierStage]:
+    """Return the stage in use and the stages it was learned from, as far as they have test cells, the first first."""
+    if in_use is None:
         return []
+    # Stages that were taken out of the model are not to be remembered: nothing is tested on their cells.
     by_number = {record.number: record for record in records}
-    kept = read_tests(registry, champion)
-    found = []
-    for number in line_of(records, champion.number, without_removed=True):
+    tests_in_use = read_tests(registry, in_use)
+    earlier = []
+    for number in lineage(records, in_use.number, without_removed=True):
         tests = read_tests(registry, by_number[number])
-        if tests.own is not None:
-            before = kept.outcome(number, tests.own.digest)
-            name = by_number[number].name
-            found.append(Earlier(stage=number, name=name, held=tests.own, tests=tests, before=before))
-    return found
+        # A removal has no cells of its own, nor has a stage of an older canal.
+        if tests.own is None:
+            continue
+        stage = EarlierStage(
+            number=number,
+            name=by_number[number].name,
+            reference=tests.own,
+            tests=tests,
+            outcome_in_use=tests_in_use.outcome(number, tests.own.digest),
+        )
+        earlier.append(stage)
+    return earlier
 
 
-def tested(model: Model, cells: Cells, stage: int, digest: str) -> Outcome:
-    """Annotate labelled cells and count the answers.
+def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outcome:
+    """Annotate the labelled test cells of a stage and count the answers.
 
     Raises
     ------
@@ -181,67 +184,78 @@ def tested(model: Model, cells: Cells, stage: int, digest: str) -> Outcome:
     assert cells.labels is not None
     reader = model.reader(cells.genes)
     check_overlap(reader.match, model.preset.genes.min_overlap, cells.report.path)
-    return Outcome(stage=stage, digest=digest, counts=count(cells.labels, reader.best_types(cells.expression)))
+    counts = confusion_counts(cells.labels, reader.best_types(cells.expression))
+    return Outcome(stage=stage, digest=digest, counts=counts)
 
 
-def run_on_earlier(
-    model: Model, parent: Model | None, earlier: Sequence[Earlier], progress: Progress
-) -> tuple[list[Outcome], list[Earlier]]:
-    """Test a new model on the cells of earlier stages, the newest `MOST_SETS` of them.
+def measure_earlier_stages(
+    model: Model, parent: Model | None, earlier: Sequence[EarlierStage], progress: Progress
+) -> tuple[list[Outcome], list[EarlierStage]]:
+    """Test a new model on the cells of earlier stages, the newest `MOST_EARLIER_STAGES` of them.
 
     Parameters
     ----------
     model, parent
-        The new model; the model in use, which is tested too where no answer of its was kept.
+        The new model; the model in use, which is tested, too, where no outcome of it was kept.
     earlier
-        The earlier stages.
+        The earlier stages, the first one first.
     progress
         Told about every stage.
 
     Returns
     -------
-    An outcome for each earlier stage, with a reason where its cells cannot be read; the earlier stages with what the
-    champion answered.
+    An outcome for each earlier stage, with a reason where the model was not tested; the earlier stages with the
+    outcomes of the model in use.
     """
-    outcomes, known = [], []
-    skipped = max(len(earlier) - MOST_SETS, 0)
+    outcomes, with_outcome_in_use = [], []
+    skipped = max(len(earlier) - MOST_EARLIER_STAGES, 0)  # the oldest
     progress.start(len(earlier), "testing on earlier stages")
-    for k, e in enumerate(earlier):
-        before = e.before
+    for position, stage in enumerate(earlier):
+        digest, in_use = stage.reference.digest, stage.outcome_in_use
         try:
-            cells = _cells(e, skip=k < skipped)
-            outcomes.append(tested(model, cells, e.stage, e.held.digest))
-            if before is None and parent is not None:
-                before = tested(parent, cells, e.stage, e.held.digest)
+            cells = _test_cells(stage, skip=position < skipped)
+            outcomes.append(measure_outcome(model, cells, stage.number, digest))
+            # The model in use may have been learned when these cells could not be read.
+            if in_use is None and parent is not None:
+                in_use = measure_outcome(parent, cells, stage.number, digest)
         except DataError as error:
-            outcomes.append(Outcome(stage=e.stage, digest=e.held.digest, reason=str(error)))
-        known.append(replace(e, before=before))
-        progress.advance(1, f"stage {e.stage}, {e.name}")
+            # A file that is gone or was changed is no reason to refuse a stage; the answer says what was not tested.
+            outcomes.append(Outcome(stage=stage.number, digest=digest, reason=str(error)))
+        with_outcome_in_use.append(replace(stage, outcome_in_use=in_use))
+        progress.advance(1, f"stage {stage.number}, {stage.name}")
     progress.close()
-    return outcomes, known
+    return outcomes, with_outcome_in_use
 
 
-def _cells(earlier: Earlier, *, skip: bool) -> Cells:
+def _test_cells(earlier: EarlierStage, *, skip: bool) -> Cells:
+    """Read the test cells of a stage; one that is to be skipped is an error that says so, as any other reason."""
     if skip:
-        message = f"A new stage is tested on the {MOST_SETS} newest; `canal compare --recompute` tests it on all."
+        message = (
+            f"A new stage is tested on the {MOST_EARLIER_STAGES} newest; `canal compare --recompute` tests it on all."
+        )
         raise DataError(message)
-    return read_held_out(earlier.held)
+    return read_held_out(earlier.reference)
+
+
+ONE_SIDED_95 = 1.645  # the 95 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """A new model and the champion on the cells of one earlier stage.
+class AccuracyChange:
+    """Accuracy of a new model and of the model in use on the test cells of one earlier stage.
+
+    The field names are keys of the JSON of `canal stage add` and `canal stage remove`.
 
     Attributes
     ----------
     stage, name
-        Of the cells.
+        The stage the cells come from.
     accuracy, before
-        Of the new model and of the champion, ``None`` where it was not tested.
+        Of the new model and of the model in use, ``None`` where it was not tested.
     reason
-        Why the new model was not tested.
+        Why the new model was not tested; empty where it was.
     cells
-        Cells it was tested on.
+        Number of cells it was tested on.
     """
 
     stage: int
@@ -253,96 +267,113 @@ class Change:
 
     @property
     def fall(self) -> float:
-        """How much accuracy falls at the least, beyond what chance does to so few cells; 0 where that is not known.
+        """How much accuracy falls beyond what chance explains; 0 where that is not known.
 
         The lower bound of a one-sided 95 % interval for the difference of two shares: of 30 cells, two that flip are
         no reason to hold a stage back.
         """
         if self.accuracy is None or self.before is None or not self.cells:
             return 0.0
-        spread = sum(share * (1 - share) / self.cells for share in (self.accuracy, self.before))
-        return self.before - self.accuracy - ONE_SIDED_95 * math.sqrt(spread)
+        variance = 0.0
+        for share in (self.accuracy, self.before):
+            variance += share * (1 - share) / self.cells
+        return self.before - self.accuracy - ONE_SIDED_95 * math.sqrt(variance)
 
 
-def compared(outcomes: Sequence[Outcome], earlier: Sequence[Earlier]) -> list[Change]:
-    """Put a new model's outcomes beside the champion's."""
-    return [
-        Change(
-            stage=e.stage,
-            name=e.name,
-            accuracy=o.figures.accuracy if o.counts else None,
-            before=e.before.figures.accuracy if e.before is not None else None,
-            reason=o.reason,
-            cells=o.figures.cells if o.counts else 0,
+def accuracy_changes(outcomes: Sequence[Outcome], earlier: Sequence[EarlierStage]) -> list[AccuracyChange]:
+    """Put the outcomes of a new model beside those of the model in use, for each earlier stage."""
+    changes = []
+    for outcome, stage in zip(outcomes, earlier, strict=True):
+        tested, in_use = bool(outcome.counts), stage.outcome_in_use
+        change = AccuracyChange(
+            stage=stage.number,
+            name=stage.name,
+            accuracy=outcome.figures.accuracy if tested else None,
+            before=None if in_use is None else in_use.figures.accuracy,
+            reason=outcome.reason,
+            cells=outcome.figures.cells if tested else 0,
         )
-        for o, e in zip(outcomes, earlier, strict=True)
-    ]
+        changes.append(change)
+    return changes
 
 
-def held_back(number: int, champion: int | None, found: Sequence[Change], max_fall: float) -> str:
-    """Return why a new stage must not come into use; an empty text where it may."""
-    fallen = [c for c in found if c.fall > max_fall]
+def reason_to_hold_back(number: int, in_use: int | None, changes: Sequence[AccuracyChange], max_fall: float) -> str:
+    """Return why a new stage must not come into use in place of the one in use; empty where it may."""
+    fallen = [change for change in changes if change.fall > max_fall]
     if not fallen:
         return ""
     where = "; ".join(f"of stage {c.stage} ({c.name}) from {c.before:.4f} to {c.accuracy:.4f}" for c in fallen)
     return (
         f"Accuracy on the held-out cells {where} falls by clearly more than {max_fall:g} (promotion.max_fall): "
-        f"stage {number} stays a candidate, and stage {champion} goes on annotating. "
-        f"See `canal stage diff {champion} {number}`; "
+        f"stage {number} stays a candidate, and stage {in_use} goes on annotating. "
+        f"See `canal stage diff {in_use} {number}`; "
         f"`canal stage promote {number}` uses it all the same."
     )
 
 
-def untested(found: Sequence[Change]) -> str:
-    """Return which earlier stages a new model could not be tested on; an empty text where there are none."""
-    missing = [c for c in found if c.accuracy is None]
-    if not missing:
+def untested_warning(changes: Sequence[AccuracyChange]) -> str:
+    """Return which earlier stages a new model could not be tested on, and why; empty where there are none."""
+    untested = [change for change in changes if change.accuracy is None]
+    if not untested:
         return ""
-    shown = "; ".join(f"stage {c.stage}: {c.reason}" for c in missing[:3])
-    more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return f"Not tested on {len(missing)} of {len(found)} earlier stages ({shown}{more})"
+    shown = "; ".join(f"stage {change.stage}: {change.reason}" for change in untested[:3])
+    more = f"; and {len(untested) - 3} more" if len(untested) > 3 else ""
+    return f"Not tested on {len(untested)} of {len(changes)} earlier stages ({shown}{more})"
 
 
-def figures_for_record(number: int, tests: StageTests, earlier: Sequence[Earlier]) -> dict[str, float]:
-    """Return the figures that go into the record and to MLflow: per earlier stage, and over all of them."""
-    metrics: dict[str, Any] = {}
-    for o in (o for o in tests.outcomes if o.counts):
-        metrics[f"test/{o.stage}/accuracy"] = o.figures.accuracy
-        metrics[f"test/{o.stage}/macro_f1"] = o.figures.macro_f1
-    stages = [*(e.stage for e in earlier), *([number] if tests.own is not None else [])]
-    rows = [*(e.tests for e in earlier), tests]
-    table = np.full((len(rows), len(stages)), np.nan)
-    for i, row in enumerate(rows):
-        for o in (o for o in row.outcomes if o.counts and o.stage in stages):
-            table[i, stages.index(o.stage)] = o.figures.accuracy
-    if stages:
-        found = continual(table, range(len(stages))).to_dict()
-        found["average_accuracy"] = found.pop("average")
-        metrics |= {k: v for k, v in found.items() if v is not None}
+def figures_for_record(number: int, tests: StageTests, earlier: Sequence[EarlierStage]) -> dict[str, float]:
+    """Return the figures for the record and for MLflow: per earlier stage, and of continual learning over all."""
+    # 1. Of the new model on the cells of each stage.
+    metrics: dict[str, float] = {}
+    for outcome in tests.outcomes:
+        if outcome.counts:
+            metrics[f"test/{outcome.stage}/accuracy"] = outcome.figures.accuracy
+            metrics[f"test/{outcome.stage}/macro_f1"] = outcome.figures.macro_f1
+    # 2. Which stages have cells: the columns of the table of continual learning.
+    stages = [stage.number for stage in earlier]
+    if tests.own is not None:
+        stages.append(number)
+    if not stages:
+        return metrics
+    # 3. The accuracy of each stage's own model on the cells of all: its rows, the new model last.
+    models = [*(stage.tests for stage in earlier), tests]
+    table = np.full((len(models), len(stages)), np.nan)
+    for row, model_tests in enumerate(models):
+        for outcome in model_tests.outcomes:
+            if outcome.counts and outcome.stage in stages:
+                table[row, stages.index(outcome.stage)] = outcome.figures.accuracy
+    # Rows and columns stand for the same stages, so that row j is the own model of column j.
+    figures = continual(table, range(len(stages))).to_dict()
+    figures["average_accuracy"] = figures.pop("average")
+    for name, value in figures.items():
+        if value is not None:
+            metrics[name] = value
     return metrics
 
 
-RELIABILITY, PICTURE = "reliability.json", "reliability.svg"
+# How often answers of each confidence were right: figures, and a picture of them.
+RELIABILITY_FILE, RELIABILITY_PICTURE = "reliability.json", "reliability.svg"
 
 
-def write_reliability(found: Reliability, title: str, folder: Path) -> dict[str, Path]:
-    """Write figures and picture of a stage into a folder and return them by name."""
+def write_reliability(reliability: Reliability, title: str, folder: Path) -> dict[str, Path]:
+    """Write figures and picture of a stage's reliability into a folder and return the files by name."""
     from canal.report.plots import reliability_figure
 
-    (folder / RELIABILITY).write_text(json.dumps(found.to_dict()), encoding="utf-8")
-    (folder / PICTURE).write_text(reliability_figure([(title, found)]), encoding="utf-8")
-    return {name: folder / name for name in (RELIABILITY, PICTURE)}
+    figures, picture = folder / RELIABILITY_FILE, folder / RELIABILITY_PICTURE
+    figures.write_text(json.dumps(reliability.to_dict()), encoding="utf-8")
+    picture.write_text(reliability_figure([(title, reliability)]), encoding="utf-8")
+    return {figures.name: figures, picture.name: picture}
 
 
 def read_reliability(registry: Registry, record: StageRecord) -> Reliability | None:
-    """Return what was kept of a committed stage; ``None`` for one that held out no cell, or of an older canal.
+    """Return the reliability of a committed stage; ``None`` for one that held out no cell, or of an older canal.
 
     Raises
     ------
     RegistryError
         If the file is missing, altered, or of a newer canal.
     """
-    path = registry.file(record, RELIABILITY)
+    path = registry.file(record, RELIABILITY_FILE)
     if path is None:
         return None
     try:

@@ -1,7 +1,4 @@
-"""Which stages a stage was learned from, and which number the next one has.
-
-Which stage annotates: another one, or back to the one before.
-"""
+"""Which stage annotates (promote, roll back), which stages it was learned from, and the number of the next one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,35 +8,6 @@ from canal.errors import RegistryError
 from canal.model.record import StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout, open_registry
-
-
-def line_of(records: Sequence[StageRecord], number: int, *, without_removed: bool = False) -> list[int]:
-    """Return the numbers of a stage and all it was learned from, the first stage first.
-
-    Parameters
-    ----------
-    records
-        All stages.
-    number
-        The last one of the line.
-    without_removed
-        Leave out stages that a later one of the line took out of the model.
-    """
-    by_number = {record.number: record for record in records}
-    line: list[int] = []
-    gone: set[int] = set()
-    at: int | None = number
-    while at is not None and at in by_number and at not in line:
-        line.append(at)
-        if "imported" not in by_number[at].notes:  # its numbers are those of the registry it came from
-            gone |= {int(n) for n in by_number[at].notes.get("removed", ())}
-        at = by_number[at].parent
-    return [n for n in reversed(line) if not (without_removed and n in gone)]
-
-
-def next_number(records: Sequence[StageRecord]) -> int:
-    """Return the number of the next stage; a number that was used is never used again."""
-    return max((record.number for record in records), default=0) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +37,7 @@ class Promotion:
 
 
 def promote(layout: Layout, number: int) -> Promotion:
-    """Let a stage annotate.
+    """Bring a stage into use: it annotates from now on.
 
     Raises
     ------
@@ -81,7 +49,7 @@ def promote(layout: Layout, number: int) -> Promotion:
 
 
 def roll_back(layout: Layout) -> Promotion:
-    """Let the parent of the stage in use annotate.
+    """Bring the parent of the stage in use into use again.
 
     Raises
     ------
@@ -93,6 +61,7 @@ def roll_back(layout: Layout) -> Promotion:
 
 
 def _parent(registry: Registry) -> StageRecord:
+    """Return the record of the parent of the stage in use."""
     record = registry.record()
     if record.parent is None:
         message = (
@@ -111,6 +80,41 @@ def _parent(registry: Registry) -> StageRecord:
 
 
 def _promote(registry: Registry, record: StageRecord) -> Promotion:
-    registry.artifacts(record)  # a stage that cannot be loaded must not come into use
+    """Bring a stage into use, once its files are known to be whole."""
+    # Every file is compared with its hash: a stage that cannot be loaded must not come into use.
+    registry.artifacts(record)
     before = registry.champion()
     return Promotion(record=registry.set_champion(record.number), before=before)
+
+
+def lineage(records: Sequence[StageRecord], number: int, *, without_removed: bool = False) -> list[int]:
+    """Return the numbers of a stage and of all stages it was learned from, the first stage first.
+
+    Parameters
+    ----------
+    records
+        All stages.
+    number
+        The last stage of the lineage.
+    without_removed
+        Leave out stages that a later one of the lineage took out of the model.
+    """
+    by_number = {record.number: record for record in records}
+    line: list[int] = []
+    removed: set[int] = set()
+    # From parent to parent; a parent that does not exist any more ends the lineage.
+    current: int | None = number
+    while current is not None and current in by_number and current not in line:
+        record = by_number[current]
+        line.append(current)
+        # The removals of an imported stage are numbered as in the registry it came from: they mean nothing here.
+        if "imported" not in record.notes:
+            removed.update(int(n) for n in record.notes.get("removed", ()))
+        current = record.parent
+    line.reverse()
+    return [n for n in line if n not in removed] if without_removed else line
+
+
+def next_number(records: Sequence[StageRecord]) -> int:
+    """Return the number of the next stage; a number that was used is never used again."""
+    return max((record.number for record in records), default=0) + 1

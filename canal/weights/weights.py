@@ -18,7 +18,7 @@ from canal import __version__
 from canal.data.gene_list import read_gene_list, read_gene_vectors
 from canal.errors import WeightsError
 from canal.stages.layout import Layout
-from canal.stages.starting import check_name, find_weights
+from canal.stages.starting import check_weights_name, find_weights
 from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
 
 STATE = "model_state_dict"  # under which scBERT's checkpoints hold their tensors
@@ -50,7 +50,7 @@ def import_weights(
         If anything does not fit; nothing is written then.
     """
     layout.require(or_vacant=True)
-    name = check_name(layout, name or file.name.split(".")[0])
+    name = check_weights_name(layout, name or file.name.split(".")[0])
     gene_list = read_gene_list(genes)
     vectors = None if gene2vec is None else read_gene_vectors(gene2vec)
     tensors = _read_tensors(file)

@@ -15,7 +15,7 @@ from canal.stages.layout import open_registry
 def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
     """Computed once: the second page opens no model, and is the same."""
     report = compare_stages(layout)
-    monkeypatch.setattr(clusters, "places_of", lambda points, _: points[:, :2])  # UMAP compiles for seconds
+    monkeypatch.setattr(clusters, "umap_coordinates", lambda points, _: points[:, :2])  # UMAP compiles for seconds
     write_compare_page(layout, report, tmp_path / "a.html")
     monkeypatch.setattr(Model, "load", lambda *_: pytest.fail("a model was opened"))
     write_compare_page(layout, report, tmp_path / "b.html")
@@ -35,7 +35,7 @@ def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
     bank = model.bank
     reader = model.reader(bank.panel.genes)
     seen = []
-    monkeypatch.setattr(clusters, "places_of", lambda points, _: seen.append(points) or points[:, :2])
+    monkeypatch.setattr(clusters, "umap_coordinates", lambda points, _: seen.append(points) or points[:, :2])
 
     found = stage_map(registry, record)
 

@@ -6,8 +6,8 @@ import canal
 from canal.compare.gather import compare_stages
 from canal.compare.page import write_page
 from canal.registry.registry import Registry
-from canal.stages.held_out import HeldOut, ReadingOptions
-from canal.stages.tests import FILE, Outcome, StageTests
+from canal.stages.held_out import HeldOutReference, ReadingOptions
+from canal.stages.tests import TESTS_FILE, Outcome, StageTests
 from tests.unit.registry.make import make_files, make_record
 
 STAGES, TYPES = 20, 16
@@ -17,7 +17,7 @@ def kept_of(number: int) -> StageTests:
     """Return the tests of a stage on its own and all earlier ones, of 16 types."""
     names = [f"type {t}" for t in range(TYPES)]
     counts = {a: {a: 90, names[k - 1]: 10} for k, a in enumerate(names)}
-    own = HeldOut(
+    own = HeldOutReference(
         kind="share", path="/data/toy.h5ad", digest=str(number), rows=tuple(range(2000)), cells=1600,
         options=ReadingOptions(labels="cell_type"),
     )  # fmt: skip
@@ -33,8 +33,8 @@ def test_twenty_stages_are_compared_without_a_model(tmp_path):
     for number in range(1, STAGES + 1):
         draft = registry.draft(f"toy-{number}")
         files = make_files(draft.folder, number)
-        kept_of(number).write(draft.folder / FILE)
-        draft.commit(make_record(number), files | {FILE: draft.folder / FILE})
+        kept_of(number).write(draft.folder / TESTS_FILE)
+        draft.commit(make_record(number), files | {TESTS_FILE: draft.folder / TESTS_FILE})
 
     report = compare_stages(layout)
     write_page(tmp_path / "r.html", report)

@@ -171,7 +171,7 @@ def test_several_files_need_a_folder_and_names(lab: Workspace, tmp_path: Path) -
     """A file's name for several answers, or one name for two, is refused before anything is read."""
     a, b = tmp_path / "a.h5ad", tmp_path / "sub" / "a.h5ad"
     with pytest.raises(ConfigError, match="into a folder"):
-        shards.targets_of([a, b], tmp_path / "out.h5ad")
+        shards.output_paths([a, b], tmp_path / "out.h5ad")
     with pytest.raises(ConfigError, match="Several files are called a"):
-        shards.targets_of([a, b], tmp_path / "out")
+        shards.output_paths([a, b], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -10,8 +10,7 @@ import canal
 from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.registry.registry import Registry
-from canal.stages.tests import PICTURE
-from canal.stages.tests import RELIABILITY as FILE
+from canal.stages.tests import RELIABILITY_FILE, RELIABILITY_PICTURE
 from canal.workspace import Workspace
 from tests.make import make_adata
 
@@ -39,8 +38,8 @@ def test_every_stage_keeps_it(workspace: Workspace) -> None:
         assert found.cells == record.metrics["validation_cells"]
         assert found.accuracy == pytest.approx(record.metrics["validation_accuracy"])
         assert found.error == record.metrics[METRIC]
-        assert {FILE, PICTURE} <= set(record.artifacts)
-        assert f"{record.number} {record.name}" in (registry.artifacts(record) / PICTURE).read_text()
+        assert {RELIABILITY_FILE, RELIABILITY_PICTURE} <= set(record.artifacts)
+        assert f"{record.number} {record.name}" in (registry.artifacts(record) / RELIABILITY_PICTURE).read_text()
         assert registry._store.client.get_run(record.run_id).data.metrics[METRIC] == pytest.approx(found.error)
 
 
@@ -60,7 +59,7 @@ def test_show_has_it(workspace: Workspace) -> None:
 def test_an_altered_file_is_refused(workspace: Workspace) -> None:
     """It is compared with its hash whenever it is read."""
     registry = Registry.open(workspace.layout.registry, workspace.layout.settings.name)
-    path: Path = registry.artifacts(registry.record(1)) / FILE
+    path: Path = registry.artifacts(registry.record(1)) / RELIABILITY_FILE
     kept = path.read_text()
     path.write_text(kept.replace("0.", "1.", 1))
     try:

@@ -69,13 +69,13 @@ def test_a_removed_stage_is_gone_from_the_model(layout):
 def test_a_removal_that_falls_too_much_is_a_candidate(layout, monkeypatch):
     """The same rule as for a stage that is added; the answer says who annotates."""
     limits = []
-    rule = testing.held_back
+    rule = testing.reason_to_hold_back
 
     def strict(*facts):  # any accuracy is too low
         limits.append(facts[-1])
         return rule(*facts[:-1], -1.0)
 
-    monkeypatch.setattr(removal, "held_back", strict)
+    monkeypatch.setattr(removal, "reason_to_hold_back", strict)
     code, found = run(layout, "stage", "remove", 2)
 
     assert code == 0

@@ -115,7 +115,7 @@ def test_replay_takes_no_folder_with_other_things(layout, tmp_path):
 
 def test_a_stage_that_fell_too_much_is_a_candidate_again(layout, tmp_path, monkeypatch):
     """The rule has the same say, so that later stages have the same parents."""
-    monkeypatch.setattr("canal.history.remove.held_back", lambda *_: "It falls.")
+    monkeypatch.setattr("canal.history.remove.reason_to_hold_back", lambda *_: "It falls.")
     remove_stage(layout, 2)
 
     found = replay(layout.stages, tmp_path / "again")

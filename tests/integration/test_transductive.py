@@ -13,7 +13,7 @@ from canal.cli.main import app
 from canal.data.stream import open_stream
 from canal.errors import StageError
 from canal.progress import Silent
-from canal.stages.novelty_rules import transductive_columns
+from canal.stages.novelty_rules import transductive_rule
 from canal.stages.predictions import answer_stream
 from canal.workspace import Workspace
 from tests.make import make_adata
@@ -87,7 +87,7 @@ def test_blocks_do_not_matter(workspace: Workspace) -> None:
 
     with open_stream(query, chunk=7) as stream:
         reader = model.reader(stream.genes)
-        collected = transductive_columns(reader, len(stream), model.record.seed, alpha=None)
+        collected = transductive_rule(reader, len(stream), model.record.seed, alpha=None)
         answers = answer_stream(reader, stream, Silent(), watch=collected.add)
 
     found = collected.columns(answers, whole.columns["best_known"])

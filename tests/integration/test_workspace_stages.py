@@ -27,7 +27,7 @@ def plain(result: Any) -> dict[str, Any]:
 
 def test_what_changes_nothing_says_the_same(layout, made, tmp_path, monkeypatch):
     """Compare, diff and their JSON; the page is written."""
-    monkeypatch.setattr(clusters, "places_of", lambda points, _: points[:, :2])
+    monkeypatch.setattr(clusters, "umap_coordinates", lambda points, _: points[:, :2])
     workspace = canal.open_workspace(layout.root)
 
     assert plain(workspace.compare()) == told(layout, "compare")

@@ -10,7 +10,7 @@ from canal.benchmark.method import Context, Predict, labels_of, newest_and_joint
 from canal.data.cells import Cells
 from canal.data.panel import GenePanel
 from canal.data.variable_genes import highly_variable
-from canal.stages.evaluate import fit_joint
+from canal.stages.evaluate import fit_logistic_regression
 
 VARIABLE_GENES = 2000  # of each stage; Seurat's default
 NEIGHBOURS, COMPONENTS = 15, 50  # scanpy's defaults
@@ -19,7 +19,7 @@ NEIGHBOURS, COMPONENTS = 15, 50  # scanpy's defaults
 def fit_logistic_regression(stages: Sequence[Cells], context: Context) -> Predict:
     """Fit multinomial logistic regression, C = 0.1."""
     del context
-    return fit_joint(list(stages))
+    return fit_logistic_regression(list(stages))
 
 
 def fit_nearest_neighbours(stages: Sequence[Cells], context: Context) -> Predict:

@@ -11,7 +11,7 @@ from canal.files import digest_file
 from canal.registry import cache
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
-from canal.stages.tests import FILE
+from canal.stages.tests import TESTS_FILE
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.integration.test_compare_many import kept_of
 from tests.unit.registry.make import fill, make_record
@@ -73,13 +73,13 @@ def test_compare_fetches_what_it_shows(open_registry: OpenRegistry) -> None:
     for number in (1, 2):
         draft = registry.draft(f"key{number}")
         files = fill(draft, number)
-        kept_of(number).write(draft.folder / FILE)
-        draft.commit(make_record(number), files | {FILE: draft.folder / FILE})
+        kept_of(number).write(draft.folder / TESTS_FILE)
+        draft.commit(make_record(number), files | {TESTS_FILE: draft.folder / TESTS_FILE})
     root = registry.root.parent
     (root / "canal.toml").write_text(f'name = "{registry.name}"\nregistry = "{registry.uri}"\n')
 
     assert compare_stages(Layout(root)).stages[-1].average == pytest.approx(0.9)
-    assert [p.name for p in (registry.root / "cache").rglob("*") if p.is_file()] == [FILE, FILE]
+    assert [p.name for p in (registry.root / "cache").rglob("*") if p.is_file()] == [TESTS_FILE, TESTS_FILE]
 
 
 @pytest.mark.slow

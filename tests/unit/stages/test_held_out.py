@@ -1,6 +1,7 @@
 """A reference to held-out cells gives the same cells again, or says why not."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -10,9 +11,10 @@ from canal.data.cells import Cells
 from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import DataError, RegistryError
-from canal.stages.held_out import ReadingOptions, chosen_rows, from_file, from_share, read_held_out
-from canal.stages.tests import Outcome, StageTests, finite, parse_tests
+from canal.stages.held_out import ReadingOptions, chosen_rows, read_held_out, reference_to_file, reference_to_share
+from canal.stages.tests import TESTS_FILE, Outcome, StageTests, finite_history, read_tests
 from tests.make import make_adata
+from tests.unit.registry.make import make_record
 
 OPTIONS = ReadingOptions(labels="cell_type")
 NONE = np.zeros(3, dtype=bool)
@@ -38,7 +40,7 @@ def test_the_cells_of_a_share_are_those_that_were_held_out(file):
     cells = stage_cells(file)
     rows = np.array([1, 7, 40])
 
-    held, found = from_share(file, OPTIONS, cells, rows, NONE)
+    held, found = reference_to_share(file, OPTIONS, cells, rows, NONE)
     again = read_held_out(held)
 
     for one in (found, again):
@@ -56,7 +58,7 @@ def test_cells_of_the_bank_are_left_out_unless_a_type_has_no_others(file):
     rows = np.arange(len(cells))
     in_bank = (cells.labels == "HSC") | ((rows < 20) & (cells.labels == "B"))
 
-    held, found = from_share(file, OPTIONS, cells, rows, in_bank)
+    held, found = reference_to_share(file, OPTIONS, cells, rows, in_bank)
 
     assert set(found.names) & set(cells.names[in_bank & (cells.labels == "B")]) == set()
     assert (found.labels == "HSC").sum() == (cells.labels == "HSC").sum() == held.in_bank
@@ -71,7 +73,7 @@ def test_rare_types_that_were_dropped_do_not_shift_rows(tmp_path):
     labels = LabelOptions(column="cell_type", drop_rare=True)
     cells = read_cells(tmp_path / "a.h5ad", labels=labels, keep_stored=True)
 
-    held, found = from_share(tmp_path / "a.h5ad", OPTIONS, cells, np.array([1, 2, 9]), NONE)
+    held, found = reference_to_share(tmp_path / "a.h5ad", OPTIONS, cells, np.array([1, 2, 9]), NONE)
 
     assert held.rows == (1, 3, 10)
     assert found.names.tolist() == cells.names[[1, 2, 9]].tolist()
@@ -79,7 +81,7 @@ def test_rare_types_that_were_dropped_do_not_shift_rows(tmp_path):
 
 def test_the_same_cells_elsewhere_in_the_same_file_are_the_same(file):
     """Other cells, metadata or compression may change; what is tested may not."""
-    held, _ = from_share(file, OPTIONS, stage_cells(file), np.array([1, 7, 40]), NONE)
+    held, _ = reference_to_share(file, OPTIONS, stage_cells(file), np.array([1, 7, 40]), NONE)
     adata = ad.read_h5ad(file)
     adata.obs["more"] = 1.0
     adata.write_h5ad(file, compression="gzip")
@@ -94,7 +96,7 @@ def test_the_same_cells_elsewhere_in_the_same_file_are_the_same(file):
 @pytest.mark.parametrize("change", ["gone", "other labels", "fewer cells", "no file any more"])
 def test_what_cannot_be_read_says_why(file, change):
     """A file that is gone or holds others is an error that names it."""
-    held, _ = from_share(file, OPTIONS, stage_cells(file), np.array([1, 7, 40]), NONE)
+    held, _ = reference_to_share(file, OPTIONS, stage_cells(file), np.array([1, 7, 40]), NONE)
     adata = ad.read_h5ad(file)
     if change == "gone":
         file.unlink()
@@ -115,7 +117,7 @@ def test_cells_in_memory_are_tested_once(file):
     adata = ad.read_h5ad(file)
     cells = read_cells(adata, labels="cell_type", keep_stored=True)
 
-    held, found = from_share(None, OPTIONS, cells, np.array([1, 7, 40]), NONE)
+    held, found = reference_to_share(None, OPTIONS, cells, np.array([1, 7, 40]), NONE)
 
     assert len(found) == 3
     with pytest.raises(DataError, match="in memory"):
@@ -124,12 +126,12 @@ def test_cells_in_memory_are_tested_once(file):
 
 def test_a_whole_file_is_taken_up_to_a_limit(file, monkeypatch):
     """All labelled cells; of a large file a share of every type."""
-    held, found = from_file(file, OPTIONS)
+    held, found = reference_to_file(file, OPTIONS)
     assert (held.kind, held.rows, held.cells) == ("file", None, len(found))
     assert len(found) == len(stage_cells(file))
 
-    monkeypatch.setattr("canal.stages.held_out.MOST_FILE", 12)
-    held, found = from_file(file, OPTIONS)
+    monkeypatch.setattr("canal.stages.held_out.MOST_TEST_FILE_CELLS", 12)
+    held, found = reference_to_file(file, OPTIONS)
     assert len(held.rows) == len(found) == 12
     assert set(found.labels) == {"B", "NK", "HSC"}
     assert len(read_held_out(held)) == 12
@@ -146,17 +148,20 @@ def test_every_type_keeps_a_cell():
 
 def test_tests_are_written_and_read(file, tmp_path):
     """The file holds references and counts; a newer or damaged one is refused."""
-    held, _ = from_file(file, OPTIONS)
+    held, _ = reference_to_file(file, OPTIONS)
     outcomes = (Outcome(stage=1, digest="a", reason="gone"), Outcome(stage=2, digest="b", counts={"B": {"NK": 2}}))
-    tests = StageTests(own=held, outcomes=outcomes, history=finite([{"loss": 1.5, "accuracy": float("nan")}]))
-    tests.write(tmp_path / "tests.json")
-    text = (tmp_path / "tests.json").read_text()
+    tests = StageTests(own=held, outcomes=outcomes, history=finite_history([{"loss": 1.5, "accuracy": float("nan")}]))
+    path = tmp_path / TESTS_FILE
+    tests.write(path)
+    text = path.read_text()
+    registry = SimpleNamespace(file=lambda _, name: tmp_path / name)
 
-    assert parse_tests(text, "x") == tests
+    assert read_tests(registry, make_record(1)) == tests
     assert tests.outcome(2, "b").figures.accuracy == 0
     assert tests.outcome(1, "a") is None
     assert tests.outcome(2, "other") is None
     assert tests.history == ({"loss": 1.5},)
     for bad, match in ((text.replace('"format": 1', '"format": 9'), "newer canal"), ("{", "does not hold")):
+        path.write_text(bad)
         with pytest.raises(RegistryError, match=match):
-            parse_tests(bad, "x")
+            read_tests(registry, make_record(1))

@@ -17,7 +17,7 @@ def test_init_makes_what_it_promises(tmp_path):
     assert layout.settings == Settings(
         name="My-Atlas-2", registry="local", labels="cell_type", preset="compact", seed=0
     )
-    assert not layout.has_registry()
+    assert not layout.may_have_stages()
 
 
 def test_init_overwrites_nothing(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 
 from canal.errors import DataError
 from canal.files import check_file
-from canal.stages.tests import Change, held_back, untested
-from canal.stages.use import line_of
+from canal.stages.tests import AccuracyChange, reason_to_hold_back, untested_warning
+from canal.stages.use import lineage
 from tests.unit.registry.make import make_record
 
 RECORDS = [
@@ -23,14 +23,14 @@ RECORDS = [
 )
 def test_a_line_follows_the_parents(number, line, left):
     """Other branches do not count, a parent that is not there ends the line, what was taken out can be left out."""
-    assert line_of(RECORDS, number) == line
-    assert line_of(RECORDS, number, without_removed=True) == left
+    assert lineage(RECORDS, number) == line
+    assert lineage(RECORDS, number, without_removed=True) == left
 
 
-def change(accuracy: float | None, before: float | None, cells: int = 1000) -> Change:
+def change(accuracy: float | None, before: float | None, cells: int = 1000) -> AccuracyChange:
     """Return a change on stage 1."""
     reason = "" if accuracy else "gone"
-    return Change(stage=1, name="toy", accuracy=accuracy, before=before, reason=reason, cells=cells)
+    return AccuracyChange(stage=1, name="toy", accuracy=accuracy, before=before, reason=reason, cells=cells)
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def change(accuracy: float | None, before: float | None, cells: int = 1000) -> C
 )
 def test_a_stage_is_held_back_beyond_the_limit(accuracy, before, held):
     """Only a fall that was measured, by more than the limit."""
-    assert bool(held_back(3, 2, [change(accuracy, before)], 0.02001)) == held
+    assert bool(reason_to_hold_back(3, 2, [change(accuracy, before)], 0.02001)) == held
 
 
 def test_chance_holds_no_stage_back():
     """Two of forty cells that flip are within chance; the same fall on a thousand cells is not."""
-    assert held_back(3, 2, [change(0.90, 0.95, cells=40)], 0.02) == ""
-    assert "stays a candidate" in held_back(3, 2, [change(0.90, 0.95, cells=1000)], 0.02)
+    assert reason_to_hold_back(3, 2, [change(0.90, 0.95, cells=40)], 0.02) == ""
+    assert "stays a candidate" in reason_to_hold_back(3, 2, [change(0.90, 0.95, cells=1000)], 0.02)
 
 
 def test_what_was_not_tested_is_said_once():
     """Three reasons at most."""
-    text = untested([change(None, None)] * 5 + [change(0.9, 0.9)])
+    text = untested_warning([change(None, None)] * 5 + [change(0.9, 0.9)])
     assert "5 of 6" in text
     assert "and 2 more" in text
-    assert untested([change(0.9, 0.9)]) == ""
+    assert untested_warning([change(0.9, 0.9)]) == ""
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from canal.novel.groups import ASIDE, KNOWN, cluster_cells, find_markers, joined, mixing, renamed, separation
-from canal.stages.clusters import components, places_of
+from canal.stages.clusters import principal_components, umap_coordinates
 from tests.make import make_counts
 
 
@@ -20,7 +20,7 @@ def toy(sizes: tuple[int, ...], n_genes: int = 200, seed: int = 0) -> tuple[sp.c
 def clusters_of(expression: sp.csr_matrix, **options) -> np.ndarray:
     """Cluster all cells as novel ones."""
     settings = {"resolution": 1.0, "min_size": 10, "seed": 0} | options
-    points = components(expression, 0)
+    points = principal_components(expression, 0)
     return cluster_cells(expression, points, points, **settings)
 
 
@@ -144,8 +144,8 @@ def test_any_number_of_cells_can_be_drawn(n):
     """Places are finite, whatever the number of cells."""
     points = np.random.default_rng(0).normal(size=(n, 1 if n == 1 else 4)).astype(np.float32)
 
-    assert places_of(points, 0).shape == (n, 2)
-    assert np.isfinite(places_of(points, 0)).all()
+    assert umap_coordinates(points, 0).shape == (n, 2)
+    assert np.isfinite(umap_coordinates(points, 0)).all()
 
 
 def test_drawing_a_map_leaves_the_threads_as_they_were() -> None:
@@ -153,7 +153,7 @@ def test_drawing_a_map_leaves_the_threads_as_they_were() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        places_of(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), 0)
+        umap_coordinates(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), 0)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
