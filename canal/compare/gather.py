@@ -1,11 +1,8 @@
-"""How many known cells a novelty calibration would call novel, told from the calibration alone.
+"""`canal compare`: stages side by side, from what was kept when each was tested, or from models that are run again.
 
-The cells that one stage held out are judged by those that the other stages held out, as the cells of a data set that
-was not there when the model was calibrated.
-
-`canal compare`: stages side by side, from what was kept when each was tested.
-
-Run the models of a comparison again on every set of cells that can still be read.
+It adds the false alarms of the model in use: how many known cells its novelty calibration would call novel. The cells
+that one stage held out are judged by those of all other stages, as the cells of a data set that was not there when the
+model was calibrated.
 """
 
 import json
@@ -15,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from canal.compare.report import AlarmCurve, CompareReport, Number, SetColumn, StageRow, TypeRow
+from canal.compare.report import AlarmCurve, CompareReport, Number, ReferenceMethod, SetColumn, StageRow, TypeRow
 from canal.data.cells import Cells
 from canal.errors import DataError
 from canal.figures import Counts, Figures, continual, figures_of, summed_counts
@@ -30,79 +27,9 @@ from canal.stages.layout import Layout, open_registry
 from canal.stages.tests import Outcome, StageTests, measure_outcome, read_tests
 from canal.stages.use import lineage
 
-ALPHAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
-FEW = 20  # held-out cells below which a stage has no curve of its own
+NOVELTY = "novelty.json"  # the calibration among the files of a model
 
-
-def false_alarms(calibration: NoveltyCalibration, alphas: tuple[float, ...] = ALPHAS) -> dict[int, np.ndarray]:
-    """Return the share of each stage's held-out cells that the other stages' cells would call novel.
-
-    A stage with few held-out cells has none, and there is none at all where one stage alone was calibrated. Each
-    stage's novelties are taken as they were at that stage.
-
-    Parameters
-    ----------
-    calibration
-        Novelties of the held-out cells of every stage.
-    alphas
-        Shares of known cells that may be called novel.
-
-    Returns
-    -------
-    By stage, a share for each alpha, (alphas,). Where the stages' cells are alike it is about alpha.
-    """
-    found = {}
-    for stage in calibration.stages:
-        others = [s.novelty for s in calibration.stages if s.stage != stage.stage and len(s.novelty)]
-        if len(stage.novelty) < FEW or not others:
-            continue
-        known = np.concatenate(others)
-        p_values = Reference.of(known, np.ones(len(known))).p_values(stage.novelty)
-        found[stage.stage] = np.array([(p_values <= alpha).mean() for alpha in alphas])
-    return found
-
-
-Figure = Callable[[Figures], float | None]
-NOVELTY = "novelty.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What is known of the stages of a comparison and of all they were learned from.
-
-    Attributes
-    ----------
-    records
-        Every stage of the registry by number.
-    tests
-        What was kept of those that matter, by number.
-    sets
-        Cells to be tested on, by the stage they come from, ascending.
-    """
-
-    records: dict[int, StageRecord]
-    tests: dict[int, StageTests]
-    sets: dict[int, HeldOutReference]
-
-    def outcome(self, model: int, of: int) -> Outcome | None:
-        """Return what a model answered on the cells of a stage, if it was tested on them."""
-        return self.tests[model].outcome(of, self.sets[of].digest)
-
-    def line(self, number: int, *, without_removed: bool = False) -> list[int]:
-        """Return a stage and all it was learned from, the first one first."""
-        return lineage(list(self.records.values()), number, without_removed=without_removed)
-
-    def table(self, models: Sequence[int], of: Sequence[int], figure: Figure) -> np.ndarray:
-        """Return a figure of models on the cells of stages, (models, sets); NaN where it was not measured."""
-        found = [[self.outcome(m, s) for s in of] for m in models]
-        values = [[None if o is None else figure(o.figures) for o in row] for row in found]
-        return np.array(values, dtype=np.float64).reshape(len(models), len(of))
-
-    def along(self, number: int, figure: Figure) -> dict[str, Number]:
-        """Return the figures of continual learning of a model along its line."""
-        line = self.line(number)
-        of = [s for s in self.line(number, without_removed=True) if s in self.sets]
-        return continual(self.table(line, of, figure), [line.index(s) for s in of]).to_dict()
+Measure = Callable[[Figures], float | None]  # picks one figure, such as the accuracy
 
 
 def compare_stages(
@@ -133,53 +60,162 @@ def compare_stages(
     RegistryError
         If there is no such stage, or what was kept is damaged.
     """
+    progress = progress or Silent()
     registry = open_registry(layout)
-    records = {r.number: r for r in registry.records()}
-    chosen = [registry.record(n).number for n in dict.fromkeys(numbers)] or sorted(records)
+    records = {record.number: record for record in registry.records()}
+    chosen = [registry.record(number).number for number in dict.fromkeys(numbers)] or sorted(records)
     champion = registry.champion()
     if not chosen:
         registry.record()  # says that there is no stage yet
     # What was kept of each stage's tests, or new answers of every model.
-    kept = gather(registry, records, chosen)
+    stored = read_stored_tests(registry, records, chosen)
     if recompute:
-        kept = recomputed(registry, kept, progress or Silent())
+        stored = _recomputed(registry, stored, progress)
     # The stage that is looked at closely: the one in use, if it is among those compared.
     focus = champion if champion is not None and champion in chosen else chosen[-1]
-    trained: Sequence[Any] = ()
+    # The other methods; what they need is imported only where they are asked for.
+    methods: tuple[ReferenceMethod, ...] = ()
     if references:
         from canal.compare.references import references_of
 
-        trained = references_of(registry, kept, focus, progress or Silent())
-    sets = list(kept.sets)
+        methods = references_of(registry, stored, focus, progress)
+    sets = list(stored.sets)
     return CompareReport(
         model=registry.name,
         champion=champion,
         focus=focus,
-        stages=tuple(_stage(kept, number, in_use=number == champion) for number in chosen),
-        sets=tuple(_column(kept, number) for number in sets),
-        accuracy=_rows(kept.table(chosen, sets, lambda f: f.accuracy)),
-        macro_f1=_rows(kept.table(chosen, sets, lambda f: f.macro_f1)),
-        untested=tuple(_untested(kept, chosen)),
-        types=_types(kept, focus),
-        confusion=_pooled(kept, focus),
-        alarms=_alarms(registry, kept, focus),
-        references=tuple(trained),
+        stages=tuple(_stage_row(stored, number, in_use=number == champion) for number in chosen),
+        sets=tuple(_set_column(stored, number) for number in sets),
+        accuracy=_plain(stored.table(chosen, sets, _accuracy)),
+        macro_f1=_plain(stored.table(chosen, sets, _macro_f1)),
+        untested=_untested(stored, chosen),
+        types=_type_rows(stored, focus),
+        confusion=_pooled_counts(stored, focus),
+        alarms=_alarm_curves(registry, stored, focus),
+        references=methods,
         recomputed=recompute,
     )
 
 
-def gather(registry: Registry, records: Mapping[int, StageRecord], chosen: Sequence[int]) -> Kept:
-    """Read what was kept of stages and of all they were learned from."""
-    needed = {n for number in chosen for n in lineage(list(records.values()), number)}
-    tests = {n: read_tests(registry, records[n]) for n in sorted(needed)}
-    sets = {n: t.own for n, t in tests.items() if t.own is not None}
-    return Kept(records=dict(records), tests=tests, sets=sets)
+@dataclass(frozen=True, kw_only=True)
+class StoredTests:
+    """What is known of the stages of a comparison and of all they were learned from.
+
+    Attributes
+    ----------
+    records
+        Every stage of the registry by number.
+    tests
+        Tests of those stages that matter, by number.
+    sets
+        Sets of held-out cells, by the stage they come from, ascending.
+    """
+
+    records: dict[int, StageRecord]
+    tests: dict[int, StageTests]
+    sets: dict[int, HeldOutReference]
+
+    def outcome(self, model: int, tested_on: int) -> Outcome | None:
+        """Return what a model answered on the held-out cells of a stage, if it was tested on them."""
+        return self.tests[model].outcome(tested_on, self.sets[tested_on].digest)
+
+    def line(self, number: int, *, without_removed: bool = False) -> list[int]:
+        """Return a stage and all it was learned from, the first one first."""
+        return lineage(list(self.records.values()), number, without_removed=without_removed)
+
+    def sets_of_line(self, number: int) -> list[int]:
+        """Return the stages of the line that have held-out cells, without those that were removed from the model."""
+        return [stage for stage in self.line(number, without_removed=True) if stage in self.sets]
+
+    def table(self, models: Sequence[int], sets: Sequence[int], measure: Measure) -> np.ndarray:
+        """Return a figure of models on sets of held-out cells, (models, sets); NaN where it was not measured."""
+        table = np.full((len(models), len(sets)), np.nan)
+        for i, model in enumerate(models):
+            for j, tested_on in enumerate(sets):
+                outcome = self.outcome(model, tested_on)
+                value = None if outcome is None else measure(outcome.figures)
+                if value is not None:
+                    table[i, j] = value
+        return table
+
+    def continual_figures(self, number: int, measure: Measure) -> dict[str, Number]:
+        """Return average, forgetting and backward transfer of a model along its line."""
+        line, sets = self.line(number), self.sets_of_line(number)
+        born = [line.index(stage) for stage in sets]
+        return continual(self.table(line, sets, measure), born).to_dict()
 
 
-def _stage(kept: Kept, number: int, *, in_use: bool) -> StageRow:
-    record = kept.records[number]
-    found = kept.along(number, lambda f: f.accuracy)
+def read_stored_tests(registry: Registry, records: Mapping[int, StageRecord], chosen: Sequence[int]) -> StoredTests:
+    """Read the tests of stages and of all they were learned from."""
+    needed: set[int] = set()
+    for number in chosen:
+        needed.update(lineage(list(records.values()), number))
+    tests, sets = {}, {}
+    for number in sorted(needed):
+        tests[number] = read_tests(registry, records[number])
+        own = tests[number].own
+        if own is not None:
+            sets[number] = own
+    return StoredTests(records=dict(records), tests=tests, sets=sets)
+
+
+def _recomputed(registry: Registry, stored: StoredTests, progress: Progress) -> StoredTests:
+    """Return what is known, with new outcomes of every model.
+
+    Nothing is written. Where cells cannot be read any more, the outcome that was kept stands.
+    """
+    cells, reasons = _read_sets(stored)
+    progress.start(len(stored.tests), "testing again")
+    tests = dict(stored.tests)
+    for number in sorted(stored.tests):
+        model = registry.model(stored.records[number])
+        outcomes = []
+        for tested_on in stored.sets_of_line(number):
+            digest = stored.sets[tested_on].digest
+            if tested_on in cells:
+                outcome = _tested(model, cells[tested_on], tested_on, digest)
+            else:
+                unread = Outcome(stage=tested_on, digest=digest, reason=reasons[tested_on])
+                outcome = stored.outcome(number, tested_on) or unread
+            outcomes.append(outcome)
+        tests[number] = stored.tests[number].model_copy(update={"outcomes": tuple(outcomes)})
+        progress.advance(1, f"stage {number}")
+    progress.close()
+    return replace(stored, tests=tests)
+
+
+def _read_sets(stored: StoredTests) -> tuple[dict[int, Cells], dict[int, str]]:
+    """Return the held-out cells that can be read, by stage, and of all others the reason why not."""
+    cells, reasons = {}, {}
+    for number, held_out in stored.sets.items():
+        try:
+            cells[number] = read_held_out(held_out)
+        except DataError as error:
+            reasons[number] = str(error)
+    return cells, reasons
+
+
+def _tested(model: Model, cells: Cells, stage: int, digest: str) -> Outcome:
+    try:
+        return measure_outcome(model, cells, stage, digest)
+    except DataError as error:
+        return Outcome(stage=stage, digest=digest, reason=str(error))
+
+
+def _accuracy(figures: Figures) -> float:
+    return figures.accuracy
+
+
+def _macro_f1(figures: Figures) -> float:
+    return figures.macro_f1
+
+
+def _stage_row(stored: StoredTests, number: int, *, in_use: bool) -> StageRow:
+    record = stored.records[number]
+    accuracy = stored.continual_figures(number, _accuracy)
+    macro_f1 = stored.continual_figures(number, _macro_f1)
     return StageRow(
+        # From the record.
         number=number,
         name=record.name,
         parent=record.parent,
@@ -192,107 +228,134 @@ def _stage(kept: Kept, number: int, *, in_use: bool) -> StageRow:
         new_types=record.new_types,
         genes=record.genes,
         bank=dict(record.bank.get("per_type", {})),
-        average=found["average"],
-        macro_f1=kept.along(number, lambda f: f.macro_f1)["average"],
-        forgetting=found["forgetting"],
-        backward_transfer=found["backward_transfer"],
-        f1=figures_of(_pooled(kept, number)).f1,
-        history=kept.tests[number].history,
+        # From the tests.
+        average=accuracy["average"],
+        macro_f1=macro_f1["average"],
+        forgetting=accuracy["forgetting"],
+        backward_transfer=accuracy["backward_transfer"],
+        f1=figures_of(_pooled_counts(stored, number)).f1,
+        history=stored.tests[number].history,
     )
 
 
-def _column(kept: Kept, number: int) -> SetColumn:
-    held = kept.sets[number]
+def _set_column(stored: StoredTests, number: int) -> SetColumn:
+    held_out = stored.sets[number]
     return SetColumn(
         stage=number,
-        name=kept.records[number].name,
-        kind=held.kind,
-        path=held.path,
-        cells=held.cells,
-        in_bank=held.in_bank,
+        name=stored.records[number].name,
+        kind=held_out.kind,
+        path=held_out.path,
+        cells=held_out.cells,
+        in_bank=held_out.in_bank,
     )
 
 
-def _pooled(kept: Kept, number: int) -> Counts:
+def _pooled_counts(stored: StoredTests, number: int) -> Counts:
     """Return the answers of a model on all sets of its line."""
-    of = [s for s in kept.line(number, without_removed=True) if s in kept.sets]
-    return summed_counts(o.counts for o in (kept.outcome(number, s) for s in of) if o is not None)
+    counts = []
+    for tested_on in stored.sets_of_line(number):
+        outcome = stored.outcome(number, tested_on)
+        if outcome is not None:
+            counts.append(outcome.counts)
+    return summed_counts(counts)
 
 
-def _types(kept: Kept, focus: int) -> tuple[TypeRow, ...]:
-    support = figures_of(_pooled(kept, focus)).support
+def _type_rows(stored: StoredTests, focus: int) -> tuple[TypeRow, ...]:
+    support = figures_of(_pooled_counts(stored, focus)).support
     rows = []
     for name, cells in support.items():
-        found = kept.along(focus, lambda f, name=name: f.recall.get(name))  # type: ignore[misc]
-        rows.append(TypeRow(name=name, cells=cells, **found))
+        recall = stored.continual_figures(focus, lambda figures, name=name: figures.recall.get(name))  # type: ignore[misc]
+        rows.append(TypeRow(name=name, cells=cells, **recall))
     return tuple(rows)
 
 
-def _alarms(registry: Registry, kept: Kept, focus: int) -> tuple[AlarmCurve, ...]:
-    path = registry.file(kept.records[focus], NOVELTY)
+def _untested(stored: StoredTests, chosen: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """Return the stage, the set and the reason of each test of a stage's line that has no answer."""
+    missing = []
+    for number in chosen:
+        for tested_on in stored.sets_of_line(number):
+            if stored.outcome(number, tested_on) is not None:
+                continue
+            reason = "It was not tested."
+            for outcome in stored.tests[number].outcomes:
+                if outcome.stage == tested_on and outcome.reason:
+                    reason = outcome.reason
+                    break
+            missing.append({"stage": number, "set": tested_on, "reason": reason})
+    return tuple(missing)
+
+
+def _plain(table: np.ndarray) -> tuple[tuple[Number, ...], ...]:
+    """Return a table as plain values, ``None`` for NaN."""
+    rows = []
+    for row in table.tolist():
+        values: list[Number] = []
+        for value in row:
+            values.append(None if np.isnan(value) else value)
+        rows.append(tuple(values))
+    return tuple(rows)
+
+
+ALPHAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)  # closer where alpha is mostly set
+LEAST_HELD_OUT = 20  # cells below which one cell more or less would move a share by more than 0.05
+
+
+def false_alarms(calibration: NoveltyCalibration) -> dict[int, np.ndarray]:
+    """Return the share of each stage's held-out cells that the other stages' cells would call novel.
+
+    A stage with few held-out cells has none, and there is none at all where one stage alone was calibrated. Each
+    stage's novelties are taken as they were at that stage.
+
+    Parameters
+    ----------
+    calibration
+        Novelties of the held-out cells of every stage.
+
+    Returns
+    -------
+    By stage, a share for each of `ALPHAS`, (alphas,). Where the stages' cells are alike it is about alpha.
+    """
+    shares = {}
+    for stage in calibration.stages:
+        others = []
+        for other in calibration.stages:
+            if other.stage != stage.stage and len(other.novelty):
+                others.append(other.novelty)
+        if len(stage.novelty) < LEAST_HELD_OUT or not others:
+            continue
+        # Judged as by a calibration of the other stages alone, all of whose cells count alike.
+        known = np.concatenate(others)
+        p_values = Reference.of(known, np.ones(len(known))).p_values(stage.novelty)
+        shares[stage.stage] = (p_values[:, None] <= np.array(ALPHAS)).mean(axis=0)
+    return shares
+
+
+def _alarm_curves(registry: Registry, stored: StoredTests, focus: int) -> tuple[AlarmCurve, ...]:
+    path = registry.file(stored.records[focus], NOVELTY)
     if path is None:
         return ()
     calibration = NoveltyCalibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    cells = {s.stage: len(s.novelty) for s in calibration.stages}
-    line = [kept.records[n] for n in kept.line(focus)]
     # Below an import the numbers are those of the registry it came from: these stages have no name here.
-    names = {} if any("imported" in r.notes for r in line) else {r.number: r.name for r in line}
-    return tuple(
-        AlarmCurve(stage=n, name=names.get(n, ""), cells=cells[n], alpha=ALPHAS, share=tuple(found.tolist()))
-        for n, found in false_alarms(calibration).items()
-    )
-
-
-def _untested(kept: Kept, chosen: Sequence[int]) -> list[dict[str, Any]]:
-    missing = []
-    for number in chosen:
-        for of in (s for s in kept.line(number, without_removed=True) if s in kept.sets):
-            if kept.outcome(number, of) is None:
-                reasons = [o.reason for o in kept.tests[number].outcomes if o.stage == of and o.reason]
-                missing.append({"stage": number, "set": of, "reason": next(iter(reasons), "It was not tested.")})
-    return missing
-
-
-def _rows(table: np.ndarray) -> tuple[tuple[Number, ...], ...]:
-    return tuple(tuple(None if np.isnan(v) else float(v) for v in row) for row in table)
-
-
-def recomputed(registry: Registry, kept: Kept, progress: Progress) -> Kept:
-    """Return what is known, with new outcomes of every model.
-
-    Nothing is written. Where cells cannot be read any more, the outcome that was kept stands.
-    """
-    cells, reasons = _readable(kept)
-    models = sorted(kept.tests)
-    progress.start(len(models), "testing again")
-    tests = dict(kept.tests)
-    for number in models:
-        model = registry.model(kept.records[number])
-        outcomes = []
-        for of in (s for s in kept.line(number, without_removed=True) if s in kept.sets):
-            if of in cells:
-                outcomes.append(_tested(model, cells[of], of, kept.sets[of].digest))
-            else:
-                unread = Outcome(stage=of, digest=kept.sets[of].digest, reason=reasons[of])
-                outcomes.append(kept.outcome(number, of) or unread)
-        tests[number] = kept.tests[number].model_copy(update={"outcomes": tuple(outcomes)})
-        progress.advance(1, f"stage {number}")
-    progress.close()
-    return replace(kept, tests=tests)
-
-
-def _tested(model: Model, cells: Cells, of: int, digest: str) -> Outcome:
-    try:
-        return measure_outcome(model, cells, of, digest)
-    except DataError as error:
-        return Outcome(stage=of, digest=digest, reason=str(error))
-
-
-def _readable(kept: Kept) -> tuple[dict[int, Cells], dict[int, str]]:
-    cells, reasons = {}, {}
-    for number, held in kept.sets.items():
-        try:
-            cells[number] = read_held_out(held)
-        except DataError as error:
-            reasons[number] = str(error)
-    return cells, reasons
+    names, imported = {}, False
+    for number in stored.line(focus):
+        record = stored.records[number]
+        names[number] = record.name
+        imported = imported or "imported" in record.notes
+    if imported:
+        names = {}
+    # A curve for each stage that has enough cells.
+    shares = false_alarms(calibration)
+    curves = []
+    for stage in calibration.stages:
+        if stage.stage not in shares:
+            continue
+        curves.append(
+            AlarmCurve(
+                stage=stage.stage,
+                name=names.get(stage.stage, ""),
+                cells=len(stage.novelty),
+                alpha=ALPHAS,
+                share=tuple(shares[stage.stage].tolist()),
+            )
+        )
+    return tuple(curves)

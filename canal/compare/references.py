@@ -1,24 +1,23 @@
-"""Plain methods beside the annotator, trained on what can still be read, and nothing else.
+"""Plain methods beside the annotator: logistic regression and naive fine-tuning, trained on what can still be read.
 
-No reference is told to have seen more than it did: each says which stages' cells it was trained on.
+Each says which stages' cells it was trained on, so that none is taken to have seen more than it did.
 
-References that were trained before: kept beside the registry under the digests of all that went into them.
-
-To know these digests the files must be read, which takes seconds itself. So a second, quicker key is kept that points
-to the first: it holds the stamps of the files. A file that was touched is read again; one whose cells are others than
-before, or that came or went, has the references trained again.
+What was trained before is kept beside the registry under the digests of all that went into it. To know these digests
+the files must be read, which takes seconds itself. So a second, quicker key is kept that points to the first: it holds
+the stamps of the files (size and time of writing). A file that was touched is read again; where cells are others than
+before, or a file came or went, the references are trained again.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from canal.compare.gather import Kept
-from canal.compare.report import Reference
+from canal.compare.gather import StoredTests
+from canal.compare.report import ReferenceMethod
 from canal.data.cells import CellPool, Cells, FileReport
 from canal.errors import DataError, StageError
 from canal.figures import confusion_counts, figures_of
@@ -36,12 +35,90 @@ from canal.stages.request import read_stage_cells
 from canal.training.run import Run
 from canal.training.stage import learn_stage
 
-Predict = Callable[[Cells], np.ndarray]
+FORMAT = 1  # of what is kept; also raised where the methods themselves are changed
+
+
+def references_of(
+    registry: Registry, stored: StoredTests, focus: int, progress: Progress
+) -> tuple[ReferenceMethod, ...]:
+    """Return logistic regression and naive fine-tuning beside a stage, trained only where nothing is kept of it.
+
+    Parameters
+    ----------
+    registry, stored
+        The registry, and what is known of its stages.
+    focus
+        The last stage of the line that the methods are trained on.
+    progress
+        Told how far the training is.
+
+    Raises
+    ------
+    DataError
+        If no cells at all can be read.
+    """
+    memo = registry.memo
+    # By the stamps of the files: nothing is read.
+    asked = _asked(stored, focus)
+    quick_key = key_of("files of references", format=FORMAT, asked=asked, stamps=_file_stamps(stored, focus))
+    key = memo.get(quick_key)
+    answer = None if key is None else memo.get(str(key))
+    if answer is None:
+        # By the digests of the cells: the files are read.
+        readable = read_line(registry, stored, focus)
+        key = _content_key(asked, readable)
+        answer = memo.get(key)
+        if answer is None:
+            methods = train_references(stored, readable, progress)
+            answer = [asdict(method) for method in methods]
+            memo.put(key, answer)
+        memo.put(quick_key, key)
+    return tuple(_from_plain(values) for values in answer)
+
+
+def _asked(stored: StoredTests, focus: int) -> dict[str, Any]:
+    """Return what the answer depends on besides the cells that can be read, as plain values."""
+    stages = []
+    for record in _line_records(stored, focus):
+        stages.append([record.number, record.data_digest, record.cells, record.seed, record.preset, dict(record.notes)])
+    sets = []
+    for number, held_out in stored.sets.items():
+        sets.append([number, held_out.digest, held_out.kind])
+    return {"stages": stages, "sets": sets, "bank": stored.records[focus].artifacts.get(BANK)}
+
+
+def _file_stamps(stored: StoredTests, focus: int) -> list[Any]:
+    """Return the stamps of all files that may be read: of the stages, of the held-out cells, and their label maps."""
+    paths: list[Path] = []
+    for record in _line_records(stored, focus):
+        paths.extend(_files_of_stage(record))
+    for held_out in stored.sets.values():
+        if held_out.path:
+            paths.append(Path(held_out.path))
+    for held_out in stored.sets.values():
+        if held_out.options.label_map:
+            paths.append(Path(held_out.options.label_map))
+    return [file_stamp(path) for path in paths]
+
+
+def _files_of_stage(record: StageRecord) -> list[Path]:
+    try:
+        request = recorded_request(record)
+    except StageError:
+        return []
+    files = [Path(str(request.data))]
+    if request.label_map:
+        files.append(request.label_map)
+    return files
+
+
+def _line_records(stored: StoredTests, focus: int) -> list[StageRecord]:
+    return [stored.records[number] for number in stored.line(focus, without_removed=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readable:
-    """What can still be read of the stages of a line.
+class ReadableCells:
+    """Cells that can still be read of the stages of a line.
 
     Attributes
     ----------
@@ -61,12 +138,12 @@ class Readable:
     bank: CellPool
 
 
-def read_all(registry: Registry, kept: Kept, focus: int) -> Readable:
+def read_line(registry: Registry, stored: StoredTests, focus: int) -> ReadableCells:
     """Read what can still be read of the stages of a line.
 
     Parameters
     ----------
-    registry, kept
+    registry, stored
         The registry, and what is known of its stages.
     focus
         The last stage of the line.
@@ -76,46 +153,39 @@ def read_all(registry: Registry, kept: Kept, focus: int) -> Readable:
     DataError
         If there are no cells at all to test on.
     """
-    line = [kept.records[n] for n in kept.line(focus, without_removed=True)]
+    line = _line_records(stored, focus)
+    # The cells to test on; the report says which sets are missing.
     tests: dict[int, Cells] = {}
-    for number in (r.number for r in line if r.number in kept.sets):
+    for record in line:
+        if record.number not in stored.sets:
+            continue
         try:
-            tests[number] = read_held_out(kept.sets[number])
+            tests[record.number] = read_held_out(stored.sets[record.number])
         except DataError:
-            continue  # the report says which sets are missing
+            continue
     if not tests:
         message = (
             f"None of the held-out cells of the stages up to {focus} can be read: there is nothing to test references "
             "on. Put the files back where they were, or compare without --references."
         )
         raise DataError(message)
-    records = tuple(r for r in line if r.data)
-    cells = {r.number: c for r in records if (c := _training_cells(r)) is not None}
-    bank = registry.file(kept.records[focus], BANK)
-    return Readable(
-        records=records, cells=cells, tests=tests, bank=CellPool.empty() if bank is None else load_bank(bank)
+    # The cells to train on: those of the files, and the bank for stages whose files are gone.
+    records = []
+    cells: dict[int, Cells] = {}
+    for record in line:
+        if not record.data:
+            continue
+        records.append(record)
+        of_file = _cells_of_file(record)
+        if of_file is not None:
+            cells[record.number] = of_file
+    bank = registry.file(stored.records[focus], BANK)
+    return ReadableCells(
+        records=tuple(records), cells=cells, tests=tests, bank=CellPool.empty() if bank is None else load_bank(bank)
     )
 
 
-def train_references(kept: Kept, readable: Readable, progress: Progress) -> tuple[Reference, ...]:
-    """Train logistic regression and naive fine-tuning on what can still be read.
-
-    Parameters
-    ----------
-    kept
-        What is known of the stages.
-    readable
-        What can be read of them.
-    progress
-        Told how far the training is.
-    """
-    found = [_regression(kept, readable)]
-    if readable.cells:
-        found.append(_fine_tuning(kept, readable, progress))
-    return tuple(r for r in found if r is not None)
-
-
-def _training_cells(record: StageRecord) -> Cells | None:
+def _cells_of_file(record: StageRecord) -> Cells | None:
     """Return all labelled cells of a stage's file, ``None`` where they are not there any more."""
     try:
         request = recorded_request(record)
@@ -125,36 +195,126 @@ def _training_cells(record: StageRecord) -> Cells | None:
     return cells if cells.report.digest == record.data[0].get("digest") else None
 
 
-def _regression(kept: Kept, readable: Readable) -> Reference | None:
-    train, said = [], []
-    for record in readable.records:
-        number = record.number
-        if number in readable.cells:
-            cells = _trained_on(kept, readable, number)
-            said.append(f"{len(cells)} of {record.cells} cells of stage {number}, from its file")
-        else:
-            cells = _of_bank(readable.bank, number)
-            said.append(f"{len(cells)} of {record.cells} cells of stage {number}, from the bank (its file is gone)")
-        if len(cells):
-            train.append(cells)
-    if len({name for cells in train for name in _labels(cells).tolist()}) < 2:
-        return None
-    predict = _fitted(train)
-    whole = all(r.number in readable.cells for r in readable.records)
-    return _reference(
-        "joint logistic regression" if whole else "logistic regression on what is left",
-        f"Trained at once on {'; '.join(said)}. Cells of the tests are left out. On the highly variable genes of each "
-        "stage; genes that were not measured are zero; C = 0.1. "
-        + ("No continual learner sees that much." if whole else "It has not seen all cells."),
-        kept,
-        readable.tests,
-        predict,
+def _content_key(asked: dict[str, Any], readable: ReadableCells) -> str:
+    """Return the key: everything that was asked for, and which of the cells were there, by their digests."""
+    return key_of(
+        "references",
+        format=FORMAT,
+        asked=asked,
+        trained=_digests(readable.cells),
+        tested=_digests(readable.tests),
     )
 
 
-def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Reference:
+def _digests(cells_of_stages: Mapping[int, Cells]) -> dict[str, str]:
+    return {str(number): cells.report.digest for number, cells in cells_of_stages.items()}
+
+
+def _from_plain(values: dict[str, Any]) -> ReferenceMethod:
+    return ReferenceMethod(
+        name=values["name"],
+        how=values["how"],
+        accuracy=tuple(values["accuracy"]),
+        macro_f1=tuple(values["macro_f1"]),
+    )
+
+
+Predict = Callable[[Cells], np.ndarray]  # cells -> a type for each of them
+
+
+def train_references(stored: StoredTests, readable: ReadableCells, progress: Progress) -> tuple[ReferenceMethod, ...]:
+    """Train logistic regression and naive fine-tuning on what can still be read.
+
+    Parameters
+    ----------
+    stored
+        What is known of the stages.
+    readable
+        What can be read of them.
+    progress
+        Told how far the training is.
+    """
+    methods = []
+    regression = _logistic_regression(stored, readable)
+    if regression is not None:
+        methods.append(regression)
+    if readable.cells:
+        methods.append(_fine_tuning(stored, readable, progress))
+    return tuple(methods)
+
+
+def _logistic_regression(stored: StoredTests, readable: ReadableCells) -> ReferenceMethod | None:
+    # The cells of each stage: from its file, or those that are left in the bank.
+    train, sources = [], []
+    types: set[str] = set()
+    for record in readable.records:
+        number = record.number
+        if number in readable.cells:
+            cells = _without_tested(stored, readable, number)
+            source = "from its file"
+        else:
+            cells = _bank_cells(readable.bank, number)
+            source = "from the bank (its file is gone)"
+        sources.append(f"{len(cells)} of {record.cells} cells of stage {number}, {source}")
+        if len(cells):
+            train.append(cells)
+            types.update(_labels(cells).tolist())
+    # One type alone is nothing to tell apart.
+    if len(types) < 2:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an optimiser that stops at its limit
+        predict = fit_logistic_regression(train)
+    # It says how much it has seen.
+    whole = len(readable.cells) == len(readable.records)
+    name = "joint logistic regression" if whole else "logistic regression on what is left"
+    seen = "No continual learner sees that much." if whole else "It has not seen all cells."
+    description = (
+        f"Trained at once on {'; '.join(sources)}. Cells of the tests are left out. On the highly variable genes of "
+        f"each stage; genes that were not measured are zero; C = 0.1. {seen}"
+    )
+    return _tested_method(name, description, stored, readable.tests, predict)
+
+
+def _without_tested(stored: StoredTests, readable: ReadableCells, number: int) -> Cells:
+    """Return the cells of a stage's file without those it is tested on."""
+    cells = readable.cells[number]
+    if number not in readable.tests or stored.sets[number].kind != "share":
+        return cells  # the tests are cells of another file
+    return cells.take(np.flatnonzero(~np.isin(cells.names, readable.tests[number].names)))
+
+
+def _bank_cells(bank: CellPool, stage: int) -> Cells:
+    """Return the cells of a stage in the example bank, in the gene space of those files that they come from."""
+    pool = bank.take(np.flatnonzero(bank.stage == stage))
+    report = FileReport(
+        path="example bank",
+        digest="",
+        cells=len(pool),
+        genes=len(pool.panel.genes),
+        where="bank",
+        scale="ln",
+        scale_evidence="",
+        gene_ids="symbol",
+        gene_key="",
+    )
+    return Cells(
+        expression=pool.expression,
+        genes=pool.panel.genes,
+        names=pool.names,
+        labels=pool.labels,
+        report=report,
+    )
+
+
+def _fine_tuning(stored: StoredTests, readable: ReadableCells, progress: Progress) -> ReferenceMethod:
+    # One stage after the other with nothing that keeps the earlier ones.
     model: Model | None = None
-    for record in (r for r in readable.records if r.number in readable.cells):
+    missing = []
+    for record in readable.records:
+        if record.number not in readable.cells:
+            missing.append(str(record.number))
+            continue
         preset = recorded_preset(record)
         naive = preset.model_copy(
             update={
@@ -166,140 +326,34 @@ def _fine_tuning(kept: Kept, readable: Readable, progress: Progress) -> Referenc
         run = Run(number=record.number, seed=record.seed, progress=progress)
         model = learn_stage(model, readable.cells[record.number], naive, run).model
     assert model is not None
-    trained = ", ".join(str(n) for n in sorted(readable.cells))
-    missing = [str(r.number) for r in readable.records if r.number not in readable.cells]
+    # It says which stages it has seen.
+    trained = ", ".join(map(str, sorted(readable.cells)))
     gap = f" Stages {', '.join(missing)} are left out: their files are gone or changed." if missing else ""
-    return _reference(
-        "naive fine-tuning",
+    description = (
         f"The network of the preset, trained on the files of stages {trained} one after the other, without bank, "
-        f"distillation and analytic memory.{gap} The stages' own held-out cells are not trained on.",
-        kept,
-        readable.tests,
-        model.types_of,
+        f"distillation and analytic memory.{gap} The stages' own held-out cells are not trained on."
     )
+    return _tested_method("naive fine-tuning", description, stored, readable.tests, model.types_of)
 
 
-def _reference(name: str, how: str, kept: Kept, tests: Mapping[int, Cells], predict: Predict) -> Reference:
-    found = {}
-    for number, cells in tests.items():
-        found[number] = figures_of(confusion_counts(_labels(cells), predict(cells)))
-    of = list(kept.sets)
-    return Reference(
-        name=name,
-        how=how,
-        accuracy=tuple(found[n].accuracy if n in found else None for n in of),
-        macro_f1=tuple(found[n].macro_f1 if n in found else None for n in of),
-    )
-
-
-def _fitted(train: Sequence[Cells]) -> Predict:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an optimiser that stops at its limit
-        return fit_logistic_regression(list(train))
-
-
-def _trained_on(kept: Kept, readable: Readable, number: int) -> Cells:
-    """Return the cells of a stage's file without those it is tested on."""
-    cells = readable.cells[number]
-    if number not in readable.tests or kept.sets[number].kind != "share":
-        return cells
-    return cells.take(np.flatnonzero(~np.isin(cells.names, readable.tests[number].names)))
+def _tested_method(
+    name: str, description: str, stored: StoredTests, tests: Mapping[int, Cells], predict: Predict
+) -> ReferenceMethod:
+    """Test a trained method on all sets that can be read; the others stay without a figure."""
+    accuracy: list[float | None] = []
+    macro_f1: list[float | None] = []
+    for number in stored.sets:
+        if number in tests:
+            cells = tests[number]
+            figures = figures_of(confusion_counts(_labels(cells), predict(cells)))
+            accuracy.append(figures.accuracy)
+            macro_f1.append(figures.macro_f1)
+        else:
+            accuracy.append(None)
+            macro_f1.append(None)
+    return ReferenceMethod(name=name, how=description, accuracy=tuple(accuracy), macro_f1=tuple(macro_f1))
 
 
 def _labels(cells: Cells) -> np.ndarray:
     assert cells.labels is not None
     return cells.labels
-
-
-def _of_bank(bank: CellPool, stage: int) -> Cells:
-    pool = bank.take(np.flatnonzero(bank.stage == stage))
-    report = FileReport(
-        path="example bank", digest="", cells=len(pool), genes=len(pool.panel.genes), where="bank", scale="ln",
-        scale_evidence="", gene_ids="symbol", gene_key="",
-    )  # fmt: skip
-    return Cells(
-        expression=pool.expression,
-        genes=pool.panel.genes,
-        names=pool.names,
-        labels=pool.labels,
-        report=report,
-    )
-
-
-FORMAT = 1  # of the answer; also raised where the methods themselves are changed
-
-
-def references_of(registry: Registry, kept: Kept, focus: int, progress: Progress) -> tuple[Reference, ...]:
-    """Return logistic regression and naive fine-tuning beside a stage, trained only where nothing is kept of it.
-
-    Parameters
-    ----------
-    registry, kept, focus, progress
-        As for `canal.compare.references.train_references`.
-
-    Raises
-    ------
-    DataError
-        If no cells at all can be read.
-    """
-    quick = key_of("files of references", format=FORMAT, asked=_asked(kept, focus), stamps=_stamps(kept, focus))
-    key = registry.memo.get(quick)
-    found = None if key is None else registry.memo.get(str(key))
-    if found is None:
-        readable = read_all(registry, kept, focus)
-        key = _content(kept, focus, readable)
-        found = registry.memo.get(key)
-        if found is None:
-            found = [asdict(r) for r in train_references(kept, readable, progress)]
-            registry.memo.put(key, found)
-        registry.memo.put(quick, key)
-    return tuple(_kept_reference(one) for one in found)
-
-
-def _content(kept: Kept, focus: int, readable: "Readable") -> str:
-    """Return the key: everything that was asked for, and which of the cells were there, by their digests."""
-    return key_of(
-        "references",
-        format=FORMAT,
-        asked=_asked(kept, focus),
-        trained={str(n): cells.report.digest for n, cells in readable.cells.items()},
-        tested={str(n): cells.report.digest for n, cells in readable.tests.items()},
-    )
-
-
-def _asked(kept: Kept, focus: int) -> dict[str, Any]:
-    """Return what does not depend on the state of the files."""
-    line = _line(kept, focus)
-    return {
-        "stages": [[r.number, r.data_digest, r.cells, r.seed, r.preset, dict(r.notes)] for r in line],
-        "sets": [[n, held.digest, held.kind] for n, held in kept.sets.items()],
-        "bank": kept.records[focus].artifacts.get(BANK),
-    }
-
-
-def _stamps(kept: Kept, focus: int) -> list[Any]:
-    paths = [path for record in _line(kept, focus) for path in _files(record)]
-    paths += [Path(held.path) for held in kept.sets.values() if held.path]
-    maps = [held.options.label_map for held in kept.sets.values()]
-    return [file_stamp(path) for path in [*paths, *(Path(m) for m in maps if m)]]
-
-
-def _files(record: StageRecord) -> Sequence[Path]:
-    try:
-        request = recorded_request(record)
-    except StageError:
-        return ()
-    return [Path(str(request.data)), *([request.label_map] if request.label_map else [])]
-
-
-def _line(kept: Kept, focus: int) -> list[StageRecord]:
-    return [kept.records[n] for n in kept.line(focus, without_removed=True)]
-
-
-def _kept_reference(values: dict[str, Any]) -> Reference:
-    return Reference(
-        name=values["name"],
-        how=values["how"],
-        accuracy=tuple(values["accuracy"]),
-        macro_f1=tuple(values["macro_f1"]),
-    )

@@ -1,19 +1,18 @@
-"""What a comparison of stages has found, as plain values: the JSON of `canal compare` and the content of its page.
+"""What `canal compare` reports, as plain values: the report, which is its JSON, and what its page draws beside it."""
 
-What the page of a comparison shows beside the report: maps, and pictures that others have drawn.
-"""
-
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 Number = float | None  # ``None`` where nothing was measured
 
+# The names of all fields up to `CompareReport` are keys of the JSON.
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageRow:
-    """One model.
+    """One stage, a row of the tables.
 
     Attributes
     ----------
@@ -79,8 +78,8 @@ class TypeRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A plain method on the same sets.
+class ReferenceMethod:
+    """A plain method that was trained and tested on the same cells.
 
     Attributes
     ----------
@@ -100,14 +99,14 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class AlarmCurve:
-    """Known cells of one stage that would be called novel by the cells of the others.
+    """False alarms of one stage: its held-out cells, which are known, judged for novelty by those of the other stages.
 
     Attributes
     ----------
     stage, name, cells
         The stage, and how many cells it held out.
     alpha, share
-        Share that may be called novel, and that would be.
+        Shares of known cells that may be called novel, and those that would be.
     """
 
     stage: int
@@ -128,7 +127,7 @@ class CompareReport:
     champion
         The stage that annotates.
     focus
-        The stage that types, confusion and references are shown of: the champion where it is among the stages.
+        The stage whose types, confusion and references are shown: the champion where it is among the stages.
     stages, sets
         Rows and columns of the tables.
     accuracy, macro_f1
@@ -158,7 +157,7 @@ class CompareReport:
     types: tuple[TypeRow, ...]
     confusion: dict[str, dict[str, int]]
     alarms: tuple[AlarmCurve, ...] = ()
-    references: tuple[Reference, ...] = field(default=())
+    references: tuple[ReferenceMethod, ...] = ()
     recomputed: bool = False
 
     @property
@@ -181,22 +180,22 @@ class StageMap:
         The stage.
     types
         Given type of each cell.
-    places
-        Where to draw it, (cells, 2).
+    coordinates
+        UMAP coordinates of each cell, (cells, 2).
     """
 
     stage: int
     name: str
     types: tuple[str, ...]
-    places: np.ndarray
+    coordinates: np.ndarray
 
     def __post_init__(self) -> None:
-        assert self.places.shape == (len(self.types), 2), self.places.shape
+        assert self.coordinates.shape == (len(self.types), 2), self.coordinates.shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture of its own section: SVG, and a sentence that says what it shows."""
+    """A picture with a section of its own: title, SVG, and a sentence that says what it shows."""
 
     title: str
     svg: str
@@ -205,14 +204,14 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class PageArt:
-    """Everything that is drawn from more than the report.
+    """What the page shows and the report does not hold.
 
     Attributes
     ----------
     maps
         Of some stages, ascending.
     pictures
-        Drawn already, in the order of the page.
+        In the order of the page.
     """
 
     maps: tuple[StageMap, ...] = ()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 Rank = Literal["difference", "score"]
+CELLS_AT_A_TIME = 512  # rows of the file that are read at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,34 +45,45 @@ class TypeGenes:
     score: np.ndarray
     others: np.ndarray
 
+    def to_dict(self, top: int) -> dict[str, Any]:
+        """Return plain values for JSON, with the top genes."""
+        genes = []
+        for gene, score, others in zip(self.genes[:top], self.score[:top], self.others[:top], strict=True):
+            genes.append({"gene": gene, "score": float(score), "others": float(others)})
+        return {"cells": self.cells, "genes": genes}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What a model looks at: how the scores were made and ranked, by which stage, for which types."""
+    """What a model looks at.
+
+    Attributes
+    ----------
+    method
+        What the scores are; see `canal.explain.explainers`.
+    rank
+        What the genes are ranked by.
+    stage
+        Whose model is explained.
+    types
+        Genes of each type.
+    warnings
+        About the file.
+    """
 
     method: str
     rank: Rank
     stage: int
     types: tuple[TypeGenes, ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
 
     def to_dict(self, top: int) -> dict[str, Any]:
         """Return plain values for JSON, with the top genes of each type."""
-        types = {
-            t.name: {
-                "cells": t.cells,
-                "genes": [
-                    {"gene": g, "score": float(s), "others": float(o)}
-                    for g, s, o in zip(t.genes[:top], t.score[:top], t.others[:top], strict=True)
-                ],
-            }
-            for t in self.types
-        }
         return {
             "method": self.method,
             "rank": self.rank,
             "stage": self.stage,
-            "types": types,
+            "types": {genes.name: genes.to_dict(top) for genes in self.types},
             "warnings": list(self.warnings),
         }
 
@@ -104,7 +116,7 @@ class ExplainOptions:
 def explain(
     model: Model,
     data: "str | Path | ad.AnnData",
-    options: ExplainOptions | None = None,
+    options: ExplainOptions,
     progress: Progress | None = None,
 ) -> Explanation:
     """Score the genes of each type.
@@ -125,24 +137,28 @@ def explain(
     DataError, StageError
         If the file cannot be used, has no cell of a type, or the model can explain nothing.
     """
-    options, progress = options or ExplainOptions(), progress or Silent()
     # Collect the cells of each type, a block at a time.
-    with open_stream(data, gene_key=options.gene_key, labels=options.labels, chunk=512) as stream:
+    with open_stream(data, gene_key=options.gene_key, labels=options.labels, chunk=CELLS_AT_A_TIME) as stream:
         reader = reader_of(model, stream)
-        names = _groups(model, stream, options.types)
+        names = _type_names(model, stream, options.types)
         explainer = explainer_of(reader, names)
-        counts = _read(stream, reader, explainer, names, options.most_cells, progress)
+        counts = _collect_cells(stream, reader, explainer, names, options.most_cells, progress or Silent())
         path, warnings = stream.report.path, stream.report.warnings
-    # A type that was asked for and has no cell cannot be explained.
-    wanted = [name for name in names if (name in options.types if options.types else counts[name])]
-    empty = [name for name in wanted if not counts[name]]
+    # The types that were asked for, or all that have cells. Without a cell a type cannot be explained.
+    wanted, empty = [], []
+    for name in names:
+        if name in options.types or (not options.types and counts[name]):
+            wanted.append(name)
+            if not counts[name]:
+                empty.append(name)
     if empty:
         eyes = "" if options.labels else " in the eyes of the model"
         message = f"{path} has no cell of {', '.join(map(repr, empty))}{eyes}."
         raise DataError(message)
     explained = []
     for name in wanted:
-        explained.append(_of_type(explainer, names, name, counts[name], options.rank))
+        score, others = explainer.scores(names.index(name))
+        explained.append(_ranked(name, counts[name], explainer.genes, score, others, options.rank))
     return Explanation(
         method=explainer.method,
         rank=options.rank,
@@ -152,21 +168,19 @@ def explain(
     )
 
 
-def _groups(model: Model, stream: CellStream, types: Sequence[str]) -> tuple[str, ...]:
-    known = model.types
+def _type_names(model: Model, stream: CellStream, asked: Sequence[str]) -> tuple[str, ...]:
+    """Return the types that cells can be of: those of the labels, or of the model where none were named."""
+    source, names = "The model", model.types
     if stream.labels is not None:
-        known = tuple(sorted(set(stream.labels.astype(str).tolist()) - {""}))
-    strange = sorted(set(types) - set(known))
+        source, names = "The file", tuple(sorted(set(stream.labels.astype(str).tolist()) - {""}))
+    strange = sorted(set(asked) - set(names))
     if strange:
-        message = (
-            f"{', '.join(map(repr, strange))} is no type here. "
-            f"{'The file' if stream.labels is not None else 'The model'} has {', '.join(known)}."
-        )
+        message = f"{', '.join(map(repr, strange))} is no type here. {source} has {', '.join(names)}."
         raise StageError(message)
-    return known
+    return names
 
 
-def _read(
+def _collect_cells(
     stream: CellStream,
     reader: GeneSetReader,
     explainer: Explainer,
@@ -176,27 +190,31 @@ def _read(
 ) -> dict[str, int]:
     """Give the cells of the file to the explainer, ``most`` of each type; return their numbers."""
     counts = dict.fromkeys(names, 0)
-    at = {name: i for i, name in enumerate(names)}
+    position = {name: i for i, name in enumerate(names)}
     progress.start(len(stream), "explaining")
-    done = 0
+    start = 0
     for block in stream.chunks():
-        n = block.shape[0]
-        given = reader.best_types(block) if stream.labels is None else stream.labels[done : done + n].astype(str)
-        chosen = []
-        for row, name in enumerate(given.tolist()):
+        # The type of each cell: its label, or the model's answer.
+        stop = start + block.shape[0]
+        types = reader.best_types(block) if stream.labels is None else stream.labels[start:stop].astype(str)
+        # Those that are still wanted; a cell without a label is not.
+        rows, groups = [], []
+        for row, name in enumerate(types.tolist()):
             if name and counts[name] < most:
                 counts[name] += 1
-                chosen.append(row)
-        if chosen:
-            explainer.add(block[chosen], np.array([at[given[row]] for row in chosen]))
-        done += n
-        progress.advance(n)
+                rows.append(row)
+                groups.append(position[name])
+        if rows:
+            explainer.add(block[rows], np.array(groups))
+        progress.advance(stop - start)
+        start = stop
     progress.close()
     return counts
 
 
-def _of_type(found: Explainer, names: tuple[str, ...], name: str, cells: int, rank: Rank) -> TypeGenes:
-    score, others = found.scores(names.index(name))
+def _ranked(
+    name: str, cells: int, genes: tuple[str, ...], score: np.ndarray, others: np.ndarray, rank: Rank
+) -> TypeGenes:
     order = np.argsort(others - score if rank == "difference" else -score, kind="stable")
-    genes = np.array(found.genes, dtype=object)[order]
-    return TypeGenes(name=name, cells=cells, genes=genes, score=score[order], others=others[order])
+    ordered = np.array(genes, dtype=object)[order]
+    return TypeGenes(name=name, cells=cells, genes=ordered, score=score[order], others=others[order])

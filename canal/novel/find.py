@@ -1,12 +1,10 @@
-"""Which cells of a file are grouped: the novel ones, and those that lie among them.
+"""`canal novel find`: the novel cells of a file in groups, with the evidence for each group.
 
-A cell is judged by itself, so that of a type near a known one many cells pass for known. In the file they lie among
-the others of their type: a cell most of whose neighbours are novel or uncertain is grouped with them. Its own verdict
-stays what it was.
+Which cells are grouped: the novel ones, and those that lie among them. A cell is judged by itself, so that many cells
+of a new type near a known one pass for known. In the file they lie among the others of their type: a cell most of whose
+neighbours are novel or uncertain is grouped with them. Its own verdict stays what it was.
 
-Shapes: n cells that are looked at, d principal components.
-
-`canal novel find`: novel cells of a file in groups, with what speaks for each.
+Shapes: n candidate cells, G genes, d principal components.
 """
 
 from collections import Counter
@@ -23,8 +21,8 @@ from canal.errors import DataError, StageError
 from canal.model.model import Model
 from canal.model.novelty.calibration import check_alpha
 from canal.novel.folder import check_folder, result_files, write_folder
-from canal.novel.groups import ASIDE, KNOWN, Groups, cluster_cells, find_markers, renamed, separation
-from canal.novel.report import MarkerGene, NearType, NovelCluster, NovelReport
+from canal.novel.groups import ASIDE, KNOWN, Groups, cluster_cells, find_markers, renumbered, separation
+from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelReport
 from canal.progress import Progress
 from canal.report.annotation import Annotation
 from canal.seeds import derived_seed, numpy_generator
@@ -35,91 +33,6 @@ from canal.stages.novelty_rules import NoveltyOptions
 if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
-
-
-AROUND = 0.6  # share of a cell's neighbours that must be novel or uncertain
-ROUNDS = 10  # a cell that was taken counts as one of them in the next round
-LOOKED_AT = 3_000  # cells of the file that stand for all whose own verdict is not enough
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookedAt:
-    """Cells of a file that are looked at together.
-
-    Attributes
-    ----------
-    rows
-        Their positions in the file: those taken for their own verdict, then the others, (n,).
-    own
-        Whether the cell's own verdict is enough, bool (n,).
-    doubtful
-        Whether it is novel or uncertain, bool (n,).
-    weight
-        How many cells of the file it stands for, (n,).
-    """
-
-    rows: np.ndarray
-    own: np.ndarray
-    doubtful: np.ndarray
-    weight: np.ndarray
-
-
-def cells_to_look_at(status: np.ndarray, *, uncertain: bool, seed: int) -> LookedAt:
-    """Return all cells whose own verdict is enough and up to `LOOKED_AT` of the others.
-
-    Parameters
-    ----------
-    status
-        Verdict on each cell of the file, (cells,).
-    uncertain
-        Whether to be uncertain is enough.
-    seed
-        Draws the others.
-    """
-    wanted = np.isin(status, ("novel", "uncertain") if uncertain else ("novel",))
-    own, others = np.flatnonzero(wanted), np.flatnonzero(~wanted)
-    stands_for = max(len(others) / LOOKED_AT, 1.0)
-    if len(others) > LOOKED_AT:
-        others = np.sort(numpy_generator(seed, "known cells").choice(others, LOOKED_AT, replace=False))
-    rows = np.concatenate([own, others])
-    return LookedAt(
-        rows=rows,
-        own=wanted[rows],
-        doubtful=status[rows] != "known",
-        weight=np.where(wanted[rows], 1.0, stands_for),
-    )
-
-
-def taken_cells(cells: LookedAt, points: np.ndarray) -> np.ndarray:
-    """Return which cells are grouped: by their own verdict, or for their neighbours, bool (n,).
-
-    Parameters
-    ----------
-    cells
-        The cells.
-    points
-        Their principal components, (n, d).
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    k = min(NEAREST, len(points) - 1)
-    if k < 1 or not cells.own.any():
-        return cells.own
-    index: Any = NearestNeighbors(n_neighbors=k + 1).fit(points)
-    near = index.kneighbors(points, return_distance=False)[:, 1:]  # the first is the cell itself
-    weight = cells.weight[near]
-    taken, doubtful = cells.own, cells.doubtful
-    for _ in range(ROUNDS):
-        around = (weight * doubtful[near]).sum(axis=1) / weight.sum(axis=1) >= AROUND
-        taken, before, doubtful = taken | around, doubtful, doubtful | around
-        if (doubtful == before).all():
-            break
-    return np.asarray(taken)
-
-
-BATCHES = ("batch", "donor_id", "donor", "sample")
-MARKERS = 10
-NEAR = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +70,7 @@ def find_novel(
     options: FindOptions,
     progress: Progress | None = None,
 ) -> NovelReport:
-    """Group the novel cells of a file and write what speaks for each group.
+    """Group the novel cells of a file and write the evidence for each group.
 
     Parameters
     ----------
@@ -180,13 +93,13 @@ def find_novel(
     # 1. Whatever can be refused before the cells are read.
     _check(options)
     target = check_folder(out)
-    batches = _batches(data, options)
+    batches = _read_batches(data, options)
     # 2. Which cells are novel, and which groups they form.
     asked = AnnotateOptions(gene_key=options.gene_key, novelty=NoveltyOptions(alpha=options.alpha))
     annotation = annotate(model, data, asked, progress)
     seed = derived_seed(model.stage.seed, "novel")
-    groups = _grouped(data, annotation, options, seed)
-    # 3. What speaks for each group, as values and as files.
+    groups = _group_cells(data, annotation, options, seed)
+    # 3. The evidence for each group, as values and as files.
     report = NovelReport(
         model=str(annotation.facts["model"]),
         stage=int(annotation.facts["stage"]),
@@ -199,13 +112,13 @@ def find_novel(
         min_size=options.min_size,
         seed=seed,
         cells=len(annotation),
-        cells_by_status=_by_status(annotation),
+        cells_by_status=_count_status(annotation),
         taken=int((~groups.known).sum()),
-        for_neighbours=_for_neighbours(annotation, groups, options.uncertain),
+        for_neighbours=_count_for_neighbours(annotation, groups, options),
         aside=int((groups.groups == ASIDE).sum()),
         batch="" if batches is None else str(batches.name),
         known_types=tuple(model.stage.types),
-        clusters=_evidence(groups, annotation, batches),
+        clusters=_describe_clusters(groups, annotation, batches),
         warnings=tuple(annotation.facts.get("warnings", ())),
     )
     write_folder(target, report, result_files(data, annotation, groups, report))
@@ -222,113 +135,247 @@ def _check(options: FindOptions) -> None:
         raise StageError(message)
 
 
-def _batches(data: "str | Path | ad.AnnData", options: FindOptions) -> "pd.Series | None":
+BATCH_COLUMNS = ("batch", "donor_id", "donor", "sample")  # the first that a file has is taken
+
+
+def _read_batches(data: "str | Path | ad.AnnData", options: FindOptions) -> "pd.Series | None":
+    """Return the batch of each cell, ``None`` where no column was asked for and none is found."""
     column = options.batch
     with open_stream(data, gene_key=options.gene_key) as stream:
         obs = stream.obs
         if column is not None and column not in obs:
-            found = ", ".join(map(str, obs.columns)) or "nothing"
-            message = f"{stream.report.path} has no column obs[{column!r}]. It has {found}. Name one with --batch."
+            columns = ", ".join(map(str, obs.columns)) or "nothing"
+            message = f"{stream.report.path} has no column obs[{column!r}]. It has {columns}. Name one with --batch."
             raise DataError(message)
-    chosen = next((name for name in BATCHES if name in obs), None) if column is None else column
-    return None if chosen is None else obs[chosen].astype(str).rename(chosen)
+    if column is None:
+        column = next((name for name in BATCH_COLUMNS if name in obs), None)
+    return None if column is None else obs[column].astype(str).rename(column)
 
 
-def _by_status(annotation: Annotation) -> dict[str, int]:
+def _verdicts_to_group(options: FindOptions) -> tuple[str, ...]:
+    """Return the verdicts for which a cell is grouped whatever its neighbours are."""
+    return ("novel", "uncertain") if options.uncertain else ("novel",)
+
+
+def _group_cells(data: "str | Path | ad.AnnData", annotation: Annotation, options: FindOptions, seed: int) -> Groups:
+    """Select the cells to group, cluster them, and keep known cells to compare them with."""
+    # 1. Candidates: the novel cells and a sample of all others.
+    status = annotation.columns["status"]
+    candidates = choose_candidates(status, _verdicts_to_group(options), seed)
+    if not candidates.by_verdict.any():
+        return _no_groups(seed)
+    expression, genes = _read_expression(data, candidates.rows, options.gene_key)
+    if len(candidates.rows) > 1:
+        points = principal_components(expression, seed)
+    else:
+        points = np.zeros((len(candidates.rows), 1), np.float32)
+    # 2. The cells to group come first, known cells after them; uncertain cells that are not grouped are left out.
+    grouped = select_cells_to_group(candidates, points)
+    known = ~grouped & (status[candidates.rows] == "known")
+    order = np.concatenate([np.flatnonzero(grouped), np.flatnonzero(known)])
+    rows, expression, points = candidates.rows[order], expression[order], points[order]
+    best = annotation.columns["best_known"][rows]
+    # 3. The clusters of the former.
+    n = int(grouped.sum())
+    clusters = cluster_cells(
+        expression[:n],
+        points[:n],
+        annotation.representation[rows[:n]],
+        resolution=options.resolution,
+        min_size=options.min_size,
+        seed=seed,
+    )
+    # 4. Those that stand apart from the known cells get the first numbers; within both kinds the larger come first.
+    apart = {}
+    for name in set(clusters.tolist()) - {ASIDE}:
+        apart[name] = separation(points[:n][clusters == name], points[n:], best[n:], seed).apart
+    by_evidence = sorted(apart, key=lambda name: (not apart[name], int(name)))
+    names = np.concatenate([renumbered(clusters, by_evidence), np.full(len(rows) - n, KNOWN, dtype=object)])
+    return Groups(rows=rows, groups=names, best=best, expression=expression, genes=genes, points=points, seed=seed)
+
+
+# A cell is grouped for its neighbours if this share of them is novel or uncertain. Chosen on the test files of the
+# immune stream with one type left out, by benchmarks/novel_find.py (docs/novelty.md).
+NOVEL_NEIGHBOURS = 0.6
+ROUNDS = 10  # a cell that was selected counts as novel in the next round
+MOST_OTHERS = 3_000  # cells of the file that stand for all whose own verdict is not enough
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Cells of a file that may be grouped.
+
+    Attributes
+    ----------
+    rows
+        Their positions in the file: first those whose own verdict is enough, then the others, (n,).
+    by_verdict
+        Whether the cell's own verdict is enough, bool (n,).
+    doubtful
+        Whether it is novel or uncertain, bool (n,).
+    weight
+        How many cells of the file it stands for, (n,).
+    """
+
+    rows: np.ndarray
+    by_verdict: np.ndarray
+    doubtful: np.ndarray
+    weight: np.ndarray
+
+
+def choose_candidates(status: np.ndarray, verdicts: tuple[str, ...], seed: int) -> Candidates:
+    """Return all cells whose own verdict is enough and up to `MOST_OTHERS` of the others.
+
+    Parameters
+    ----------
+    status
+        Verdict on each cell of the file, (cells,).
+    verdicts
+        Those that are enough.
+    seed
+        Draws the others.
+    """
+    by_verdict = np.isin(status, verdicts)
+    own, others = np.flatnonzero(by_verdict), np.flatnonzero(~by_verdict)
+    stands_for = max(len(others) / MOST_OTHERS, 1.0)
+    if len(others) > MOST_OTHERS:
+        others = np.sort(numpy_generator(seed, "known cells").choice(others, MOST_OTHERS, replace=False))
+    rows = np.concatenate([own, others])
+    return Candidates(
+        rows=rows,
+        by_verdict=by_verdict[rows],
+        doubtful=status[rows] != "known",
+        weight=np.where(by_verdict[rows], 1.0, stands_for),
+    )
+
+
+def select_cells_to_group(cells: Candidates, points: np.ndarray) -> np.ndarray:
+    """Return which cells are grouped: by their own verdict, or for their neighbours, bool (n,).
+
+    Parameters
+    ----------
+    cells
+        The candidates.
+    points
+        Their principal components, (n, d).
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    k = min(NEAREST, len(points) - 1)
+    if k < 1 or not cells.by_verdict.any():
+        return cells.by_verdict
+    # The neighbours of each cell, (n, k), and how many cells of the file each of them stands for.
+    index: Any = NearestNeighbors(n_neighbors=k + 1).fit(points)
+    neighbours = index.kneighbors(points, return_distance=False)[:, 1:]  # the first is the cell itself
+    weight = cells.weight[neighbours]
+    # Cells among novel ones are selected, and count as novel themselves, until nothing changes any more.
+    selected, doubtful = cells.by_verdict, cells.doubtful
+    for _ in range(ROUNDS):
+        among_novel = (weight * doubtful[neighbours]).sum(axis=1) / weight.sum(axis=1) >= NOVEL_NEIGHBOURS
+        before = doubtful
+        selected, doubtful = selected | among_novel, doubtful | among_novel
+        if (doubtful == before).all():
+            break
+    return np.asarray(selected)
+
+
+def _no_groups(seed: int) -> Groups:
+    nothing = np.zeros(0, dtype=object)
+    return Groups(
+        rows=np.zeros(0, dtype=np.int64),
+        groups=nothing,
+        best=nothing,
+        expression=sp.csr_matrix((0, 0), dtype=np.float32),
+        genes=(),
+        points=np.zeros((0, 1), dtype=np.float32),
+        seed=seed,
+    )
+
+
+def _read_expression(
+    data: "str | Path | ad.AnnData", rows: np.ndarray, gene_key: str | None
+) -> tuple[sp.csr_matrix, tuple[str, ...]]:
+    """Return some cells of a file in the given order, log-normalised (n, G), and the genes; it is read by blocks."""
+    # The file is read from its first row to its last, so the cells are taken in the order of their rows ...
+    ascending = np.sort(rows)
+    blocks, start = [], 0
+    with open_stream(data, gene_key=gene_key) as stream:
+        for block in stream.chunks():
+            stop = start + block.shape[0]
+            inside = ascending[(ascending >= start) & (ascending < stop)]
+            blocks.append(block[inside - start])
+            start = stop
+        # ... and brought into the order that was asked for.
+        return sp.vstack(blocks, format="csr")[np.searchsorted(ascending, rows)], stream.genes.names
+
+
+def _count_status(annotation: Annotation) -> dict[str, int]:
     status = annotation.columns["status"]
     return {name: int((status == name).sum()) for name in ("known", "uncertain", "novel")}
 
 
-def _for_neighbours(annotation: Annotation, groups: Groups, uncertain: bool) -> int:
+def _count_for_neighbours(annotation: Annotation, groups: Groups, options: FindOptions) -> int:
+    """Return how many grouped cells were selected for their neighbours, not for their own verdict."""
     status = annotation.columns["status"][groups.rows[~groups.known]]
-    return int((~np.isin(status, ("novel", "uncertain") if uncertain else ("novel",))).sum())
+    return int((~np.isin(status, _verdicts_to_group(options))).sum())
 
 
-def _grouped(data: "str | Path | ad.AnnData", annotation: Annotation, options: FindOptions, seed: int) -> Groups:
-    status = annotation.columns["status"]
-    cells = cells_to_look_at(status, uncertain=options.uncertain, seed=seed)
-    if not cells.own.any():
-        return _no_groups(seed)
-    expression, genes = _expression(data, cells.rows, options.gene_key)
-    points = (
-        principal_components(expression, seed) if len(cells.rows) > 1 else np.zeros((len(cells.rows), 1), np.float32)
-    )
-    taken = taken_cells(cells, points)
-    kept = np.concatenate([np.flatnonzero(taken), np.flatnonzero(~taken & (status[cells.rows] == "known"))])
-    n, rows, expression, points = int(taken.sum()), cells.rows[kept], expression[kept], points[kept]
-    best = annotation.columns["best_known"][rows]
-    found = cluster_cells(
-        expression[:n], points[:n], annotation.representation[rows[:n]],
-        resolution=options.resolution, min_size=options.min_size, seed=seed,
-    )  # fmt: skip
-    how = {k: separation(points[:n][found == k], points[n:], best[n:], seed) for k in set(found.tolist()) - {ASIDE}}
-    order = sorted(how, key=lambda k: (not how[k].apart, int(k)))
-    clusters = np.concatenate([renamed(found, order), np.full(len(rows) - n, KNOWN, dtype=object)])
-    return Groups(rows=rows, groups=clusters, best=best, expression=expression, genes=genes, points=points, seed=seed)
+MOST_MARKERS = 10  # genes of a table
+MOST_NEAREST = 3  # known types of a table
 
 
-def _no_groups(seed: int) -> Groups:
-    none = np.zeros(0, dtype=object)
-    return Groups(
-        rows=np.zeros(0, dtype=np.int64), groups=none, best=none, expression=sp.csr_matrix((0, 0), dtype=np.float32),
-        genes=(), points=np.zeros((0, 1), dtype=np.float32), seed=seed,
-    )  # fmt: skip
+def _describe_clusters(cells: Groups, annotation: Annotation, batches: "pd.Series | None") -> tuple[NovelCluster, ...]:
+    # Marker genes against the known cells, and against the other clusters.
+    in_cluster = (cells.groups != ASIDE) & ~cells.known
+    against_known = _find_markers(cells, in_cluster | cells.known, KNOWN)
+    against_others = _find_markers(cells, in_cluster, "rest")
+    clusters = []
+    for name in cells.clusters:
+        own = cells.groups == name
+        rows = cells.rows[own]
+        # How far it stands from the known cells, and which of their types are nearest.
+        separated = separation(cells.points[own], cells.points[cells.known], cells.best[cells.known], cells.seed)
+        nearest = _nearest_types(annotation, rows)
+        # A name to work with: the nearest known type and the first marker genes.
+        markers = against_known.get(name, ())
+        genes = ", ".join(marker.gene for marker in markers[:3])
+        suggested = f"{'near' if separated.apart else 'edge of'} {nearest[0].name}" + (f" ({genes})" if genes else "")
+        cells_of_batch: dict[str, int] = {}
+        if batches is not None:
+            cells_of_batch = dict(Counter(batches.to_numpy()[rows].tolist()).most_common())
+        clusters.append(
+            NovelCluster(
+                name=name,
+                cells=len(rows),
+                suggested=suggested,
+                apart=separated.apart,
+                silhouette=separated.silhouette,
+                own_share=separated.own_share,
+                batches=cells_of_batch,
+                markers=markers,
+                markers_others=against_others.get(name, ()),
+                near=nearest,
+                novelty=float(annotation.columns["novelty"][rows].mean()),
+                p_value=float(annotation.columns["p_value"][rows].mean()),
+                confidence=float(annotation.confidence[rows].mean()),
+            )
+        )
+    return tuple(clusters)
 
 
-def _expression(
-    data: "str | Path | ad.AnnData", rows: np.ndarray, gene_key: str | None
-) -> tuple[sp.csr_matrix, tuple[str, ...]]:
-    """Return some cells of a file in the given order, log-normalised; it is read block by block."""
-    order = np.sort(rows)
-    kept, start = [], 0
-    with open_stream(data, gene_key=gene_key) as stream:
-        for block in stream.chunks():
-            stop = start + block.shape[0]
-            kept.append(block[order[(order >= start) & (order < stop)] - start])
-            start = stop
-        return sp.vstack(kept, format="csr")[np.searchsorted(order, rows)], stream.genes.names
+def _find_markers(cells: Groups, used: np.ndarray, reference: str) -> dict[str, tuple[MarkerGene, ...]]:
+    """Return the marker genes of each cluster among the cells that are used, bool (cells,)."""
+    return find_markers(cells.expression[used], cells.groups[used], cells.genes, reference=reference, top=MOST_MARKERS)
 
 
-def _evidence(cells: Groups, annotation: Annotation, batches: "pd.Series | None") -> tuple[NovelCluster, ...]:
-    used = cells.groups != ASIDE
-    inside = used & ~cells.known
-    against_known = find_markers(cells.expression[used], cells.groups[used], cells.genes, reference=KNOWN, top=MARKERS)
-    against_others = find_markers(
-        cells.expression[inside], cells.groups[inside], cells.genes, reference="rest", top=MARKERS
-    )
-    return tuple(
-        _cluster(cells, name, annotation, batches, against_known.get(name, ()), against_others.get(name, ()))
-        for name in cells.clusters
-    )
-
-
-def _cluster(
-    cells: Groups, name: str, annotation: Annotation, batches: "pd.Series | None",
-    markers: tuple[MarkerGene, ...], markers_others: tuple[MarkerGene, ...],
-) -> NovelCluster:  # fmt: skip
-    own = cells.groups == name
-    rows = cells.rows[own]
-    near = _near(annotation, rows)
-    how = separation(cells.points[own], cells.points[cells.known], cells.best[cells.known], cells.seed)
-    genes = ", ".join(m.gene for m in markers[:3])
-    place = "near" if how.apart else "edge of"
-    return NovelCluster(
-        name=name, cells=len(rows), suggested=f"{place} {near[0].name}" + (f" ({genes})" if genes else ""),
-        apart=how.apart, silhouette=how.silhouette, own_share=how.own_share,
-        batches={} if batches is None else dict(Counter(batches.to_numpy()[rows].tolist()).most_common()),
-        markers=markers, markers_others=markers_others, near=near,
-        novelty=float(annotation.columns["novelty"][rows].mean()),
-        p_value=float(annotation.columns["p_value"][rows].mean()), confidence=float(annotation.confidence[rows].mean()),
-    )  # fmt: skip
-
-
-def _near(annotation: Annotation, rows: np.ndarray) -> tuple[NearType, ...]:
+def _nearest_types(annotation: Annotation, rows: np.ndarray) -> tuple[NearestType, ...]:
     """Return the known types that most cells come nearest to."""
     best, known = annotation.columns["best_known"], annotation.columns["status"] == "known"
     centre = annotation.representation[rows].mean(axis=0)
-    found = []
-    for name, count in Counter(best[rows].tolist()).most_common(NEAR):
-        there = annotation.representation[known & (best == name)]
-        distance = float(np.linalg.norm(there.mean(axis=0) - centre)) if len(there) else None
-        found.append(NearType(name=str(name), share=count / len(rows), distance=distance))
-    return tuple(found)
+    nearest = []
+    for name, count in Counter(best[rows].tolist()).most_common(MOST_NEAREST):
+        # The distance to the centre of the type's known cells; a file may have none.
+        of_type = annotation.representation[known & (best == name)]
+        distance = float(np.linalg.norm(of_type.mean(axis=0) - centre)) if len(of_type) else None
+        nearest.append(NearestType(name=str(name), share=count / len(rows), distance=distance))
+    return tuple(nearest)

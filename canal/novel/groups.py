@@ -1,10 +1,7 @@
-"""Groups among novel cells: pure functions of arrays, nothing of a model in them.
+"""Clusters of novel cells, and the evidence for each: pure functions of arrays, without a model.
 
-Shapes: n novel cells, G genes, d principal components.
-
-What speaks for a cluster of novel cells: pure functions of arrays, nothing of a model in them.
-
-Shapes: m known cells of the same file, G genes, d principal components.
+Shapes: n novel cells, m known cells of the same file, G genes, d principal components, D dimensions of the model's
+representation.
 """
 
 import warnings
@@ -25,10 +22,56 @@ if TYPE_CHECKING:
 
 
 ASIDE = "-"  # the cluster of cells that belong to none
-FEW = 20  # novel cells that are too few to be split
-MIXED = 0.3  # of `mixing`, from which two clusters are one at resolution 1
-MIXED_FOR_MODEL = 0.5  # the same in the model's representation, where types that it does not know lie nearer
-COMPARED = 400  # cells of a group that distances are taken to at most
+KNOWN = "known"  # the group of the known cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """The novel cells (first) and known cells of a file that are compared with each other.
+
+    Attributes
+    ----------
+    rows
+        Their positions in the file, (cells,).
+    groups
+        Cluster of each cell, `ASIDE` or `KNOWN`, (cells,).
+    best
+        Known type that comes nearest to each cell, (cells,).
+    expression
+        Log-normalised, (cells, G).
+    genes
+        Names of the G genes.
+    points
+        Principal components, (cells, d).
+    seed
+        Seed of all that is random.
+    """
+
+    rows: np.ndarray
+    groups: np.ndarray
+    best: np.ndarray
+    expression: sp.csr_matrix
+    genes: tuple[str, ...]
+    points: np.ndarray
+    seed: int
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which of them are known cells, bool (cells,)."""
+        return np.asarray(self.groups == KNOWN)
+
+    @property
+    def clusters(self) -> list[str]:
+        """Names of the clusters, in order."""
+        return sorted(set(self.groups.tolist()) - {KNOWN, ASIDE}, key=int)
+
+
+LEAST_TO_SPLIT = 20  # novel cells below which all of them are one cluster
+# Mixing from which two clusters are one, at resolution 1. In the model's representation types that it does not know lie
+# nearer to each other: the second was chosen on the test files of the immune stream with one type left out, by
+# benchmarks/novel_find.py (docs/novelty.md).
+JOINED_FROM = 0.3
+JOINED_FROM_IN_MODEL = 0.5
 
 
 def cluster_cells(
@@ -65,75 +108,21 @@ def cluster_cells(
     -------
     Clusters ``"1"``, ``"2"``, ... by size, or ``"-"``, of shape (n,).
     """
+    # Split by Leiden, then join; few cells stay together.
     n = expression.shape[0]
-    raw = np.zeros(n, dtype=np.int64)
-    if n >= max(FEW, 2 * min_size):
-        spaces = ((points, MIXED * resolution), (representation, MIXED_FOR_MODEL * resolution))
-        raw = joined(_leiden(expression, resolution, seed), spaces, seed=seed)
-    values, inverse, counts = np.unique(raw, return_inverse=True, return_counts=True)
+    numbers = np.zeros(n, dtype=np.int64)
+    if n >= max(LEAST_TO_SPLIT, 2 * min_size):
+        spaces = ((points, JOINED_FROM * resolution), (representation, JOINED_FROM_IN_MODEL * resolution))
+        numbers = join_mixed(_leiden(expression, resolution, seed), spaces, seed=seed)
+    # Name the clusters by size; those that are too small stay aside.
+    values, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     names = np.full(len(values), ASIDE, dtype=object)
-    order = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k] >= min_size]
-    for rank, k in enumerate(order, start=1):
-        names[k] = str(rank)
-    result: np.ndarray = names[inverse]
-    return result
-
-
-def joined(clusters: np.ndarray, spaces: Sequence[tuple[np.ndarray, float]], *, seed: int) -> np.ndarray:
-    """Join clusters whose cells have each other for neighbours in any of some spaces, the most mixed first.
-
-    Parameters
-    ----------
-    clusters
-        Number of the cluster of each cell, (n,).
-    spaces
-        Where the cells lie, (n, d), and the `mixing` there from which two clusters are one.
-    seed
-        Seed of the samples that stand for large clusters.
-    """
-    rng = np.random.default_rng(seed32(seed))
-    result = clusters.copy()
-
-    def mixed(a: int, b: int) -> float:
-        return max(mixing(points[result == a], points[result == b], rng) / least for points, least in spaces)
-
-    names = np.unique(result).tolist()
-    pairs = {(a, b): mixed(a, b) for a, b in combinations(names, 2)}
-    while pairs:
-        (into, gone), most = max(pairs.items(), key=lambda item: (item[1], item[0]))
-        if most < 1:
-            break
-        result[result == gone] = into
-        names.remove(gone)
-        pairs = {pair: value for pair, value in pairs.items() if not {into, gone} & set(pair)}
-        for other in (name for name in names if name != into):
-            first, second = sorted((into, other))
-            pairs[first, second] = mixed(first, second)
-    return result
-
-
-def mixing(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> float:
-    """Return how much two clusters lie in one another: 0 apart, 1 as if drawn from one; the lesser of both sides.
-
-    It is the share of a cell's neighbours that are of the other cluster, over the share expected by chance.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    a, b = some(a, rng), some(b, rng)
-    n = len(a) + len(b)
-    k = max(1, min(NEAREST, min(len(a), len(b)) // 2))
-    both = np.concatenate([a, b])
-    index: Any = NearestNeighbors(n_neighbors=min(k + 1, n)).fit(both)
-    in_b = index.kneighbors(both, return_distance=False)[:, 1:] >= len(a)  # the first is the cell itself
-    from_a = in_b[: len(a)].mean() / (len(b) / (n - 1))
-    from_b = (~in_b[len(a) :]).mean() / (len(a) / (n - 1))
-    return float(min(from_a, from_b))
-
-
-def renamed(clusters: np.ndarray, order: Sequence[str]) -> np.ndarray:
-    """Return the clusters under their places in an order, from ``"1"``; those set aside stay so."""
-    places = {name: str(k) for k, name in enumerate(order, start=1)}
-    return np.array([places.get(name, ASIDE) for name in clusters.tolist()], dtype=object)
+    rank = 0
+    for k in np.argsort(-counts, kind="stable").tolist():
+        if counts[k] >= min_size:
+            rank += 1
+            names[k] = str(rank)
+    return np.asarray(names[inverse])
 
 
 def _leiden(expression: sp.csr_matrix, resolution: float, seed: int) -> np.ndarray:
@@ -151,45 +140,92 @@ def _leiden(expression: sp.csr_matrix, resolution: float, seed: int) -> np.ndarr
     return np.asarray(adata.obs["leiden"].astype(int))
 
 
-def some(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a sample that stands for a large group, (at most `COMPARED`, d)."""
-    if len(points) <= COMPARED:
-        return points
-    chosen: np.ndarray = points[np.sort(rng.choice(len(points), COMPARED, replace=False))]
-    return chosen
+def join_mixed(clusters: np.ndarray, spaces: Sequence[tuple[np.ndarray, float]], *, seed: int) -> np.ndarray:
+    """Join clusters whose cells have each other for neighbours in any of some spaces, the most mixed first.
 
-
-NEW_SHARE = 0.5  # share of neighbours that are not known cells from which a cluster stands apart
-SIGNIFICANT = 0.05
-KNOWN = "known"  # the group of the known cells
-
-
-@dataclass(frozen=True, kw_only=True)
-class Groups:
-    """The novel cells (first) and known cells of a file that are looked at together.
-
-    `rows` are their positions in the file, `groups` cluster or `KNOWN`, `best` the best known type, all (cells,);
-    `expression` (cells, genes); `points` their principal components.
+    Parameters
+    ----------
+    clusters
+        Number of the cluster of each cell, (n,).
+    spaces
+        Coordinates of the cells, (n, d), and the `mixing` in them from which two clusters are one.
+    seed
+        Seed of the samples that stand for large clusters.
     """
+    rng = np.random.default_rng(seed32(seed))
+    result = clusters.copy()
 
-    rows: np.ndarray
-    groups: np.ndarray
-    best: np.ndarray
-    expression: sp.csr_matrix
-    genes: tuple[str, ...]
-    points: np.ndarray
-    seed: int
+    def mixed(a: int, b: int) -> float:
+        """Return the largest mixing of two clusters over the spaces; they are joined from 1."""
+        values = []
+        for points, threshold in spaces:
+            values.append(mixing(points[result == a], points[result == b], rng) / threshold)
+        return max(values)
 
-    @property
-    def known(self) -> np.ndarray:
-        """Which of them are known cells."""
-        found: np.ndarray = self.groups == KNOWN
-        return found
+    # Every pair of clusters, once.
+    names = np.unique(result).tolist()
+    pairs = {}
+    for a, b in combinations(names, 2):
+        pairs[a, b] = mixed(a, b)
+    while pairs:
+        # Join the pair that is most mixed; of equals the one with the highest numbers.
+        (into, gone), most = max(pairs.items(), key=lambda item: (item[1], item[0]))
+        if most < 1:
+            break
+        result[result == gone] = into
+        names.remove(gone)
+        # Pairs with the larger cluster are compared anew.
+        pairs = {pair: value for pair, value in pairs.items() if not {into, gone} & set(pair)}
+        for other in names:
+            if other != into:
+                first, second = sorted((into, other))
+                pairs[first, second] = mixed(first, second)
+    return result
 
-    @property
-    def clusters(self) -> list[str]:
-        """Names of the clusters, in order."""
-        return sorted(set(self.groups.tolist()) - {KNOWN, ASIDE}, key=int)
+
+def mixing(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> float:
+    """Return how much two clusters lie in one another: 0 apart, 1 as if drawn from one; the lesser of both sides.
+
+    It is the share of a cell's neighbours that are of the other cluster, over the share expected by chance.
+
+    Parameters
+    ----------
+    a, b
+        Coordinates of the cells of both, (cells, d).
+    rng
+        Draws the samples that stand for large clusters.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    # The neighbours of each cell among those of both clusters; a small cluster cannot fill more than its half.
+    a, b = _sample(a, rng), _sample(b, rng)
+    n = len(a) + len(b)
+    k = max(1, min(NEAREST, min(len(a), len(b)) // 2))
+    both = np.concatenate([a, b])
+    index: Any = NearestNeighbors(n_neighbors=min(k + 1, n)).fit(both)
+    in_b = index.kneighbors(both, return_distance=False)[:, 1:] >= len(a)  # the first is the cell itself
+    # The share of the other cluster among them, over that among all other cells.
+    from_a = in_b[: len(a)].mean() / (len(b) / (n - 1))
+    from_b = (~in_b[len(a) :]).mean() / (len(a) / (n - 1))
+    return float(min(from_a, from_b))
+
+
+SAMPLE = 400  # cells that stand for a larger group where all distances are taken
+
+
+def _sample(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if len(points) <= SAMPLE:
+        return points
+    return np.asarray(points[np.sort(rng.choice(len(points), SAMPLE, replace=False))])
+
+
+def renumbered(clusters: np.ndarray, order: Sequence[str]) -> np.ndarray:
+    """Return the clusters under their places in an order, from ``"1"``; those set aside stay so."""
+    places = {name: str(k) for k, name in enumerate(order, start=1)}
+    return np.array([places.get(name, ASIDE) for name in clusters.tolist()], dtype=object)
+
+
+APART_FROM = 0.5  # a cluster stands apart if at least half of its cells' neighbours are its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +246,7 @@ class Separation:
     @property
     def apart(self) -> bool:
         """Whether it looks like more than the edge of a known type."""
-        return self.own_share >= NEW_SHARE and self.silhouette > 0
+        return self.own_share >= APART_FROM and self.silhouette > 0
 
 
 def separation(own: np.ndarray, known: np.ndarray, known_types: np.ndarray, seed: int) -> Separation:
@@ -228,12 +264,36 @@ def separation(own: np.ndarray, known: np.ndarray, known_types: np.ndarray, seed
     if not len(known):
         return Separation(silhouette=1.0, own_share=1.0)
     rng = np.random.default_rng(seed32(seed))
-    asked = some(own, rng)
-    inside = _mean_distance(asked, some(own, rng)) * len(own) / max(len(own) - 1, 1)
-    groups = [known[known_types == name] for name in sorted(set(known_types.tolist()))]
-    outside = np.min([_mean_distance(asked, some(group, rng)) for group in groups], axis=0)
+    sample = _sample(own, rng)
+    # Mean distance to the cells of the cluster, the cell itself left out.
+    inside = _mean_distance(sample, _sample(own, rng)) * len(own) / max(len(own) - 1, 1)
+    # Mean distance to the known type that is nearest to the cell.
+    distances = []
+    for name in sorted(set(known_types.tolist())):
+        distances.append(_mean_distance(sample, _sample(known[known_types == name], rng)))
+    outside = np.min(distances, axis=0)
     silhouette = (outside - inside) / np.maximum(np.maximum(outside, inside), 1e-12)
-    return Separation(silhouette=float(silhouette.mean()), own_share=_own_share(asked, own, known))
+    return Separation(silhouette=float(silhouette.mean()), own_share=_own_share(sample, own, known))
+
+
+def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(a, b).mean(axis=1))
+
+
+def _own_share(sample: np.ndarray, own: np.ndarray, known: np.ndarray) -> float:
+    from sklearn.neighbors import NearestNeighbors
+
+    k = min(NEAREST, len(own) // 2)  # a small cluster cannot fill more
+    if k < 1:
+        return 0.0
+    index: Any = NearestNeighbors(n_neighbors=k + 1).fit(np.concatenate([own, known]))
+    neighbours = index.kneighbors(sample, return_distance=False)[:, 1:]  # the first is the cell itself
+    return float((neighbours < len(own)).mean())
+
+
+SIGNIFICANT = 0.05  # adjusted p-value of a marker gene
 
 
 def find_markers(
@@ -258,10 +318,11 @@ def find_markers(
     import pandas as pd
     import scanpy as sc
 
+    # Groups of a single cell have no variance to test with.
     names, counts = np.unique(groups.astype(str), return_counts=True)
-    able = [str(name) for name, count in zip(names, counts, strict=True) if count > 1]
-    tested = [name for name in able if name != reference]
-    if not tested or len(names) < 2 or reference not in {"rest", *able}:
+    testable = names[counts > 1].tolist()
+    tested = [name for name in testable if name != reference]
+    if not tested or len(names) < 2 or reference not in {"rest", *testable}:
         return {}
     obs = pd.DataFrame({"group": pd.Categorical(groups.astype(str))}, index=np.arange(len(groups)).astype(str))
     adata = ad.AnnData(X=expression, obs=obs, var=pd.DataFrame(index=list(genes)), uns={"log1p": {"base": None}})
@@ -270,36 +331,31 @@ def find_markers(
         sc.tl.rank_genes_groups(
             adata, "group", groups=tested, reference=reference, method="t-test_overestim_var", pts=True
         )
-        return {name: _markers(adata, name, reference, top) for name in tested}
+    markers = {}
+    for name in tested:
+        markers[name] = _significant(adata, name, reference, top)
+    return markers
 
 
-def _markers(adata: "ad.AnnData", group: str, reference: str, top: int) -> tuple[MarkerGene, ...]:
-    found = adata.uns["rank_genes_groups"]
-    shares = found["pts"][group]
-    others = found["pts_rest"][group] if reference == "rest" else found["pts"][reference]
-    columns = ("names", "logfoldchanges", "pvals_adj")
-    rows = zip(*(found[column][group].tolist() for column in columns), strict=True)
-    good = ((gene, fold, p) for gene, fold, p in rows if p < SIGNIFICANT and fold > 0)
-    return tuple(
-        MarkerGene(gene=str(gene), fold=float(fold), share=float(shares[gene]), share_others=float(others[gene]),
-               p_value=float(p))
-        for (gene, fold, p), _ in zip(good, range(top), strict=False)
-    )  # fmt: skip
-
-
-def _own_share(asked: np.ndarray, own: np.ndarray, known: np.ndarray) -> float:
-    from sklearn.neighbors import NearestNeighbors
-
-    k = min(NEAREST, len(own) // 2)  # a small cluster cannot fill more
-    if k < 1:
-        return 0.0
-    index: Any = NearestNeighbors(n_neighbors=k + 1).fit(np.concatenate([own, known]))
-    found = index.kneighbors(asked, return_distance=False)[:, 1:]  # the first is the cell itself
-    return float((found < len(own)).mean())
-
-
-def _mean_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    from scipy.spatial.distance import cdist
-
-    distance: np.ndarray = cdist(a, b).mean(axis=1)
-    return distance
+def _significant(adata: "ad.AnnData", group: str, reference: str, top: int) -> tuple[MarkerGene, ...]:
+    """Return the first genes of scanpy's ranking that are significant and higher in the group."""
+    ranking = adata.uns["rank_genes_groups"]
+    shares = ranking["pts"][group]
+    others = ranking["pts_rest"][group] if reference == "rest" else ranking["pts"][reference]
+    names, folds = ranking["names"][group].tolist(), ranking["logfoldchanges"][group].tolist()
+    p_values = ranking["pvals_adj"][group].tolist()
+    markers: list[MarkerGene] = []
+    for gene, fold, p_value in zip(names, folds, p_values, strict=True):
+        if len(markers) == top:
+            break
+        if p_value < SIGNIFICANT and fold > 0:
+            markers.append(
+                MarkerGene(
+                    gene=str(gene),
+                    fold=float(fold),
+                    share=float(shares[gene]),
+                    share_others=float(others[gene]),
+                    p_value=float(p_value),
+                )
+            )
+    return tuple(markers)

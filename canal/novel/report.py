@@ -1,6 +1,6 @@
-"""What was found among the novel cells of a file, as plain values: `novel.json` and the content of its page."""
+"""What `canal novel find` reports, as plain values: `novel.json` and the content of its page."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 FORMAT = 1
@@ -31,8 +31,8 @@ class MarkerGene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearType:
-    """A known type that the cells of a cluster come nearest to.
+class NearestType:
+    """One of the known types that the cells of a cluster come nearest to.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class NovelCluster:
     batches: dict[str, int]
     markers: tuple[MarkerGene, ...]
     markers_others: tuple[MarkerGene, ...]
-    near: tuple[NearType, ...]
+    near: tuple[NearestType, ...]
     novelty: float
     p_value: float
     confidence: float
@@ -138,7 +138,7 @@ class NovelReport:
     batch: str
     known_types: tuple[str, ...]
     clusters: tuple[NovelCluster, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

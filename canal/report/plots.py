@@ -1,10 +1,10 @@
-"""Tables drawn as coloured fields with their figures in them.
+"""What features share to show their results: tables drawn as heat maps, the demo's and the reliability picture, pages.
 
-Pictures. Every function takes arrays and writes one file.
-
-The reliability picture: how often answers were right against how sure they were.
+Pictures are drawn with matplotlib from plain arrays. Pages are rendered from Jinja2 templates; each lies in the folder
+of the feature that shows it.
 """
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-EMPTY = "#f0f0f0"
-SIZE = 7.5  # of the text, in points
-LARGE = 30  # rows or columns above which figures are no longer written into the fields
+# Heat maps.
+NOT_MEASURED = "#f0f0f0"  # colour of a field without a figure
+FONT_SIZE = 7.5  # points
+MOST_WRITTEN = 30  # rows or columns above which the fields are too small for figures
 
 
 def draw_heat_map(
@@ -53,21 +54,24 @@ def draw_heat_map(
     """
     from matplotlib import colormaps
 
+    # The fields.
     low, high = limits
-    size = SIZE if written is None else SIZE - 0.5
-    colours = colormaps["YlGnBu"].with_extremes(bad=EMPTY)
-    shown: Any = np.ma.masked_invalid(table)
-    axes.imshow(shown, vmin=low, vmax=max(high, low + 1e-9), cmap=colours, aspect="auto")
+    colours = colormaps["YlGnBu"].with_extremes(bad=NOT_MEASURED)
+    measured: Any = np.ma.masked_invalid(table)
+    axes.imshow(measured, vmin=low, vmax=max(high, low + 1e-9), cmap=colours, aspect="auto")
+    # Names of rows and columns; a little smaller where the fields hold counts, which are longer.
+    size = FONT_SIZE if written is None else FONT_SIZE - 0.5
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(range(len(rows)), rows, fontsize=size)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
-    if max(table.shape, default=0) <= LARGE:
-        _write(axes, table, table if written is None else written, form, (low + high) / 2, size)
+    # A figure in each field, if it fits there.
+    if max(table.shape, default=0) <= MOST_WRITTEN:
+        _write_figures(axes, table, table if written is None else written, form, (low + high) / 2, size)
 
 
-def _write(axes: "Axes", table: np.ndarray, written: np.ndarray, form: str, middle: float, size: float) -> None:
+def _write_figures(axes: "Axes", table: np.ndarray, written: np.ndarray, form: str, middle: float, size: float) -> None:
     for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
         if written[i, j] == 0 and form == "{:.0f}":
             continue  # empty fields of a table of counts
@@ -75,7 +79,27 @@ def _write(axes: "Axes", table: np.ndarray, written: np.ndarray, form: str, midd
         axes.text(j, i, form.format(written[i, j]), ha="center", va="center", color=colour, fontsize=size - 0.5)
 
 
-GREY = "#dcdcdc"
+def type_colours(types: Sequence[str]) -> dict[str, Any]:
+    """Return a colour for each type, the same whatever the order they come in."""
+    from matplotlib import colormaps
+
+    names = sorted(set(types))
+    palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    return {name: palette(k % palette.N) for k, name in enumerate(names)}
+
+
+def as_svg(figure: "Figure") -> str:
+    """Return a figure as SVG; the same figure gives the same text."""
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": "canal"}):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return out.getvalue()
+
+
+# The picture of the demo.
+GREY = "#dcdcdc"  # cells that stand in the background
 
 
 def demo_picture(
@@ -95,7 +119,7 @@ def demo_picture(
     out
         PNG to write.
     coordinates
-        Places of all cells, of shape (cells, 2).
+        UMAP coordinates of all cells, of shape (cells, 2).
     held_out
         Rows of the cells that were annotated; the others are grey.
     given, annotated
@@ -111,20 +135,33 @@ def demo_picture(
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=(2.4, 1))
     wide, narrow = halves
+    # The cells, coloured by their labels and by the annotation.
     left, right = wide.subplots(1, 2)
     for axes, title, types in ((left, "given labels", given), (right, "canal", annotated)):
         axes.scatter(coordinates[:, 0], coordinates[:, 1], s=6, c=GREY, linewidths=0)
-        _scatter(axes, coordinates[held_out], types, colours)
+        _scatter_types(axes, coordinates[held_out], types, colours)
         axes.set_title(f"{title}, {len(held_out)} held-out cells")
-    handles, names = _legend(left, colours)
-    wide.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    # One legend for both: empty scatters give it its dots.
+    dots = [left.scatter([], [], s=30, color=colour) for colour in colours.values()]
+    wide.legend(dots, list(colours), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    # A table of accuracies for each method.
     for axes, (method, rows) in zip(np.ravel(narrow.subplots(len(accuracy), 1)), accuracy.items(), strict=True):
         draw_accuracy(axes, rows, stages, method)
     figure.savefig(out, dpi=120)
 
 
+def _scatter_types(axes: "Axes", coordinates: np.ndarray, types: np.ndarray, colours: Mapping[str, Any]) -> None:
+    shades = [colours[name] for name in types.tolist()]
+    axes.scatter(coordinates[:, 0], coordinates[:, 1], s=18, c=shades, linewidths=0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel("UMAP 1")
+    axes.set_ylabel("UMAP 2")
+
+
 def draw_accuracy(axes: "Axes", rows: list[list[float]], stages: Sequence[str], title: str) -> None:
     """Draw a lower triangle of accuracies: after which stage, on which stage's held-out cells."""
+    # The rows have different lengths; what stands above the diagonal stays empty.
     n = len(stages)
     table = np.full((n, n), np.nan)
     for k, row in enumerate(rows):
@@ -139,41 +176,9 @@ def draw_accuracy(axes: "Axes", rows: list[list[float]], stages: Sequence[str], 
     axes.set_title(f"accuracy, {title}", fontsize=10)
 
 
-def type_colours(types: Sequence[str]) -> dict[str, Any]:
-    """Return a colour for each type, the same whatever the order they come in."""
-    from matplotlib import colormaps
-
-    names = sorted(set(types))
-    palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
-    return {name: palette(k % palette.N) for k, name in enumerate(names)}
-
-
-def _scatter(axes: "Axes", places: np.ndarray, types: np.ndarray, colours: Mapping[str, Any]) -> None:
-    shown = [colours[name] for name in types.tolist()]
-    axes.scatter(places[:, 0], places[:, 1], s=18, c=shown, linewidths=0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_xlabel("UMAP 1")
-    axes.set_ylabel("UMAP 2")
-
-
-def _legend(axes: "Axes", colours: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    handles = [axes.scatter([], [], s=30, color=colour) for colour in colours.values()]
-    return handles, list(colours)
-
-
-def as_svg(figure: "Figure") -> str:
-    """Return a figure as SVG; the same figure gives the same text."""
-    from matplotlib import rc_context
-
-    out = io.StringIO()
-    with rc_context({"svg.hashsalt": "canal"}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
-
-
-ACROSS = 4  # panels in a row
-SIDE = 2.5  # inches of a panel
+# The reliability picture: how often answers were right against how sure they were.
+PANELS_IN_A_ROW = 4
+PANEL_SIDE = 2.5  # inches
 
 
 def reliability_figure(stages: Sequence[tuple[str, Reliability]]) -> str:
@@ -190,12 +195,14 @@ def reliability_figure(stages: Sequence[tuple[str, Reliability]]) -> str:
     from matplotlib.figure import Figure
 
     assert stages, "nothing to draw"
-    across = min(len(stages), ACROSS)
+    # A grid of panels, with some room below and beside it for the names of the axes.
+    across = min(len(stages), PANELS_IN_A_ROW)
     down = -(-len(stages) // across)
-    figure = Figure(figsize=(SIDE * across + 0.4, (SIDE + 0.25) * down + 0.3), layout="constrained")
+    figure = Figure(figsize=(PANEL_SIDE * across + 0.4, (PANEL_SIDE + 0.25) * down + 0.3), layout="constrained")
     panels = np.ravel(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False))
-    for axes, (title, found) in zip(panels, stages, strict=False):
-        draw_reliability(axes, title, found)
+    for axes, (title, reliability) in zip(panels, stages, strict=False):
+        _draw_reliability(axes, title, reliability)
+    # The last row may have panels left over.
     for axes in panels[len(stages) :]:
         axes.set_axis_off()
     figure.supxlabel("confidence", fontsize=9)
@@ -203,16 +210,66 @@ def reliability_figure(stages: Sequence[tuple[str, Reliability]]) -> str:
     return as_svg(figure)
 
 
-def draw_reliability(axes: "Axes", title: str, found: Reliability) -> None:
-    """Draw one stage into given axes."""
-    edges, cells = np.array(found.bins.edges), np.array(found.bins.cells)
-    filled = cells > 0
-    share = np.array(found.bins.accuracy)
-    bars = axes.bar(edges[:-1], share, np.diff(edges), align="edge", color="#4c78a8", edgecolor="w", lw=0.6)
+def _draw_reliability(axes: "Axes", title: str, reliability: Reliability) -> None:
+    bins = reliability.bins
+    edges, cells, accuracy = np.array(bins.edges), np.array(bins.cells), np.array(bins.accuracy)
+    bars = axes.bar(edges[:-1], accuracy, np.diff(edges), align="edge", color="#4c78a8", edgecolor="w", lw=0.6)
     for bar, n in zip(bars, cells, strict=True):
         bar.set_alpha(0.35 + 0.65 * float(np.sqrt(n / max(cells.max(), 1))))
+    # The diagonal, and a dot at the mean confidence of each bin that has cells.
     axes.plot([0, 1], [0, 1], color="#5b6472", lw=1, ls="--")
-    axes.plot(np.array(found.bins.confidence)[filled], share[filled], "o", ms=3, color="#d1495b")
+    filled = cells > 0
+    axes.plot(np.array(bins.confidence)[filled], accuracy[filled], "o", ms=3, color="#d1495b")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
     axes.set_title(title, fontsize=9, parse_math=False)
-    axes.text(0.04, 0.95, f"ECE {found.error:.3f}\n{found.cells} cells", transform=axes.transAxes, va="top", fontsize=8)
+    summary = f"ECE {reliability.error:.3f}\n{reliability.cells} cells"
+    axes.text(0.04, 0.95, summary, transform=axes.transAxes, va="top", fontsize=8)
+
+
+# Pages.
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a page as HTML: one file that holds all its pictures and fetches nothing.
+
+    Whatever the template shows of the values is escaped: records, labels, genes and names of files come from others,
+    and markup in them is shown as text.
+
+    Parameters
+    ----------
+    template
+        Path of the template below the package, such as ``"compare/page.html.jinja"``.
+    values
+        What the template shows, by name. A name that it uses and does not get is an error.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("canal", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["decimals"] = _decimals
+    templates.filters["percent"] = _percent
+    templates.filters["svg_address"] = _svg_address
+    templates.filters["png_address"] = _png_address
+    return templates.get_template(template).render(values)
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    """Return a figure for a table; what was not measured is left empty."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
+def _svg_address(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _png_address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

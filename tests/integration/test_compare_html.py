@@ -5,11 +5,16 @@ import re
 import numpy as np
 import pytest
 
+import canal
 from canal.compare.gather import compare_stages
-from canal.compare.page import MOST_MAPS, stage_map, stages_shown, write_compare_page
+from canal.compare.page import MOST_MAPS, stage_map, stages_with_maps, write_compare_page
 from canal.model.model import Model
+from canal.registry.registry import Registry
 from canal.stages import clusters
 from canal.stages.layout import open_registry
+from canal.stages.tests import FILE
+from tests.integration.test_compare_many import kept_of
+from tests.unit.registry.make import make_files, make_record
 
 
 def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
@@ -23,8 +28,32 @@ def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
     html = (tmp_path / "a.html").read_text()
     assert (tmp_path / "b.html").read_text() == html
     assert html.count("data:image/png") == 1
-    assert "in each stage's example bank" in html.replace("&#x27;", "'")
+    assert "in each stage's example bank" in html.replace("&#39;", "'")
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+
+
+def test_markup_in_a_record_is_text_on_the_page(tmp_path, monkeypatch):
+    """A record may come from anywhere, as by an import: whatever its fields hold, the page has no script."""
+    monkeypatch.setattr("canal.compare.page.stage_map", lambda *_: pytest.fail("there is no map"))
+    markup = "<script>alert(1)</script>"
+    record = make_record(
+        1, name=markup, created=markup, canal_version=markup, types=(markup, "B"), new_types=(markup,),
+        notes={"held_back": markup, "overrides": [markup]}, bank={"per_type": {markup: 5}},
+    )  # fmt: skip
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    registry = Registry.open(workspace.layout.registry, workspace.layout.settings.name, create=True)
+    draft = registry.draft("toy-1")
+    files = make_files(draft.folder)
+    del files["bank.safetensors"]
+    kept_of(1).write(draft.folder / FILE)
+    draft.commit(record, files | {FILE: draft.folder / FILE})
+
+    workspace.compare(html=tmp_path / "page.html")
+
+    html = (tmp_path / "page.html").read_text()
+    assert "<td>&lt;script&gt;al</td>" in html  # the day it was added
+    assert html.count("&lt;script&gt;") >= 4
+    assert "<script" not in html
 
 
 def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
@@ -43,7 +72,7 @@ def test_a_map_shows_the_bank_as_the_network_represents_it(layout, monkeypatch):
     whole = np.flatnonzero(bank.measured[bank.source].all(axis=1))  # cells that measured all genes of the pool
     expected = reader.predict(bank.expression).representation
     np.testing.assert_allclose(seen[0][whole], expected[whole], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.places, seen[0][:, :2], atol=1e-3)
+    np.testing.assert_allclose(found.coordinates, seen[0][:, :2], atol=1e-3)
 
 
 def test_false_alarms_are_told_of_every_stage(layout):
@@ -58,8 +87,8 @@ def test_false_alarms_are_told_of_every_stage(layout):
 @pytest.mark.parametrize("focus", [1, 7, 13, 40])
 def test_of_many_stages_some_have_a_map(focus):
     """The first, the focus, and others spread over the rest."""
-    found = stages_shown(range(1, 41), focus)
+    found = stages_with_maps(range(1, 41), focus)
     assert len(found) == MOST_MAPS
     assert found == sorted(found)
     assert {1, focus} <= set(found)
-    assert stages_shown([4, 2], 2) == [4, 2]
+    assert stages_with_maps([4, 2], 2) == [4, 2]

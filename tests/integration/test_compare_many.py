@@ -4,7 +4,8 @@ import pytest
 
 import canal
 from canal.compare.gather import compare_stages
-from canal.compare.page import write_page
+from canal.compare.page import compare_page
+from canal.compare.report import PageArt
 from canal.registry.registry import Registry
 from canal.stages.held_out import HeldOutReference, ReadingOptions
 from canal.stages.tests import TESTS_FILE, Outcome, StageTests
@@ -37,9 +38,10 @@ def test_twenty_stages_are_compared_without_a_model(tmp_path):
         draft.commit(make_record(number), files | {TESTS_FILE: draft.folder / TESTS_FILE})
 
     report = compare_stages(layout)
-    write_page(tmp_path / "r.html", report)
+    html = compare_page(report, PageArt())
 
     assert len(report.stages) == STAGES
     assert report.stages[-1].average == pytest.approx(0.9)
     assert report.stages[-1].forgetting == pytest.approx(0)
     assert len(report.types) == TYPES
+    assert html.count("<img") == 6

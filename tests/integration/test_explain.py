@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import hypergeom
 
 import canal
+from canal.data.genes import Genes
 from canal.data.values import unit_rows
 from canal.explain.files import enriched
 from tests.commands import run
@@ -67,7 +68,7 @@ def _seen(folder: Path) -> tuple[Any, Any]:
 
     cells = ad.read_h5ad(folder / "cells.h5ad")
     model = canal.open_workspace(folder / "w").model(1)
-    reader = model.model.reader(tuple(cells.var_names), [""] * cells.n_vars)
+    reader = model.reader(Genes.of(cells.var_names))
     assert unit_rows(_expression(folder)).shape == cells.shape
     return reader, cells
 

@@ -10,7 +10,7 @@ import pytest
 import canal
 from canal.compare import references as compare_references
 from canal.compare.gather import compare_stages
-from canal.compare.report import Reference
+from canal.compare.report import ReferenceMethod
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
 from tests.labs import QUICK
@@ -22,10 +22,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Note whose files each training had, instead of training."""
     calls: list[list[int]] = []
 
-    def train(kept, readable, _progress) -> tuple[Reference, ...]:
+    def train(stored, readable, _progress) -> tuple[ReferenceMethod, ...]:
         calls.append(sorted(readable.cells))
-        none = (None,) * (len(kept.sets) - 1)
-        return (Reference(name="one", how=f"call {len(calls)}", accuracy=(0.5, *none), macro_f1=(0.1, *none)),)
+        none = (None,) * (len(stored.sets) - 1)
+        return (ReferenceMethod(name="one", how=f"call {len(calls)}", accuracy=(0.5, *none), macro_f1=(0.1, *none)),)
 
     monkeypatch.setattr(compare_references, "train_references", train)
     return calls
@@ -66,7 +66,7 @@ def ask(layout: Layout, *numbers: int) -> str:
 def test_the_second_time_nothing_is_read_or_trained(lab, trained, monkeypatch):
     """Not even after the workspace was closed; the answer is the same object for object."""
     first = compare_stages(lab, references=True).references
-    monkeypatch.setattr(compare_references, "read_all", lambda *_: pytest.fail("files were read"))
+    monkeypatch.setattr(compare_references, "read_line", lambda *_: pytest.fail("files were read"))
 
     assert compare_stages(Layout(lab.root), references=True).references == first
     assert len(trained) == 1

@@ -16,7 +16,7 @@ VARIABLE_GENES = 2000  # of each stage; Seurat's default
 NEIGHBOURS, COMPONENTS = 15, 50  # scanpy's defaults
 
 
-def fit_logistic_regression(stages: Sequence[Cells], context: Context) -> Predict:
+def fit_joint_logistic_regression(stages: Sequence[Cells], context: Context) -> Predict:
     """Fit multinomial logistic regression, C = 0.1."""
     del context
     return fit_logistic_regression(list(stages))
@@ -57,7 +57,7 @@ def expression_on(panel: GenePanel, *files: Cells) -> Any:
 
 
 METHODS = (
-    *newest_and_joint("lr", "logistic regression", "scikit-learn, C = 0.1", fit_logistic_regression),
+    *newest_and_joint("lr", "logistic regression", "scikit-learn, C = 0.1", fit_joint_logistic_regression),
     *newest_and_joint(
         "knn", "kNN in principal components", "scikit-learn, k = 15", fit_nearest_neighbours, seeded=True
     ),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from canal.compare.gather import ALPHAS, FEW, false_alarms
+from canal.compare.gather import ALPHAS, LEAST_HELD_OUT, false_alarms
 from canal.model.novelty.calibration import HeldOut, NoveltyCalibration
 
 
@@ -40,7 +40,7 @@ def test_stages_that_are_alike_give_what_was_asked_for():
 
 def test_there_is_none_where_nothing_can_be_said():
     """One stage alone, few cells, no stage."""
-    many, few = np.zeros(FEW), np.zeros(FEW - 1)
+    many, few = np.zeros(LEAST_HELD_OUT), np.zeros(LEAST_HELD_OUT - 1)
     assert false_alarms(calibration()) == {}
     assert false_alarms(calibration(many)) == {}
     assert list(false_alarms(calibration(many, few))) == [1]

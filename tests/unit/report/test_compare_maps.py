@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from canal.compare.figures import map_pictures, turned_alike
-from canal.compare.page import page
+from canal.compare.figures import aligned_maps, map_pictures
+from canal.compare.page import compare_page
 from canal.compare.report import AlarmCurve, PageArt, Picture, StageMap
 from tests.unit.report.test_compare_page import make_report, pictures
 
@@ -19,7 +19,9 @@ def make_map(stage: int = 1, seed: int = 0, types: tuple[str, ...] = ("B", "NK",
     rng = np.random.default_rng(seed)
     names = tuple(np.repeat(types, 30).tolist())
     centres = np.repeat(np.array([[0.0, 0.0], [9.0, 1.0], [2.0, 5.0]])[: len(types)], 30, axis=0)
-    return StageMap(stage=stage, name=f"toy <{stage}>", types=names, places=centres + rng.normal(0, 0.3, centres.shape))
+    return StageMap(
+        stage=stage, name=f"toy <{stage}>", types=names, coordinates=centres + rng.normal(0, 0.3, centres.shape)
+    )
 
 
 @pytest.mark.parametrize("mirror", [1.0, -1.0])
@@ -28,21 +30,21 @@ def test_a_turned_map_is_turned_back(angle, mirror):
     """Rotation, reflection and shift are undone; distances stay."""
     first = make_map()
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1.0, mirror])
-    second = StageMap(stage=2, name="x", types=first.types, places=first.places @ turn + 7.0)
+    second = StageMap(stage=2, name="x", types=first.types, coordinates=first.coordinates @ turn + 7.0)
 
-    one, two = turned_alike([first, second])
+    one, two = aligned_maps([first, second])
 
-    np.testing.assert_allclose(two.places, one.places, atol=1e-9)
+    np.testing.assert_allclose(two.coordinates, one.coordinates, atol=1e-9)
 
 
 def test_maps_that_share_too_little_stay():
     """One shared type or none gives no direction; an empty bank has no place."""
     other = make_map(2, types=("B", "MK", "HSC"))
-    empty = StageMap(stage=3, name="none", types=(), places=np.zeros((0, 2)))
+    empty = StageMap(stage=3, name="none", types=(), coordinates=np.zeros((0, 2)))
 
-    found = turned_alike([make_map(), other, empty])
+    found = aligned_maps([make_map(), other, empty])
 
-    np.testing.assert_allclose(found[1].places, other.places - other.places.mean(axis=0))
+    np.testing.assert_allclose(found[1].coordinates, other.coordinates - other.coordinates.mean(axis=0))
     assert map_pictures([make_map(), other, empty]).startswith(b"\x89PNG")
 
 
@@ -53,7 +55,7 @@ def test_the_page_shows_maps_alarms_and_pictures_of_others():
         maps=(make_map(1), make_map(2)),
         pictures=(Picture(title="Reliability & more", svg="<svg>r</svg>", caption="Bars <end> on the diagonal."),),
     )
-    html = page(make_report(alarms=(curve,)), art)
+    html = compare_page(make_report(alarms=(curve,)), art)
 
     assert len(re.findall(PNG, html)) == 1
     assert base64.b64decode(re.findall(PNG, html)[0]).startswith(b"\x89PNG")
@@ -63,9 +65,9 @@ def test_the_page_shows_maps_alarms_and_pictures_of_others():
     assert "<h2>Reliability &amp; more</h2>" in html
     assert "Bars &lt;end&gt; on the diagonal." in html
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
-    assert html == page(make_report(alarms=(curve,)), art)
+    assert html == compare_page(make_report(alarms=(curve,)), art)
 
 
 def test_without_a_second_stage_the_page_says_why():
     """No curve, but a reason."""
-    assert "two stages at least" in page(make_report(1, untested=()))
+    assert "two stages at least" in compare_page(make_report(1, untested=()), PageArt())

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from canal.compare import figures as compare_figures
-from canal.compare.page import page, write_page
-from canal.compare.report import CompareReport, Reference, SetColumn, StageRow, TypeRow
+from canal.compare.page import compare_page
+from canal.compare.report import CompareReport, PageArt, ReferenceMethod, SetColumn, StageRow, TypeRow
 from canal.report.plots import draw_heat_map
 
 
@@ -49,10 +49,9 @@ def pictures(html: str) -> list[str]:
     return [base64.b64decode(code).decode() for code in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)]
 
 
-def test_the_page_needs_nothing_from_outside(tmp_path):
+def test_the_page_needs_nothing_from_outside():
     """Pictures stand in the page; no address is fetched, no script is run."""
-    write_page(tmp_path / "r.html", make_report())
-    html = (tmp_path / "r.html").read_text()
+    html = compare_page(make_report(), PageArt())
 
     found = pictures(html)
 
@@ -64,7 +63,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 def test_figures_and_names_stand_in_the_page():
     """Names are escaped; what was held back or not measured says why."""
-    html = page(make_report())
+    html = compare_page(make_report(), PageArt())
 
     for text in (
         "blood: 3 stages",
@@ -83,9 +82,11 @@ def test_figures_and_names_stand_in_the_page():
 
 def test_references_say_what_they_have_seen():
     """The methods' own words stand beside their bars."""
-    one = Reference(name="naive", how="Trained on 3 of 9 cells.", accuracy=(0.5, None, 0.5), macro_f1=(0.5, None, 0.5))
+    one = ReferenceMethod(
+        name="naive", how="Trained on 3 of 9 cells.", accuracy=(0.5, None, 0.5), macro_f1=(0.5, None, 0.5)
+    )
 
-    html = page(make_report(references=(one,)))
+    html = " ".join(compare_page(make_report(references=(one,)), PageArt()).split())
 
     assert "Trained on 3 of 9 cells." in html
     assert "not to be compared" in html
@@ -95,19 +96,19 @@ def test_references_say_what_they_have_seen():
 @pytest.mark.parametrize("n", [1, 40])
 def test_any_number_of_stages_is_drawn(n):
     """One stage, or more than can be told apart by colour."""
-    assert len(pictures(page(make_report(n, untested=())))) == 6
+    assert len(pictures(compare_page(make_report(n, untested=()), PageArt()))) == 6
 
 
 def test_nothing_tested_is_a_page_too():
     """A stage of an older canal kept no tests."""
     report = make_report(1, sets=(), accuracy=((),), macro_f1=((),), types=(), confusion={}, untested=())
 
-    assert "blood" in page(report)
+    assert "blood" in compare_page(report, PageArt())
 
 
 def test_the_same_comparison_is_the_same_page():
     """No time and no random name in it."""
-    assert page(make_report()) == page(make_report())
+    assert compare_page(make_report(), PageArt()) == compare_page(make_report(), PageArt())
 
 
 def test_figures_are_written_into_the_fields():

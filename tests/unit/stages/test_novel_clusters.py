@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from canal.novel.groups import ASIDE, KNOWN, cluster_cells, find_markers, joined, mixing, renamed, separation
+from canal.novel.groups import ASIDE, KNOWN, cluster_cells, find_markers, join_mixed, mixing, renumbered, separation
 from canal.stages.clusters import principal_components, umap_coordinates
 from tests.make import make_counts
 
@@ -82,11 +82,11 @@ def test_joining_ends_with_what_is_apart():
     points = np.concatenate([rng.normal(size=(100, 5)), rng.normal(size=(60, 5)) + 20])
     parts = np.concatenate([np.arange(100) % 3, np.arange(60) % 2 + 3])
 
-    found = joined(parts, [(points, 0.3)], seed=0)
+    found = join_mixed(parts, [(points, 0.3)], seed=0)
 
     assert len(set(found[:100])) == len(set(found[100:])) == 1
     assert len(set(found)) == 2
-    assert joined(parts, [(points, 9.0)], seed=0).tolist() == parts.tolist()
+    assert join_mixed(parts, [(points, 9.0)], seed=0).tolist() == parts.tolist()
 
 
 def test_one_space_is_enough_to_join():
@@ -95,13 +95,13 @@ def test_one_space_is_enough_to_join():
     alike, parts = rng.normal(size=(120, 5)), np.arange(120) % 2
     apart = alike + 20.0 * parts[:, None]
 
-    assert len(set(joined(parts, [(apart, 0.3)], seed=0))) == 2
-    assert len(set(joined(parts, [(apart, 0.3), (alike, 0.5)], seed=0))) == 1
+    assert len(set(join_mixed(parts, [(apart, 0.3)], seed=0))) == 2
+    assert len(set(join_mixed(parts, [(apart, 0.3), (alike, 0.5)], seed=0))) == 1
 
 
 def test_renaming_follows_the_order():
     """The first of the order is 1; those set aside stay aside."""
-    assert renamed(np.array(["1", "2", "-"], dtype=object), ["2", "1"]).tolist() == ["2", "1", "-"]
+    assert renumbered(np.array(["1", "2", "-"], dtype=object), ["2", "1"]).tolist() == ["2", "1", "-"]
 
 
 def test_an_edge_is_not_apart():

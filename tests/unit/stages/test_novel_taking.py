@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from canal.novel.find import LOOKED_AT, LookedAt, cells_to_look_at, taken_cells
+from canal.novel.find import MOST_OTHERS, Candidates, choose_candidates, select_cells_to_group
 
 
 def two_clouds(n: int = 100, m: int = 400, seed: int = 0) -> np.ndarray:
@@ -11,9 +11,12 @@ def two_clouds(n: int = 100, m: int = 400, seed: int = 0) -> np.ndarray:
     return np.concatenate([rng.normal(size=(n, 5)) + 20, rng.normal(size=(m, 5))])
 
 
-def looked_at(own: np.ndarray, doubtful: np.ndarray, weight: np.ndarray | float = 1.0) -> LookedAt:
-    return LookedAt(
-        rows=np.arange(len(own)), own=own, doubtful=doubtful | own, weight=np.broadcast_to(weight, own.shape).copy()
+def candidates(own: np.ndarray, doubtful: np.ndarray, weight: np.ndarray | float = 1.0) -> Candidates:
+    return Candidates(
+        rows=np.arange(len(own)),
+        by_verdict=own,
+        doubtful=doubtful | own,
+        weight=np.broadcast_to(weight, own.shape).copy(),
     )
 
 
@@ -24,7 +27,7 @@ def test_cells_among_novel_ones_are_taken() -> None:
     own = np.where(new, rng.random(500) < 0.4, rng.random(500) < 0.05)
     doubtful = np.where(new, rng.random(500) < 0.55, rng.random(500) < 0.05)
 
-    taken = taken_cells(looked_at(own, doubtful), two_clouds())
+    taken = select_cells_to_group(candidates(own, doubtful), two_clouds())
 
     assert taken[new].mean() > 0.95
     np.testing.assert_array_equal(taken[~new], own[~new])
@@ -35,7 +38,9 @@ def test_alarms_by_chance_take_nobody_along() -> None:
     rng = np.random.default_rng(2)
     own = rng.random(500) < 0.05
 
-    taken = taken_cells(looked_at(own, rng.random(500) < 0.05), np.random.default_rng(3).normal(size=(500, 5)))
+    taken = select_cells_to_group(
+        candidates(own, rng.random(500) < 0.05), np.random.default_rng(3).normal(size=(500, 5))
+    )
 
     np.testing.assert_array_equal(taken, own)
 
@@ -46,28 +51,29 @@ def test_a_sampled_cell_counts_for_those_it_stands_for() -> None:
     own = np.arange(900) < 600  # 600 alarms of 12,000 cells, and 300 that stand for 38 each
     points = rng.normal(size=(900, 5))
 
-    assert taken_cells(looked_at(own, own), points).sum() > 700
-    assert taken_cells(looked_at(own, own, np.where(own, 1.0, 38.0)), points).sum() < 610
+    assert select_cells_to_group(candidates(own, own), points).sum() > 700
+    assert select_cells_to_group(candidates(own, own, np.where(own, 1.0, 38.0)), points).sum() < 610
 
 
 def test_small_files_are_looked_at_whole_and_large_ones_in_part() -> None:
     """Every cell once, those that are wanted first; of many others a sample with its weight."""
     status = np.array(["known", "novel", "uncertain", "known"], dtype=object)
 
-    plain, too = (cells_to_look_at(status, uncertain=uncertain, seed=0) for uncertain in (False, True))
-    large = cells_to_look_at(np.repeat(status, 10_000), uncertain=False, seed=0)
+    plain = choose_candidates(status, ("novel",), 0)
+    too = choose_candidates(status, ("novel", "uncertain"), 0)
+    large = choose_candidates(np.repeat(status, 10_000), ("novel",), 0)
 
     assert plain.rows.tolist() == [1, 0, 2, 3]
     assert plain.doubtful.tolist() == [True, False, True, False]
-    assert too.own.sum() == 2
+    assert too.by_verdict.sum() == 2
     assert set(plain.weight) == {1.0}
-    assert len(large.rows) == 10_000 + LOOKED_AT
-    assert large.weight[~large.own].sum() == np.float64(30_000)
+    assert len(large.rows) == 10_000 + MOST_OTHERS
+    assert large.weight[~large.by_verdict].sum() == np.float64(30_000)
 
 
 def test_without_novel_cells_there_is_nothing_to_take() -> None:
     """Nor from a single cell."""
     none = np.zeros(5, dtype=bool)
 
-    assert not taken_cells(looked_at(none, ~none), np.zeros((5, 2))).any()
-    assert taken_cells(looked_at(~none[:1], none[:1]), np.zeros((1, 2))).all()
+    assert not select_cells_to_group(candidates(none, ~none), np.zeros((5, 2))).any()
+    assert select_cells_to_group(candidates(~none[:1], none[:1]), np.zeros((1, 2))).all()
