@@ -21,7 +21,7 @@ from canal.errors import DataError
 from canal.figures import Counts, Figures, continual, figures_of, total
 from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
-from canal.model.novelty.scores import Reference
+from canal.model.novelty.scores import ReferenceCells
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
@@ -57,7 +57,7 @@ def false_alarms(calibration: NoveltyCalibration, alphas: tuple[float, ...] = AL
         if len(stage.novelty) < FEW or not others:
             continue
         known = np.concatenate(others)
-        p_values = Reference.of(known, np.ones(len(known))).p_values(stage.novelty)
+        p_values = ReferenceCells.of(known, np.ones(len(known))).p_values(stage.novelty)
         found[stage.stage] = np.array([(p_values <= alpha).mean() for alpha in alphas])
     return found
 

@@ -42,7 +42,7 @@ from canal.stages.tests import (
 )
 from canal.stages.use import line_of, next_number
 from canal.training.batches import stratified_split
-from canal.training.fitting import Goal, draw_cells, fit_network
+from canal.training.fitting import NetworkSpec, draw_pseudo_cells, fit_network
 from canal.training.run import Run
 
 FEWEST_TYPES = 2
@@ -95,7 +95,7 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
     network = new_network(parent.preset, len(base.panel), len(types), run.seed)
     pool = _rehearsed(base, run.seed)
-    goal = Goal(preset=_fresh(base.preset), panel=base.panel, types=types)
+    goal = NetworkSpec(preset=_fresh(base.preset), panel=base.panel, types=types)
     history = fit_network(network, base, pool, _validation(pool, base.preset, run.seed), goal, run)
     return Relearned(
         model=replace(base, weights=weights_of(network)),
@@ -134,7 +134,7 @@ def _rehearsed(base: Model, seed: int) -> CellPool:
         )
         raise StageError(message)
     n = max(base.preset.analytic.pseudo_cells, 10 * len(base.types))
-    return draw_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
+    return draw_pseudo_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
 
 
 def _validation(pool: CellPool, preset: Preset, seed: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def product_numbers(precision: str) -> torch.dtype:
+def product_dtype(precision: str) -> torch.dtype:
     """Return the numbers of large matrix products on a CPU: bfloat16 where asked for, or where the CPU has it.
 
     Without instructions for it (AVX512-BF16 or AMX) bfloat16 is slower than float32.
@@ -139,9 +139,9 @@ class Network(nn.Module):
         rep_BD = self.encoder(values_BG, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
-    def finish(self, halfway: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
+    def from_frozen(self, frozen_outputs: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
         """Return representation and logits from what the encoder's frozen layers made of the cells."""
-        rep_BD = self.encoder.finish(halfway, measured_BG)
+        rep_BD = self.encoder.from_frozen(frozen_outputs, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
     def grow(self, n_genes: int, n_types: int, *, random_rows: bool = False) -> None:
@@ -195,7 +195,7 @@ def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Netwo
     """Return a freshly initialised network; its weights follow from the seed."""
     with seeded(seed, "weights"):
         network = Network(build_encoder(preset.encoder, n_genes), n_types)
-    network.encoder.numbers = product_numbers(preset.training.precision)
+    network.encoder.product_dtype = product_dtype(preset.training.precision)
     return network
 
 

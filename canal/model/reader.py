@@ -106,7 +106,7 @@ class GeneSetReader:
         return NoveltyReader(self.model.memory, self.model.novelty, self.model.bank, self._genes)
 
     @property
-    def judges(self) -> bool:
+    def scores_novelty(self) -> bool:
         """Whether predictions hold novelty."""
         return self._novelty is not None
 
@@ -114,7 +114,7 @@ class GeneSetReader:
         """Return how many threads may predict at a time: a torch network takes all cores for one block itself."""
         return cores if isinstance(self._network, _CompactNetwork) else 1
 
-    def judging(self, novelty: NoveltyReader) -> "GeneSetReader":
+    def with_novelty(self, novelty: NoveltyReader) -> "GeneSetReader":
         """Return a reader that judges novelty too."""
         fresh = copy(self)
         fresh._novelty = novelty
@@ -123,9 +123,9 @@ class GeneSetReader:
 
     def predict(self, expression: sp.csr_matrix) -> Prediction:
         """Annotate cells of shape (cells, genes of the file), natural ``log1p`` of values per 10,000."""
-        return self.predict_kept(expression[:, self.columns])
+        return self.predict_columns(expression[:, self.columns])
 
-    def predict_kept(self, kept: sp.csr_matrix, neighbors: int = 0) -> Prediction:
+    def predict_columns(self, kept: sp.csr_matrix, neighbors: int = 0) -> Prediction:
         """Annotate cells of shape (cells, K), a block at a time.
 
         Parameters

@@ -28,7 +28,7 @@ from canal.registry.health import working_folder
 from canal.seeds import numpy_generator, torch_generator
 from canal.stages.layout import Layout
 from canal.stages.starting import check_name
-from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
+from canal.training.start import PretrainedWeights, checked_pretrained, save_pretrained
 
 FEWEST_GENES = 20
 
@@ -109,7 +109,9 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
             history = training.run(progress, lambda _epoch, _figures: None)
             facts = _facts(request, preset, surveys, history, plain, held, cells.count)
             facts |= {"seconds": round(time.monotonic() - begin, 1), "resumed": resumed}
-            return save_pretrained(pretrained_of(name, model.published(), panel.genes.names, facts), weights / name)
+            return save_pretrained(
+                checked_pretrained(name, model.published(), panel.genes.names, facts), weights / name
+            )
 
 
 def _vectors(request: PretrainRequest, preset: PretrainPreset) -> tuple[tuple[str, ...], np.ndarray] | None:

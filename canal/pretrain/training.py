@@ -23,7 +23,7 @@ from canal.pretrain.config import PretrainPreset
 from canal.pretrain.masked import HeldOutTokens, MaskedModel, mask_tokens, validate
 from canal.progress import Progress
 from canal.seeds import numpy_generator, torch_generator
-from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, under
+from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, tensors_under
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -88,7 +88,7 @@ class Pretraining:
         if found is None:
             return False
         tensors, facts = found
-        self.model.load_state_dict(under(tensors, "model."))
+        self.model.load_state_dict(tensors_under(tensors, "model."))
         load_optimizer(self.optimizer, tensors)
         self.state = PretrainState(**facts["state"])
         return True

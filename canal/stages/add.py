@@ -32,10 +32,10 @@ from canal.stages.starting import Start, check_lineage, find_start, weights_warn
 from canal.stages.tests import FILE as TESTS
 from canal.stages.tests import earlier_stages, write_reliability
 from canal.stages.use import next_number
-from canal.training.processes import started_outside
+from canal.training.distributed import help_training
+from canal.training.processes import launched_rank
 from canal.training.run import Run
-from canal.training.stage import LearnedStage, check_places, learn_stage
-from canal.training.together import help_training
+from canal.training.stage import LearnedStage, check_bank_size, learn_stage
 
 
 def add_stage(
@@ -65,7 +65,7 @@ def add_stage(
     start = find_start(layout, request)
     cells = cells_of(request, require_two=not has_registry(layout), keep_stored=True)
     assert cells.labels is not None
-    check_places(start.preset, tuple(set(cells.labels.tolist())))
+    check_bank_size(start.preset, tuple(set(cells.labels.tolist())))
     given = given_cells(request, cells)
     # 2. One writer at a time.
     layout = Layout.init(layout.root, layout.server)
@@ -100,7 +100,7 @@ def help_where_started_to(request: StageRequest) -> None:
     SystemExit
         In a helper that has done its part: it touches neither data nor registry.
     """
-    if started_outside(request.devices, request.nodes):
+    if launched_rank(request.devices, request.nodes):
         help_training(request.devices, request.nodes)
         raise SystemExit(0)
 
@@ -256,7 +256,7 @@ def _record(
         seconds=round(seconds, 3),
         notes={
             **options_of(request),
-            **start.note(learned.taken),
+            **start.note(learned.pretrained_genes),
             "held_back": exam.held_back or None,
             "epochs": len(learned.history),
         },

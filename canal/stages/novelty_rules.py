@@ -112,7 +112,7 @@ def novelty_columns(reader: GeneSetReader, alpha: float | None, neighbors: int) 
     # A model without any known cell to compare with cannot tell.
     detector = reader.novelty() if model.novelty.stages or len(model.bank) else None
     if detector is not None:
-        return NoveltyColumns(reader=reader.judging(detector), alpha=ALPHA if alpha is None else alpha)
+        return NoveltyColumns(reader=reader.with_novelty(detector), alpha=ALPHA if alpha is None else alpha)
     if alpha is None and not neighbors:
         return None
     message = (

@@ -55,7 +55,7 @@ class _Collector:
     def __init__(self, n: int, dim: int, reader: GeneSetReader, neighbors: int, folder: Path | None) -> None:
         self._done = 0
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
-        judged = n if reader.judges else 0
+        judged = n if reader.scores_novelty else 0
         self._novelty, self._p_value = np.empty(judged, np.float32), np.empty(judged, np.float32)
         near = (n if neighbors else 0, neighbors)
         self._indices, self._distances = np.empty(near, np.int32), np.empty(near, np.float32)
@@ -136,7 +136,7 @@ def answer_stream(
     collector: _Collector | None = None
 
     def work(kept: sp.csr_matrix) -> Prediction:
-        return reader.predict_kept(kept, neighbors)
+        return reader.predict_columns(kept, neighbors)
 
     workers = reader.workers(usable_cores())
     for found in in_order(work, stream.chunks(reader.columns), workers):

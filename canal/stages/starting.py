@@ -12,8 +12,8 @@ from canal.model.record import StageRecord
 from canal.stages.layout import Layout
 from canal.training.start import (
     FACTS,
+    PretrainedGenes,
     PretrainedWeights,
-    TakenWeights,
     check_weights,
     digest_of,
     load_pretrained,
@@ -104,7 +104,7 @@ class Start:
         """Digest of the weights, ``""`` without any."""
         return self.weights.digest if self.weights else ""
 
-    def note(self, taken: TakenWeights | None) -> dict[str, Any]:
+    def note(self, taken: PretrainedGenes | None) -> dict[str, Any]:
         """Return what goes into the record's notes."""
         if self.weights is None or taken is None:
             return {}

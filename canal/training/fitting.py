@@ -21,10 +21,10 @@ from canal.model.model import Model
 from canal.model.network import Network, PanelCells, best_device, joined, run_network
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
-from canal.training.frozen import Halfway, can_keep
+from canal.training.distributed import train_on_devices
+from canal.training.frozen import FrozenOutputs, can_precompute
 from canal.training.plugins import distillation_weight
 from canal.training.run import Run
-from canal.training.together import train_together
 from canal.training.train import Distillation, TrainingData
 
 Group = tuple[int, str]  # stage, type
@@ -90,7 +90,7 @@ def _weight(
     return float(n ** (1.0 - balance))
 
 
-def draw_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.Generator) -> CellPool:
+def draw_pseudo_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.Generator) -> CellPool:
     """Draw pseudo-cells of the earlier stages: Gaussian around each type's mean, with its factors and rest.
 
     Parameters
@@ -142,7 +142,7 @@ def draw_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goal:
+class NetworkSpec:
     """What the network of a stage is to know: its preset, the genes of its panel and its types, both in order."""
 
     preset: Preset
@@ -151,7 +151,7 @@ class Goal:
 
 
 def fit_network(
-    network: Network, parent: Model | None, pool: CellPool, held_rows: np.ndarray, goal: Goal, run: Run
+    network: Network, parent: Model | None, pool: CellPool, held_rows: np.ndarray, goal: NetworkSpec, run: Run
 ) -> list[dict[str, float]]:
     """Train a network in place on labelled cells and pseudo-cells; some of the cells score it.
 
@@ -184,16 +184,16 @@ def fit_network(
     trained = joined(cells.take(kept), on_panel(drawn, goal.panel)) if len(drawn) else cells.take(kept)
     # 3. What frozen layers make of the cells is computed once, where it can be kept.
     frozen = frozen_validation = None
-    if can_keep(network, goal.preset.training):
+    if can_precompute(network, goal.preset.training):
         device = best_device()
         network.to(device)
         folder = None if run.draft is None else run.draft.folder
-        frozen = Halfway.of(network, trained, device, folder)
-        frozen_validation = Halfway.of(network, validation, device, folder)
+        frozen = FrozenOutputs.of(network, trained, device, folder)
+        frozen_validation = FrozenOutputs.of(network, validation, device, folder)
     data = TrainingData(
         cells=trained,
-        halfway=frozen,
-        validation_halfway=frozen_validation,
+        frozen_outputs=frozen,
+        validation_frozen_outputs=frozen_validation,
         types=np.concatenate([targets[kept], type_index(drawn.labels, goal.types)]),
         weights=_weights(parent, pool.stage[kept], pool.labels[kept], drawn, goal.preset),
         validation=validation,
@@ -201,7 +201,7 @@ def fit_network(
     )
     # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
     distillation = _distillation(parent, network, data, goal)
-    return train_together(network, data, goal.preset.training, run, distillation)
+    return train_on_devices(network, data, goal.preset.training, run, distillation)
 
 
 def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run: Run) -> np.ndarray:
@@ -215,12 +215,12 @@ def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run:
     return np.sort(np.concatenate([old[held], held_rows]))
 
 
-def _pseudo_cells(parent: Model | None, goal: Goal, run: Run) -> CellPool:
+def _pseudo_cells(parent: Model | None, goal: NetworkSpec, run: Run) -> CellPool:
     """Draw cells from the parent's statistics, where there are some and the preset wants them."""
     number = goal.preset.analytic.pseudo_cells
     if parent is None or parent.memory is None or number == 0:
         return CellPool.empty()
-    return draw_cells(parent.memory, number, goal.panel, numpy_generator(run.seed, "pseudo-cells"))
+    return draw_pseudo_cells(parent.memory, number, goal.panel, numpy_generator(run.seed, "pseudo-cells"))
 
 
 def _weights(
@@ -238,16 +238,16 @@ def _weights(
     )
 
 
-def _distillation(parent: Model | None, network: Network, data: TrainingData, goal: Goal) -> Distillation | None:
+def _distillation(parent: Model | None, network: Network, data: TrainingData, goal: NetworkSpec) -> Distillation | None:
     """Represent the training cells once with the parent's network, grown to the new panel."""
     config = goal.preset.training
     if parent is None or config.distillation == 0 or config.start == "fresh":
         return None
     weight = distillation_weight(config.distillation, len(parent.types), len(goal.types))
-    if data.halfway is None:
+    if data.frozen_outputs is None:
         representation = run_network(network, data.cells)[1]
     else:
-        representation = data.halfway.representations(network)
+        representation = data.frozen_outputs.representations(network)
     return Distillation(previous=torch.from_numpy(representation), weight=weight)
 
 

@@ -19,13 +19,13 @@ from canal.config import TrainingConfig
 from canal.model.network import Network, PanelCells
 
 
-def can_keep(network: Network, config: TrainingConfig) -> bool:
+def can_precompute(network: Network, config: TrainingConfig) -> bool:
     """Tell whether every cell goes through frozen layers, the same way in every epoch."""
     return network.encoder.frozen_layers > 0 and config.gene_dropout[1] == 0 and config.gene_set_masking == 0
 
 
 @dataclass(frozen=True)
-class Halfway:
+class FrozenOutputs:
     """Outputs of the frozen layers for some cells, (cells, ...), in a file that is mapped into memory, and the cells.
 
     The file has no name: it is gone when nobody reads it any more, also after a kill.
@@ -35,13 +35,17 @@ class Halfway:
     cells: PanelCells
 
     @classmethod
-    def of(cls, network: Network, cells: PanelCells, device: torch.device, folder: Path | None = None) -> "Halfway":
+    def of(
+        cls, network: Network, cells: PanelCells, device: torch.device, folder: Path | None = None
+    ) -> "FrozenOutputs":
         """Run all cells through the frozen layers; the file is in ``folder``, or where temporary files go."""
         encoder = network.encoder
         outputs: Tensor | None = None
         with torch.no_grad():
             for rows in cells.blocks(encoder.block):
-                part = encoder.halfway(*(t.to(device) for t in cells.dense(rows))).to(encoder.numbers).cpu()
+                part = (
+                    encoder.frozen_outputs(*(t.to(device) for t in cells.dense(rows))).to(encoder.product_dtype).cpu()
+                )
                 if outputs is None:
                     outputs = _mapped((len(cells), *part.shape[1:]), part.dtype, folder)
                 outputs[int(rows[0]) : int(rows[-1]) + 1] = part
@@ -59,12 +63,12 @@ class Halfway:
         found = [np.zeros((0, network.encoder.dim), np.float32)]
         for rows in self.cells.blocks(network.encoder.block):
             measured = self.cells.dense(rows)[1].to(device)
-            found.append(network.encoder.finish(self.rows(rows).to(device), measured).float().cpu().numpy())
+            found.append(network.encoder.from_frozen(self.rows(rows).to(device), measured).float().cpu().numpy())
         return np.concatenate(found)
 
 
 def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
     values = int(np.prod(shape))
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="halfway.") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="frozen.") as file:
         file.truncate(values * dtype.itemsize)
         return torch.from_file(file.name, shared=True, size=values, dtype=dtype).view(shape)

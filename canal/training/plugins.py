@@ -21,7 +21,7 @@ from canal.config import TrainingConfig
 from canal.model.network import PanelCells
 from canal.progress import Progress
 from canal.training.avalanche import SupervisedPlugin
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 
 
 def classification_loss(logits_BC: Tensor, types_B: Tensor, weights_B: Tensor, smoothing: float) -> Tensor:
@@ -163,7 +163,7 @@ class ValidationPlugin(SupervisedPlugin):
         Called with the epoch's figures.
     by_loss
         Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
-    halfway
+    frozen_outputs
         What the frozen layers make of the cells, where it is kept.
     """
 
@@ -176,11 +176,11 @@ class ValidationPlugin(SupervisedPlugin):
         on_epoch: Callable[[int, dict[str, float]], None],
         *,
         by_loss: bool = True,
-        halfway: Halfway | None = None,
+        frozen_outputs: FrozenOutputs | None = None,
     ) -> None:
         super().__init__()
         self.by_loss = by_loss
-        self.halfway = halfway
+        self.frozen_outputs = frozen_outputs
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
         self.losses: list[Tensor] = []
@@ -221,12 +221,12 @@ class ValidationPlugin(SupervisedPlugin):
         processes = strategy.processes
         for rows in blocks if processes is None else islice(blocks, processes.rank, None, processes.count):
             values, measured = (t.to(strategy.device) for t in self.cells.dense(rows))
-            logits = strategy.outputs(values, measured, torch.from_numpy(rows), self.halfway)[1].float()
+            logits = strategy.outputs(values, measured, torch.from_numpy(rows), self.frozen_outputs)[1].float()
             types = self.types[rows].to(strategy.device)
             right += int((logits.argmax(dim=1) == types).sum())
             loss += float(F.cross_entropy(logits, types, reduction="sum"))
         if processes is not None:
-            right, loss = processes.total(torch.tensor([right, loss], dtype=torch.float64)).tolist()
+            right, loss = processes.sum(torch.tensor([right, loss], dtype=torch.float64)).tolist()
         return right / len(self.cells), loss / len(self.cells)
 
 

@@ -31,7 +31,7 @@ WAIT = timedelta(minutes=30)  # for a process that computes; one that is gone is
 
 
 @dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """A group of processes.
 
     Attributes
@@ -46,7 +46,7 @@ class Processes:
     count: int
     fabric: Any
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         """Return the sum of the tensors that every process gives, the same bits in each.
 
         Raises
@@ -58,7 +58,7 @@ class Processes:
             total: Tensor = self.fabric.all_reduce(values.to(self.fabric.device), reduce_op="sum")
         return total.to(values.device)
 
-    def sent(self, content: bytes | None) -> bytes:
+    def broadcast(self, content: bytes | None) -> bytes:
         """Return the bytes that the first process gives; the others give nothing.
 
         Raises
@@ -67,7 +67,7 @@ class Processes:
             If a process is gone.
         """
         device = self.fabric.device
-        size = self.total(torch.tensor([len(content) if content else 0], dtype=torch.int64))
+        size = self.sum(torch.tensor([len(content) if content else 0], dtype=torch.int64))
         buffer = torch.zeros(int(size), dtype=torch.uint8, device=device)
         if content:
             buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
@@ -76,7 +76,7 @@ class Processes:
         return buffer.cpu().numpy().tobytes()
 
 
-def started_outside(devices: int, nodes: int) -> int | None:
+def launched_rank(devices: int, nodes: int) -> int | None:
     """Return this process's rank where torchrun or SLURM started it together with others, else ``None``.
 
     Raises
@@ -107,19 +107,19 @@ def started_outside(devices: int, nodes: int) -> int | None:
 
 
 @contextmanager
-def joined_processes(devices: int, nodes: int) -> Iterator[Processes]:
+def process_group(devices: int, nodes: int) -> Iterator[ProcessGroup]:
     """Join the group, and start its helpers first where nobody else did; leave it at the end.
 
     Raises
     ------
     ConfigError
-        If Fabric is not installed, or as `started_outside`.
+        If Fabric is not installed, or as `launched_rank`.
     StageError
         If a process is lost.
     """
     environment, threads = dict(os.environ), torch.get_num_threads()
     fabric_type, strategy = _fabric()
-    outside = started_outside(devices, nodes)
+    outside = launched_rank(devices, nodes)
     cuda = torch.cuda.is_available() and torch.cuda.device_count() >= devices
     helpers: list[subprocess.Popen[bytes]] = []
     try:
@@ -130,7 +130,7 @@ def joined_processes(devices: int, nodes: int) -> Iterator[Processes]:
                 accelerator="cuda" if cuda else "cpu", devices=devices, num_nodes=nodes, strategy=strategy(timeout=WAIT)
             )
             fabric.launch()
-        yield Processes(fabric.global_rank, fabric.world_size, fabric)
+        yield ProcessGroup(fabric.global_rank, fabric.world_size, fabric)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -156,7 +156,7 @@ def _started(devices: int) -> list[subprocess.Popen[bytes]]:
         port = free.getsockname()[1]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(devices), "NODE_RANK": "0"}
     os.environ |= common | {"LOCAL_RANK": "0"}
-    command = [sys.executable, "-m", "canal.training.together", str(devices)]
+    command = [sys.executable, "-m", "canal.training.distributed", str(devices)]
     own = {"CANAL_HELPER": "1"}
     return [
         subprocess.Popen(command, env=os.environ | own | {"LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL)
@@ -186,7 +186,7 @@ def _lost() -> Iterator[None]:
         raise StageError(message) from error
 
 
-def slice_of(size: int, processes: Processes) -> tuple[tuple[int, int, int], bool]:
+def batch_slice(size: int, processes: ProcessGroup) -> tuple[tuple[int, int, int], bool]:
     """Return first row, last but one and size of a batch's part for this process, and whether it counts.
 
     Where a batch has fewer cells than there are processes, some compute a cell that does not count.
@@ -195,7 +195,7 @@ def slice_of(size: int, processes: Processes) -> tuple[tuple[int, int, int], boo
     return ((start, stop, size), True) if stop > start else ((0, 1, size), False)
 
 
-class SharingPlugin(SupervisedPlugin):
+class GradientSumPlugin(SupervisedPlugin):
     """Add up gradients and loss over the processes.
 
     Parameters
@@ -204,7 +204,7 @@ class SharingPlugin(SupervisedPlugin):
         The group.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: ProcessGroup) -> None:
         super().__init__()
         self.processes = processes
 
@@ -218,7 +218,7 @@ class SharingPlugin(SupervisedPlugin):
         """Replace each process's gradients and loss by their sums."""
         gradients = [p.grad for p in strategy.model.parameters() if p.grad is not None]
         parts = [*(g.flatten() for g in gradients), strategy.loss.detach().flatten()]
-        total = self.processes.total(torch.cat(parts))
+        total = self.processes.sum(torch.cat(parts))
         for gradient, summed in zip(gradients, torch.split(total, [len(p) for p in parts]), strict=False):
             gradient.copy_(summed.view_as(gradient))
         strategy.loss = total[-1:]

@@ -24,9 +24,9 @@ from canal.model.reliability import Reliability
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
-from canal.training.fitting import Goal, fit_network, on_panel, type_index
+from canal.training.fitting import NetworkSpec, fit_network, on_panel, type_index
 from canal.training.run import Run
-from canal.training.start import PretrainedWeights, TakenWeights, take_weights
+from canal.training.start import PretrainedGenes, PretrainedWeights, start_from_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class LearnedStage:
         How well the model's confidence meets its accuracy on these cells.
     history
         One dict of figures an epoch.
-    taken
+    pretrained_genes
         What the network took of pre-trained weights.
     """
 
@@ -54,7 +54,7 @@ class LearnedStage:
     held_out_types: np.ndarray
     reliability: Reliability
     history: list[dict[str, float]]
-    taken: TakenWeights | None = None
+    pretrained_genes: PretrainedGenes | None = None
 
 
 def learn_stage(
@@ -89,13 +89,13 @@ def learn_stage(
     # 2. Types and genes grow at the end; what the parent knows keeps its place.
     ranked = rank_by_variance(cells)
     types = grown_types(parent, cells.labels)
-    check_places(preset, types)
-    goal = Goal(preset=preset, panel=_grown_panel(parent, cells, train_rows, preset, run, ranked), types=types)
+    check_bank_size(preset, types)
+    goal = NetworkSpec(preset=preset, panel=_grown_panel(parent, cells, train_rows, preset, run, ranked), types=types)
     # 3. Fit the network on the example bank, the stage and pseudo-cells of the parent's memory.
     bank = CellPool.empty() if parent is None else parent.bank
     pool = bank.joined(CellPool.of(cells, run.number))
     held_in_pool = held_rows + len(bank)
-    network, taken = _start(parent, goal, run, weights)
+    network, pretrained_genes = _start(parent, goal, run, weights)
     history = fit_network(network, parent, pool, held_in_pool, goal, run)
     # 4. The memory, at first without the held-out cells.
     columns = statistics_columns(parent, goal.panel, cells, ranked[: preset.genes.statistics])
@@ -122,11 +122,11 @@ def learn_stage(
         held_out_types=held_types,
         reliability=reliability,
         history=history,
-        taken=taken,
+        pretrained_genes=pretrained_genes,
     )
 
 
-def check_places(preset: Preset, types: tuple[str, ...]) -> None:
+def check_bank_size(preset: Preset, types: tuple[str, ...]) -> None:
     """Refuse a bank that has fewer places than there are types.
 
     Raises
@@ -172,8 +172,8 @@ def _grown_panel(
 
 
 def _start(
-    parent: Model | None, goal: Goal, run: Run, weights: PretrainedWeights | None
-) -> tuple[Network, TakenWeights | None]:
+    parent: Model | None, goal: NetworkSpec, run: Run, weights: PretrainedWeights | None
+) -> tuple[Network, PretrainedGenes | None]:
     """Return the network that the stage begins with: a fresh one, or the parent's with room for what is new."""
     preset, panel = goal.preset, goal.panel
     known = 0 if parent is None or preset.training.start == "fresh" else len(parent.panel)
@@ -184,7 +184,7 @@ def _start(
         network.load_state_dict(parent.network.state_dict())
         with seeded(run.seed, "new rows"):
             network.grow(len(panel), len(goal.types), random_rows=preset.training.new_rows == "random")
-    return network, None if weights is None else take_weights(network, weights, panel, known, run.seed)
+    return network, None if weights is None else start_from_pretrained(network, weights, panel, known, run.seed)
 
 
 def statistics_columns(parent: Model | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
@@ -254,7 +254,7 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
         return here if parent is None else here.averaged(parent.fusion)
 
     fusion = fit(np.ones(len(types), dtype=bool))
-    first = halves(types)
+    first = half_of_each_type(types)
     probabilities = np.zeros_like(logits)
     for rows in (first, ~first):
         other = fit(~rows) if (~rows).any() else fusion
@@ -263,7 +263,7 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
     return fusion, Reliability.of(probabilities.max(axis=1), right, fusion.temperature)
 
 
-def halves(types: np.ndarray) -> np.ndarray:
+def half_of_each_type(types: np.ndarray) -> np.ndarray:
     """Return which cells are in the first half: every other cell of each type, bool (cells,)."""
     first = np.zeros(len(types), dtype=bool)
     for t in np.unique(types):
@@ -288,4 +288,4 @@ def with_held_out(before: NoveltyCalibration, memory: AnalyticMemory, cells: Cel
     match = memory.panel.match(cells.genes)
     profiles = unit_rows(match.project(cells.expression)[:, np.flatnonzero(match.measured)])
     detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=before)
-    return before.with_stage(detector.held_out(stage, match.measured, len(cells.genes), profiles))
+    return before.with_stage(detector.score_held_out(stage, match.measured, len(cells.genes), profiles))

@@ -82,7 +82,7 @@ class PretrainedWeights:
         return {"name": self.name, "digest": self.digest, "sizes": sizes, "tensors": len(self.tensors), **self.facts}
 
 
-def pretrained_of(
+def checked_pretrained(
     name: str,
     tensors: Mapping[str, Tensor],
     genes: tuple[str, ...],
@@ -240,7 +240,7 @@ def _last_row(table: Tensor) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TakenWeights:
+class PretrainedGenes:
     """What a network took of pre-trained weights: genes with a row of the table, and those without one."""
 
     genes: int
@@ -270,7 +270,9 @@ def check_weights(weights: PretrainedWeights, preset: Preset) -> None:
         raise StageError(message)
 
 
-def take_weights(network: Network, weights: PretrainedWeights, panel: GenePanel, known: int, seed: int) -> TakenWeights:
+def start_from_pretrained(
+    network: Network, weights: PretrainedWeights, panel: GenePanel, known: int, seed: int
+) -> PretrainedGenes:
     """Put pre-trained weights into a network, in place; the rows of the table by gene.
 
     A gene without a row gets a vector drawn from the normal distribution that the rows of the table have, each number
@@ -303,7 +305,7 @@ def take_weights(network: Network, weights: PretrainedWeights, panel: GenePanel,
         assert len(trunk) + 4 + _unused(encoder, weights) == len(weights.tensors), "a tensor has no place"
         encoder.load_state_dict(state | trunk)
     fresh = has_row[known:]
-    return TakenWeights(genes=int(fresh.sum()), without_row=int((~fresh).sum()))
+    return PretrainedGenes(genes=int(fresh.sum()), without_row=int((~fresh).sum()))
 
 
 def gene_vectors(weights: PretrainedWeights, panel: GenePanel, seed: int) -> tuple[Tensor, Tensor]:

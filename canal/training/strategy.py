@@ -16,9 +16,9 @@ from canal.config import TrainingConfig
 from canal.model.network import Network
 from canal.training.avalanche import CLExperience, EvaluationPlugin, SupervisedPlugin, SupervisedTemplate
 from canal.training.batches import Batches
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 from canal.training.plugins import classification_loss
-from canal.training.processes import Processes, slice_of
+from canal.training.processes import ProcessGroup, batch_slice
 
 
 class StageExperience(CLExperience):
@@ -61,7 +61,7 @@ class StageStrategy(SupervisedTemplate):
         Distillation, validation, progress, ...
     device
         Where to compute.
-    halfway
+    frozen_outputs
         What the frozen layers make of the training cells, where it can be kept.
     processes
         The group that shares the training, if there is one; each computes a slice of every batch.
@@ -75,8 +75,8 @@ class StageStrategy(SupervisedTemplate):
         epochs: int,
         plugins: list[SupervisedPlugin],
         device: torch.device,
-        halfway: Halfway | None = None,
-        processes: Processes | None = None,
+        frozen_outputs: FrozenOutputs | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         for plugin in plugins:
             plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
@@ -90,7 +90,7 @@ class StageStrategy(SupervisedTemplate):
         )
         self.label_smoothing = config.label_smoothing
         self.precision = _precision(config, device)
-        self.halfway = halfway
+        self.frozen_outputs = frozen_outputs
         self.processes = processes
         self.mbatch: Any
         self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0
@@ -118,18 +118,20 @@ class StageStrategy(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Return the logits (B, C) and keep the representation for the plugins."""
-        rep, logits = self.outputs(self.mbatch[0], self.mbatch[1], self.mb_rows, self.halfway)
+        rep, logits = self.outputs(self.mbatch[0], self.mbatch[1], self.mb_rows, self.frozen_outputs)
         self.mb_representation = rep.float()
         result: Tensor = logits.float()
         return result
 
-    def outputs(self, values: Tensor, measured: Tensor, rows: Tensor, halfway: Halfway | None) -> tuple[Tensor, Tensor]:
-        """Return representation and logits of cells, from halfway where that is kept."""
+    def outputs(
+        self, values: Tensor, measured: Tensor, rows: Tensor, frozen_outputs: FrozenOutputs | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return representation and logits of cells, from frozen_outputs where that is kept."""
         with self._autocast():
-            if halfway is None:
+            if frozen_outputs is None:
                 rep, logits = self.model(values, measured)
             else:
-                rep, logits = self.model.finish(halfway.rows(rows.cpu()).to(self.device), measured)
+                rep, logits = self.model.from_frozen(frozen_outputs.rows(rows.cpu()).to(self.device), measured)
         return rep, logits
 
     def criterion(self) -> Tensor:
@@ -142,7 +144,7 @@ class StageStrategy(SupervisedTemplate):
         if self.processes is None:
             return
         whole: list[Tensor] = self.mbatch
-        self.mb_slice, counts = slice_of(len(whole[0]), self.processes)
+        self.mb_slice, counts = batch_slice(len(whole[0]), self.processes)
         start, stop, total = self.mb_slice
         self.mbatch = [part[start:stop] for part in whole]
         self.cell_share = (stop - start) / total * counts

@@ -24,16 +24,16 @@ from canal.model.network import Network, PanelCells, best_device, seeded
 from canal.seeds import torch_generator
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.batches import Batches, Hiding
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 from canal.training.plugins import DistillationPlugin, ProgressPlugin, SchedulePlugin, TrainingState, ValidationPlugin
-from canal.training.processes import Processes, SharingPlugin
+from canal.training.processes import GradientSumPlugin, ProcessGroup
 from canal.training.run import Draft, Run
 from canal.training.strategy import StageStrategy
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose name begins with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -47,7 +47,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put the state of `optimizer_tensors` back."""
     table = optimizer.state_dict()
-    for name, value in under(tensors, "optimizer.").items():
+    for name, value in tensors_under(tensors, "optimizer.").items():
         number, _, key = name.partition(".")
         table["state"].setdefault(int(number), {})[key] = value
     optimizer.load_state_dict(table)
@@ -95,14 +95,14 @@ class CheckpointPlugin(SupervisedPlugin):
         if found is None:
             return
         tensors, facts = found
-        strategy.model.load_state_dict(under(tensors, "model."))
+        strategy.model.load_state_dict(tensors_under(tensors, "model."))
         load_optimizer(strategy.optimizer, tensors)
         self.draw.set_state(tensors["draw"])
         torch.set_rng_state(tensors["torch"])
         self.state.epoch, self.state.best_epoch = facts["epoch"], facts["best_epoch"]
         self.state.best_score = (facts["best_score"][0], facts["best_score"][1])
         self.state.history[:] = facts["history"]
-        self.state.best_weights = under(tensors, "best.")
+        self.state.best_weights = tensors_under(tensors, "best.")
         strategy.train_epochs -= self.state.epoch
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
@@ -142,7 +142,7 @@ class Distillation:
 class TrainingData:
     """What a network is trained and scored on: cells, the index of each cell's type, how much it counts.
 
-    ``halfway`` holds what frozen layers make of them, where it can be kept.
+    ``frozen_outputs`` holds what frozen layers make of them, where it can be kept.
     """
 
     cells: PanelCells
@@ -150,8 +150,8 @@ class TrainingData:
     weights: np.ndarray
     validation: PanelCells
     validation_types: np.ndarray
-    halfway: Halfway | None = None
-    validation_halfway: Halfway | None = None
+    frozen_outputs: FrozenOutputs | None = None
+    validation_frozen_outputs: FrozenOutputs | None = None
 
 
 def train_network(
@@ -161,7 +161,7 @@ def train_network(
     run: Run,
     *,
     distillation: Distillation | None = None,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place and leave it with the weights of its best epoch.
 
@@ -207,7 +207,7 @@ def train_network(
             state,
             run.log_epoch,
             by_loss=config.best == "accuracy-loss",
-            halfway=data.validation_halfway,
+            frozen_outputs=data.validation_frozen_outputs,
         ),
         ProgressPlugin(run.progress, state),
         *_encoder_plugins(network, data, batches, processes),
@@ -215,7 +215,7 @@ def train_network(
     if distillation is not None and distillation.weight > 0:
         plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
     if processes is not None:
-        plugins.append(SharingPlugin(processes))
+        plugins.append(GradientSumPlugin(processes))
     if run.draft is not None:
         plugins.append(CheckpointPlugin(run.draft, state, draw, write=processes is None or processes.rank == 0))
     # Train; the checkpoint plugin goes on from where a killed run was.
@@ -227,7 +227,7 @@ def train_network(
             epochs=epochs,
             plugins=plugins,
             device=device,
-            halfway=data.halfway,
+            frozen_outputs=data.frozen_outputs,
             processes=processes,
         )
         strategy.fit(run.number, batches)
@@ -239,7 +239,7 @@ def train_network(
 
 
 def _encoder_plugins(
-    network: Network, data: TrainingData, batches: Batches, processes: Processes | None
+    network: Network, data: TrainingData, batches: Batches, processes: ProcessGroup | None
 ) -> list[SupervisedPlugin]:
     """Return what the encoder itself adds to the training."""
     from canal.training.scannonet import encoder_plugins

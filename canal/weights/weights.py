@@ -21,7 +21,7 @@ from canal.stages.layout import Layout
 from canal.stages.starting import check_name, find_weights
 from canal.training.start import (
     PretrainedWeights,
-    pretrained_of,
+    checked_pretrained,
     save_pretrained,
 )
 
@@ -115,7 +115,7 @@ def import_weights(
     with file.open("rb") as opened:
         file_hash = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     facts = {"kind": "imported", "source": str(file.absolute()), "source_digest": file_hash, **_written()}
-    weights = pretrained_of(chosen, tensors, listed, facts, vectors)
+    weights = checked_pretrained(chosen, tensors, listed, facts, vectors)
     return save_pretrained(weights, Layout.init(layout.root, layout.server).weights / chosen)
 
 

@@ -21,8 +21,8 @@ class Encoder(nn.Module, ABC):
     n_genes: int
     dim: int
     block: int  # cells that fit in memory at a time
-    numbers: torch.dtype = torch.float32  # of the large matrix products on a CPU, where an encoder has a choice
-    frozen_layers: int = 0  # layers from the first that are never trained; see `halfway`
+    product_dtype: torch.dtype = torch.float32  # of the large matrix products on a CPU, where an encoder has a choice
+    frozen_layers: int = 0  # layers from the first that are never trained; see `frozen_outputs`
 
     def forward(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the representation of a batch.
@@ -42,11 +42,11 @@ class Encoder(nn.Module, ABC):
         assert values_BG.shape[1] == self.n_genes, (values_BG.shape, self.n_genes)
         return self._encode(values_BG, measured_BG)
 
-    def halfway(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+    def frozen_outputs(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         """Return what the frozen layers make of a batch, (cells, ...): it may be kept for a whole stage."""
         raise NotImplementedError
 
-    def finish(self, halfway: Tensor, measured_BG: Tensor) -> Tensor:
+    def from_frozen(self, frozen_outputs: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the representation from what the frozen layers made."""
         raise NotImplementedError
 

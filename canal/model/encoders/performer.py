@@ -78,13 +78,13 @@ class PerformerEncoder(Encoder):
         bins_BG = torch.floor(values_BG / LN_2 + 1e-6).clamp_(0, self.config.bins).long()
         return torch.where(measured_BG, bins_BG, self.mask_token)
 
-    def halfway(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+    def frozen_outputs(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the tokens after the frozen layers, (cells, T, E); what `finish` goes on from."""
         return self._from_tables(values_BG, measured_BG, self.frozen_layers)
 
-    def finish(self, halfway_BTE: Tensor, measured_BG: Tensor) -> Tensor:
+    def from_frozen(self, frozen_BTE: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the representation from the tokens after the frozen layers."""
-        return self._head(self._run(halfway_BTE, self.frozen_layers, self.config.depth), measured_BG)
+        return self._head(self._run(frozen_BTE, self.frozen_layers, self.config.depth), measured_BG)
 
     def _encode(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         return self._head(self._from_tables(values_BG, measured_BG, self.config.depth), measured_BG)
@@ -104,7 +104,7 @@ class PerformerEncoder(Encoder):
         modules = network.layers[first:end]
         if x_BTE.device.type != "cpu":
             return _plain(modules, x_BTE)
-        layers = [Layer.of(module, self.numbers) for module in modules]
+        layers = [Layer.of(module, self.product_dtype) for module in modules]
         done = map_cells(partial(_one_cell, layers), self._cells(x_BTE, tokens_BT, layers))
         cells = [x if bool(torch.isfinite(x).all()) else _plain(modules, x_BTE[[i]])[0] for i, x in enumerate(done)]
         return torch.stack(cells)

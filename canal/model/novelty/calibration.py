@@ -22,7 +22,7 @@ Verdict = Literal["known", "uncertain", "novel"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOutNovelties:
     """Novelties of the known cells that were held out at one stage.
 
     Attributes
@@ -34,7 +34,7 @@ class HeldOut:
     novelty
         Of its held-out cells, seen through its genes by a memory without them, (m,).
     low, high
-        What the novelty of cells drawn from the stage's own statistics was then; see `seen_now`.
+        What the novelty of cells drawn from the stage's own statistics was then; see `rescaled`.
     """
 
     stage: int
@@ -43,7 +43,7 @@ class HeldOut:
     low: float
     high: float
 
-    def seen_now(self, low: float, high: float) -> np.ndarray:
+    def rescaled(self, low: float, high: float) -> np.ndarray:
         """Return the novelties as the model of today would give them, (m,).
 
         A later stage moves the scale by which a type's cells are judged. The cells drawn from the stage's statistics
@@ -59,7 +59,7 @@ class HeldOut:
         return np.asarray(low + (self.novelty - self.low) * (high - low) / (self.high - self.low))
 
     def trust(self, low: float, high: float) -> float:
-        """Return what the novelties of `seen_now` still count, 0 to 1, the less the further the scale has moved.
+        """Return what the novelties of `rescaled` still count, 0 to 1, the less the further the scale has moved.
 
         Real cells move further than drawn ones where later stages are of another kind; then the bank's cells, which the
         model of today has scored itself, say more. A scale loses its say as fast as a stage with other genes does.
@@ -85,9 +85,9 @@ class NoveltyCalibration:
         One entry a stage.
     """
 
-    stages: tuple[HeldOut, ...] = ()
+    stages: tuple[HeldOutNovelties, ...] = ()
 
-    def with_stage(self, held_out: HeldOut) -> "NoveltyCalibration":
+    def with_stage(self, held_out: HeldOutNovelties) -> "NoveltyCalibration":
         """Return the calibration with one more stage; an entry of the same number is replaced."""
         return NoveltyCalibration(stages=(*self.without_stage(held_out.stage).stages, held_out))
 
@@ -125,7 +125,7 @@ class NoveltyCalibration:
             raise RegistryError(message)
         return cls(
             stages=tuple(
-                HeldOut(
+                HeldOutNovelties(
                     stage=int(s["stage"]),
                     genes=int(s["genes"]),
                     novelty=np.array(s["novelty"], dtype=np.float64),

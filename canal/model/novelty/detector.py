@@ -27,10 +27,10 @@ from canal.data.panel import GeneMatch
 from canal.data.values import unit_rows
 from canal.errors import StageError
 from canal.model.memory import AnalyticMemory
-from canal.model.novelty.calibration import HeldOut, NoveltyCalibration
+from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 from canal.model.novelty.neighbours import NeighbourIndex, Neighbours
 from canal.model.novelty.scores import (
-    Reference,
+    ReferenceCells,
     TypeScale,
     centre_distance,
     joined,
@@ -44,7 +44,7 @@ from canal.seeds import numpy_generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class BankView:
+class BankProfiles:
     """The example bank as seen through the genes of a file.
 
     Attributes
@@ -107,7 +107,7 @@ class NoveltyDetector:
     measured: Mapping[int, np.ndarray]
     calibration: NoveltyCalibration
 
-    def for_genes(self, seen: np.ndarray, genes: int, bank: BankView | None = None) -> "GeneSetDetector":
+    def for_genes(self, seen: np.ndarray, genes: int, bank: BankProfiles | None = None) -> "GeneSetDetector":
         """Return the detector for files of one set of genes.
 
         Parameters
@@ -133,7 +133,7 @@ class NoveltyDetector:
             if s.stage in self.measured
         }
 
-    def held_out(self, stage: int, seen: np.ndarray, genes: int, values: sp.csr_matrix) -> HeldOut:
+    def score_held_out(self, stage: int, seen: np.ndarray, genes: int, values: sp.csr_matrix) -> HeldOutNovelties:
         """Score the cells held out at a stage, to be added to the calibration.
 
         Parameters
@@ -147,14 +147,14 @@ class NoveltyDetector:
         """
         detector = self.for_genes(seen, genes)
         low, high = detector.drawn_scale(stage)
-        return HeldOut(stage=stage, genes=genes, novelty=detector.novelty(values), low=low, high=high)
+        return HeldOutNovelties(stage=stage, genes=genes, novelty=detector.novelty(values), low=low, high=high)
 
 
 class GeneSetDetector:
     """The detector for one set of genes; made by `NoveltyDetector.for_genes`."""
 
     def __init__(
-        self, detector: NoveltyDetector, space: Space, similarity: Mapping[int, float], bank: BankView | None
+        self, detector: NoveltyDetector, space: Space, similarity: Mapping[int, float], bank: BankProfiles | None
     ) -> None:
         self._detector, self._space, self._similarity, self._bank = detector, space, similarity, bank
         d = min(CENTRE_DIRECTIONS, space.directions.shape[1])
@@ -233,12 +233,12 @@ class GeneSetDetector:
         return weighted_quantiles(self._typical[rows], np.repeat(self._space.n, self._per_class)[rows])
 
     @cached_property
-    def _reference(self) -> Reference:
+    def _reference(self) -> ReferenceCells:
         """Held-out cells of all stages, and the bank's, by how alike the genes of their stage are to the file's."""
         weights = stage_weights(self._similarity)
         tables = [s for s in self._detector.calibration.stages if s.stage in weights]
         scales = [self.drawn_scale(s.stage) for s in tables]
-        novelty = [np.zeros(0), *(s.seen_now(*now) for s, now in zip(tables, scales, strict=True))]
+        novelty = [np.zeros(0), *(s.rescaled(*now) for s, now in zip(tables, scales, strict=True))]
         trusted = [weights[s.stage] * s.trust(*now) for s, now in zip(tables, scales, strict=True)]
         weight = [np.zeros(0), *(np.full(len(s.novelty), w) for s, w in zip(tables, trusted, strict=True))]
         if self._bank is not None and len(self._comparable):
@@ -248,7 +248,7 @@ class GeneSetDetector:
             novelty.append(self.novelty(self._bank.values[self._comparable]))
             alike = np.array([weights.get(stage, least) for stage in stages.tolist()])
             weight.append(BANK_SHARE * alike * natural_weights(stages, types, counts))
-        return Reference.of(np.concatenate(novelty), np.concatenate(weight))
+        return ReferenceCells.of(np.concatenate(novelty), np.concatenate(weight))
 
     @cached_property
     def _comparable(self) -> np.ndarray:
@@ -340,6 +340,6 @@ class NoveltyReader:
         return unit_rows(self._match.project(expression)[:, self._seen])
 
 
-def _view(memory: AnalyticMemory, bank: CellPool, seen: np.ndarray) -> BankView:
+def _view(memory: AnalyticMemory, bank: CellPool, seen: np.ndarray) -> BankProfiles:
     values, _ = bank.on(memory.panel)
-    return BankView(values=unit_rows(values[:, seen]), types=bank.labels, stages=bank.stage)
+    return BankProfiles(values=unit_rows(values[:, seen]), types=bank.labels, stages=bank.stage)

@@ -123,7 +123,7 @@ def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class ReferenceCells:
     """Known cells to compare with, through one set of genes.
 
     Attributes
@@ -138,7 +138,7 @@ class Reference:
     above: np.ndarray
 
     @classmethod
-    def of(cls, novelty: np.ndarray, weight: np.ndarray) -> "Reference":
+    def of(cls, novelty: np.ndarray, weight: np.ndarray) -> "ReferenceCells":
         """Sort known cells.
 
         Parameters

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from canal.errors import StageError
 from canal.figures import auroc
 from canal.model.novelty.calibration import NoveltyCalibration, verdicts
-from canal.model.novelty.detector import BankView, GeneSetDetector, NoveltyDetector
+from canal.model.novelty.detector import BankProfiles, GeneSetDetector, NoveltyDetector
 from canal.model.novelty.scores import TypeScale, energy, joined, max_probability, weighted_quantiles, whitening_of
 from canal.model.novelty.space import build_space, known_classes
 from tests.unit.detect.toy import GENES, TYPES, make_cells, make_known, make_profiles, make_summary
@@ -24,21 +24,21 @@ def make_detector(*, calibrated: bool = True, stages: int = 1) -> NoveltyDetecto
     )
     if not calibrated:
         return detector
-    held = detector.held_out(1, ALL, GENES, make_cells(60, seed=100))
+    held = detector.score_held_out(1, ALL, GENES, make_cells(60, seed=100))
     return NoveltyDetector(
         statistics=known, measured=detector.measured, calibration=NoveltyCalibration().with_stage(held)
     )
 
 
-def make_bank(n: int = 20) -> BankView:
-    return BankView(
+def make_bank(n: int = 20) -> BankProfiles:
+    return BankProfiles(
         values=make_cells(n, seed=200),
         types=np.repeat(np.array(TYPES, dtype=object), n),
         stages=np.ones(n * len(TYPES), dtype=np.int64),
     )
 
 
-def seen_through(detector: NoveltyDetector, columns: np.ndarray, bank: BankView | None = None) -> GeneSetDetector:
+def seen_through(detector: NoveltyDetector, columns: np.ndarray, bank: BankProfiles | None = None) -> GeneSetDetector:
     seen = np.zeros(GENES, dtype=bool)
     seen[columns] = True
     return detector.for_genes(seen, len(columns), bank)

@@ -2,7 +2,7 @@
 
 Everything goes through the group as one safetensors message: weights, cells and targets as tensors, the rest as JSON.
 
-The program of a helper process: ``python -m canal.training.together DEVICES``, started by the first process.
+The program of a helper process: ``python -m canal.training.distributed DEVICES``, started by the first process.
 """
 
 import json
@@ -22,23 +22,23 @@ from torch import Tensor
 
 from canal.config import EncoderConfig, TrainingConfig
 from canal.errors import StageError
-from canal.model.network import Network, PanelCells, build_encoder, product_numbers
-from canal.training.frozen import Halfway
-from canal.training.processes import Processes, joined_processes
+from canal.model.network import Network, PanelCells, build_encoder, product_dtype
+from canal.training.frozen import FrozenOutputs
+from canal.training.processes import ProcessGroup, process_group
 from canal.training.run import ReceivedDraft, Run
 from canal.training.train import CHECKPOINT, Distillation, TrainingData, train_network
 
 ENCODER: TypeAdapter[Any] = TypeAdapter(EncoderConfig)
 
 
-def train_together(
+def train_on_devices(
     network: Network, data: TrainingData, config: TrainingConfig, run: Run, distillation: Distillation | None
 ) -> list[dict[str, float]]:
     """Train a network on as many devices and nodes as the run names; as `train_network`."""
     if run.devices * run.nodes == 1:
         return train_network(network, data, config, run, distillation=distillation)
-    with joined_processes(run.devices, run.nodes) as processes:
-        processes.sent(_packed(network, data, config, run, distillation))
+    with process_group(run.devices, run.nodes) as processes:
+        processes.broadcast(_packed(network, data, config, run, distillation))
         return train_network(network, data, config, run, distillation=distillation, processes=processes)
 
 
@@ -50,8 +50,8 @@ def help_training(devices: int, nodes: int) -> None:
     StageError
         If a process is lost.
     """
-    with joined_processes(devices, nodes) as processes, tempfile.TemporaryDirectory() as folder:
-        tensors, facts = _unpacked(processes.sent(None), Path(folder))
+    with process_group(devices, nodes) as processes, tempfile.TemporaryDirectory() as folder:
+        tensors, facts = _unpacked(processes.broadcast(None), Path(folder))
         _train(tensors, facts, processes, Path(folder))
 
 
@@ -65,7 +65,7 @@ def _packed(
         "encoder": ENCODER.dump_python(network.encoder.config, mode="json"),
         "genes": network.encoder.n_genes,
         "types": network.classifier.out_features,
-        "halfway": data.halfway is not None,
+        "frozen_outputs": data.frozen_outputs is not None,
         "weight": distillation.weight if distillation is not None else 0.0,
         "key": run.draft.key if run.draft is not None else "",
     }
@@ -100,7 +100,7 @@ def _unpacked(content: bytes, folder: Path) -> tuple[dict[str, Tensor], dict[str
 
 def _network(facts: dict[str, Any], tensors: dict[str, Tensor], config: TrainingConfig) -> Network:
     network = Network(build_encoder(ENCODER.validate_python(facts["encoder"]), facts["genes"]), facts["types"])
-    network.encoder.numbers = product_numbers(config.precision)
+    network.encoder.product_dtype = product_dtype(config.precision)
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     return network
 
@@ -112,7 +112,7 @@ def _read_cells(name: str, tensors: dict[str, Tensor]) -> PanelCells:
     return PanelCells(values=values, measured=part["measured"], source=part["source"])
 
 
-def _train(tensors: dict[str, Tensor], facts: dict[str, Any], processes: Processes, folder: Path) -> None:
+def _train(tensors: dict[str, Tensor], facts: dict[str, Any], processes: ProcessGroup, folder: Path) -> None:
     """Train as the first process does, from what it sent; its checkpoint is read and none is written."""
     config = TrainingConfig.model_validate(facts["training"])
     network = _network(facts, tensors, config)
@@ -124,12 +124,12 @@ def _train(tensors: dict[str, Tensor], facts: dict[str, Any], processes: Process
         validation=validation,
         validation_types=tensors["validation_types"].numpy(),
     )
-    if facts["halfway"]:
+    if facts["frozen_outputs"]:
         network.to(device := processes.fabric.device)
         data = replace(
             data,
-            halfway=Halfway.of(network, cells, device),
-            validation_halfway=Halfway.of(network, validation, device),
+            frozen_outputs=FrozenOutputs.of(network, cells, device),
+            validation_frozen_outputs=FrozenOutputs.of(network, validation, device),
         )
     draft = None
     if "checkpoint" in tensors:
