@@ -1,14 +1,9 @@
-"""Where to compute, and with which numbers.
+"""The network of a stage: an encoder, and a classifier that grows by new types.
 
-The network of a stage: an encoder and a classifier that grows by new types.
+With it stand the cells that it takes (`PanelCells`), where and in which numbers it computes, and how it is made from a
+preset and run.
 
-Shapes: B cells, G genes of the panel, D representation, C types.
-
-Cells on the gene panel of a network.
-
-Shapes: N cells, B cells of a batch, G genes of the panel, S sources (files).
-
-From a configuration to its encoder.
+Shapes: N cells, B cells of a batch, G genes of the panel, S sources (files), D representation, C types.
 """
 
 from collections.abc import Iterator
@@ -54,7 +49,7 @@ class PanelCells:
 
     def dense(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return values (B, G) float32 and measured (B, G) bool of some rows."""
-        # Memory of torch's own: it lies as matrix products like it, so that their rounding does not depend on chance.
+        # In memory of torch's own, aligned for matrix products: their rounding must not depend on where it lies.
         values = torch.empty(len(rows), self.values.shape[1])
         self.values[rows].toarray(out=values.numpy())
         return values, torch.from_numpy(self.measured[self.source[rows]])
@@ -65,7 +60,7 @@ class PanelCells:
             yield np.arange(start, min(start + size, len(self)))
 
 
-def joined(first: PanelCells, second: PanelCells) -> PanelCells:
+def join_cells(first: PanelCells, second: PanelCells) -> PanelCells:
     """Return the cells of both, those of ``second`` last."""
     return PanelCells(
         values=sp.vstack([first.values, second.values], format="csr"),
@@ -86,12 +81,16 @@ def product_dtype(precision: str) -> torch.dtype:
     """
     if precision == "bfloat16":
         return torch.bfloat16
-    able = torch.cpu.get_capabilities() if precision == "auto" and hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    # Older versions of torch cannot tell what the CPU has.
+    if precision != "auto" or not hasattr(torch.cpu, "get_capabilities"):
+        return torch.float32
+    instructions = torch.cpu.get_capabilities()
+    has_bfloat16 = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 class seeded:
-    """Give dropout and initialisation their own numbers, and leave the global generator as it was.
+    """Draw dropout and initialisation from a seed within a ``with`` block, and leave the global generator as it was.
 
     torch's dropout and initialisers know no generator argument, so the global one is set for the time of the block.
 
@@ -100,9 +99,9 @@ class seeded:
     seed
         The recorded seed.
     use
-        Name of the use.
+        Name of the use, from which and the seed the block's own seed is derived.
     device
-        Device whose generator is set besides the CPU's.
+        Device whose generator is set beside the CPU's.
     """
 
     def __init__(self, seed: int, use: str, device: torch.device | None = None) -> None:
@@ -140,7 +139,7 @@ class Network(nn.Module):
         return rep_BD, self.classifier(rep_BD)
 
     def from_frozen(self, frozen_outputs: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
-        """Return representation and logits from what the encoder's frozen layers made of the cells."""
+        """Return representation (cells, D) and logits (cells, C) from the outputs of the encoder's frozen layers."""
         rep_BD = self.encoder.from_frozen(frozen_outputs, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
@@ -151,6 +150,7 @@ class Network(nn.Module):
         types before it has seen one of its own. ``random_rows`` leaves them as a new layer has them, as the paper.
         """
         self.encoder.grow(n_genes)
+        # The classifier grows only where types are new.
         old = self.classifier
         if n_types <= old.out_features:
             return
@@ -164,34 +164,28 @@ class Network(nn.Module):
         self.classifier = new
 
 
-def weights_of(network: "Network") -> dict[str, np.ndarray]:
+def weights_of(network: Network) -> dict[str, np.ndarray]:
     """Return a copy of a network's weights, by the names of its state."""
-    return {name: np.array(v.detach().cpu().numpy()) for name, v in network.state_dict().items()}
+    return {name: np.array(value.detach().cpu().numpy()) for name, value in network.state_dict().items()}
 
 
-def run_network(network: "Network", cells: "PanelCells") -> tuple[np.ndarray, np.ndarray]:
+def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (cells, types) and representations (cells, D) in evaluation mode, a block at a time."""
-    import torch
-
     device = best_device()
     network.to(device).eval()
-    size = network.encoder.block
-    logits, reps = [], []
+    logits = [np.zeros((0, network.classifier.out_features), np.float32)]
+    representations = [np.zeros((0, network.encoder.dim), np.float32)]
     with torch.no_grad():
-        for rows in cells.blocks(size):
-            values, measured = (t.to(device) for t in cells.dense(rows))
-            rep, logit = network(values, measured)
-            logits.append(logit.float().cpu().numpy())
-            reps.append(rep.float().cpu().numpy())
+        for rows in cells.blocks(network.encoder.block):
+            values, measured = cells.dense(rows)
+            rep_BD, logits_BC = network(values.to(device), measured.to(device))
+            logits.append(logits_BC.float().cpu().numpy())
+            representations.append(rep_BD.float().cpu().numpy())
     network.to("cpu")
-    if not logits:
-        return np.zeros((0, network.classifier.out_features), np.float32), np.zeros(
-            (0, network.encoder.dim), np.float32
-        )
-    return np.concatenate(logits), np.concatenate(reps)
+    return np.concatenate(logits), np.concatenate(representations)
 
 
-def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Network":
+def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:
     """Return a freshly initialised network; its weights follow from the seed."""
     with seeded(seed, "weights"):
         network = Network(build_encoder(preset.encoder, n_genes), n_types)

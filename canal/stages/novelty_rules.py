@@ -194,7 +194,7 @@ class TransductiveColumns:
     def add(self, found: Prediction) -> None:
         """Look at the next cells."""
         logits = found.logits
-        self._confidence.append(1.0 - max_probability(logits))
+        self._confidence.append(max_probability(logits))
         self._energy.append(energy(logits, TEMPERATURE))
         rows = self.mixes.rows
         here = rows[(rows >= self._done) & (rows < self._done + len(logits))]

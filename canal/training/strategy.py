@@ -45,26 +45,26 @@ class StageStrategy(SupervisedTemplate):
     mb_representation
         Representation of the current batch, (B, D); plugins read it.
     mb_slice
-        First row, stop and number of rows of the whole batch, where processes share it.
+        (start, stop, total): the rows of the batch that this process computes, and how many the batch has.
     cell_share, weight_share
-        Share that this process has in the batch's cells and in their weight; 1 where it is alone.
+        Share that these rows have in the batch's cells and in their weight; 1 where the process is alone.
 
     Parameters
     ----------
     network
-        What is trained.
+        The network, trained in place.
     config
-        How: optimizer, label smoothing and precision.
+        Optimizer, label smoothing and precision.
     epochs
-        The most epochs.
+        Most epochs.
     plugins
         Distillation, validation, progress, ...
     device
         Where to compute.
     frozen_outputs
-        What the frozen layers make of the training cells, where it can be kept.
+        Of the training cells, where the encoder has frozen layers and their outputs are kept.
     processes
-        The group that shares the training, if there is one; each computes a slice of every batch.
+        The group that shares the training, if there is one; each process computes a slice of every batch.
     """
 
     def __init__(
@@ -78,8 +78,9 @@ class StageStrategy(SupervisedTemplate):
         frozen_outputs: FrozenOutputs | None = None,
         processes: ProcessGroup | None = None,
     ) -> None:
+        # Else Avalanche warns of them in a group of processes.
         for plugin in plugins:
-            plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
+            plugin.supports_distributed = True
         super().__init__(
             model=network,
             optimizer=_optimizer(network, config),
@@ -92,6 +93,7 @@ class StageStrategy(SupervisedTemplate):
         self.precision = _precision(config, device)
         self.frozen_outputs = frozen_outputs
         self.processes = processes
+        # Of the current batch; plugins read them.
         self.mbatch: Any
         self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0
         self.mb_representation: Tensor | None = None
@@ -126,12 +128,13 @@ class StageStrategy(SupervisedTemplate):
     def outputs(
         self, values: Tensor, measured: Tensor, rows: Tensor, frozen_outputs: FrozenOutputs | None
     ) -> tuple[Tensor, Tensor]:
-        """Return representation and logits of cells, from frozen_outputs where that is kept."""
+        """Return representation and logits of cells, from their rows of ``frozen_outputs`` where those are kept."""
         with self._autocast():
             if frozen_outputs is None:
                 rep, logits = self.model(values, measured)
             else:
-                rep, logits = self.model.from_frozen(frozen_outputs.rows(rows.cpu()).to(self.device), measured)
+                outputs = frozen_outputs.rows(rows.cpu()).to(self.device)
+                rep, logits = self.model.from_frozen(outputs, measured)
         return rep, logits
 
     def criterion(self) -> Tensor:
@@ -140,6 +143,7 @@ class StageStrategy(SupervisedTemplate):
         return loss * self.weight_share
 
     def _unpack_minibatch(self) -> None:
+        """Cut this process's rows out of the batch, and note their share: it scales the losses of the slice."""
         super()._unpack_minibatch()
         if self.processes is None:
             return
@@ -151,6 +155,7 @@ class StageStrategy(SupervisedTemplate):
         self.weight_share = float(whole[3][start:stop].sum() / whole[3].sum()) * counts
 
     def _autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which products are computed in the precision of the preset."""
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)
