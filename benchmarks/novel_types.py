@@ -77,7 +77,7 @@ def judge(model: Model, file: int, cells: Cells, left_out: str) -> Judged:
         novelty=scores.novelty,
         p_value=scores.p_value,
         simple={
-            "max prob": max_probability(logits),
+            "max prob": 1 - max_probability(logits),
             "energy": energy(logits),
             "kNN": index.search(representation, NEIGHBOUR).distances[:, -1],
         },

@@ -30,7 +30,7 @@ from canal.data.variable_genes import highly_variable
 from canal.model.encoders.performer import PerformerEncoder
 from canal.model.network import Network, PanelCells, new_network
 from canal.training.fitting import on_panel, type_index
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 from canal.training.plugins import classification_loss, distillation_loss
 
 GENES = 1000
@@ -77,11 +77,11 @@ def published_step(
 
 
 def kept_step(
-    network: Network, kept: Halfway, previous: torch.Tensor, rows: torch.Tensor, measured: torch.Tensor,
+    network: Network, kept: FrozenOutputs, previous: torch.Tensor, rows: torch.Tensor, measured: torch.Tensor,
     types: torch.Tensor,
 ) -> None:  # fmt: skip
     """Take the same step from kept outputs."""
-    rep, logits = network.finish(kept.rows(rows), measured)
+    rep, logits = network.from_frozen(kept.rows(rows), measured)
     weights = torch.ones(len(types))
     loss = classification_loss(logits, types, weights, 0.1) + 0.1 * distillation_loss(rep, previous[rows])
     network.zero_grad()
@@ -115,12 +115,12 @@ def real_cells(streams: Path) -> tuple[PanelCells, np.ndarray, tuple[str, ...]]:
 def trained(preset: Preset, cells: PanelCells, types: np.ndarray, n_types: int, n: int) -> Network:
     """Return a network whose head, norm and fifth layer saw some cells twice."""
     network = new_network(preset, cells.values.shape[1], n_types, 0)
-    kept = Halfway.of(network, cells.take(np.arange(n)), torch.device("cpu"))
+    kept = FrozenOutputs.of(network, cells.take(np.arange(n)), torch.device("cpu"))
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=5e-4, amsgrad=True)
     draw = torch.Generator().manual_seed(0)
     for _ in range(2):
         for rows in torch.randperm(n, generator=draw).split(BATCH):
-            logits = network.finish(kept.rows(rows), cells.dense(rows.numpy())[1])[1]
+            logits = network.from_frozen(kept.rows(rows), cells.dense(rows.numpy())[1])[1]
             optimizer.zero_grad()
             F.cross_entropy(logits, torch.from_numpy(types)[rows]).backward()
             optimizer.step()
@@ -140,7 +140,7 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(cells))
     cells, types = cells.take(order), types[order]
     network = trained(preset, cells, types, len(names), options.train)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, products in {network.encoder.numbers}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, products in {network.encoder.product_dtype}")
     forward(network, cells, options.runs)
     agreement(network, cells, options.train, options.agree)
     epoch(network, cells, types, options.runs)
@@ -148,14 +148,14 @@ def main() -> None:
 
 def forward(network: Network, cells: PanelCells, runs: int) -> None:
     """Print cells a second and the share of the machine's limit."""
-    encoder, numbers = encoder_of(network), network.encoder.numbers
+    encoder, numbers = encoder_of(network), network.encoder.product_dtype
     work_of = flop(encoder.config, GENES + 1)
     limit = {dtype: peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
     n = 16
     values, measured = cells.dense(np.arange(n))
 
     def own(dtype: torch.dtype) -> None:
-        encoder.numbers = dtype
+        encoder.product_dtype = dtype
         network(values, measured)
 
     work: dict[str, Callable[[], Any]] = {
@@ -170,7 +170,7 @@ def forward(network: Network, cells: PanelCells, runs: int) -> None:
     }
     with torch.no_grad():
         spent = shortest(work, runs)
-    encoder.numbers = numbers
+    encoder.product_dtype = numbers
     print(f"a cell: {work_of / 1e9:.1f} GFLOP at {GENES + 1} tokens")
     for dtype, rate in limit.items():
         print(f"products of these shapes, {dtype}: {rate / 1e9:.0f} GFLOP/s, or {rate / work_of:.1f} cells/s")
@@ -184,8 +184,8 @@ def forward(network: Network, cells: PanelCells, runs: int) -> None:
 def agreement(network: Network, cells: PanelCells, first: int, n: int) -> None:
     """Print how often the own path in bfloat16 gives performer-pytorch's label."""
     same = 0
-    encoder, numbers = encoder_of(network), network.encoder.numbers
-    encoder.numbers = torch.bfloat16
+    encoder, numbers = encoder_of(network), network.encoder.product_dtype
+    encoder.product_dtype = torch.bfloat16
     n = min(n, len(cells) - first)
     with torch.no_grad():
         for start in range(first, first + n, 16):
@@ -195,7 +195,7 @@ def agreement(network: Network, cells: PanelCells, first: int, n: int) -> None:
                 [plain(network, values[[i]], measured[[i]])[1].argmax(dim=1) for i in range(len(values))]
             )
             same += int((own == expected).sum())
-    encoder.numbers = numbers
+    encoder.product_dtype = numbers
     print(f"labels of {n} cells that agree: {same / n:.2%}")
 
 
@@ -204,7 +204,7 @@ def epoch(network: Network, cells: PanelCells, types: np.ndarray, runs: int) -> 
     n = BATCH * 2
     part, targets = cells.take(np.arange(n)), torch.from_numpy(types[:n])
     begin = time.perf_counter()
-    kept = Halfway.of(network, part, torch.device("cpu"))
+    kept = FrozenOutputs.of(network, part, torch.device("cpu"))
     previous = torch.from_numpy(kept.representations(network))
     once = time.perf_counter() - begin
     teacher, rows = copy.deepcopy(network), torch.arange(n)

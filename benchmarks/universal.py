@@ -92,7 +92,7 @@ def by_paper(model: Model, seed: int) -> Method:
         reader = model.reader(cells.genes)
         logits, _ = reader.network_outputs(cells.expression)
         mixes = Mixes.draw(len(logits), np.random.default_rng(seed))
-        score = transductive_scores(1 - max_probability(logits), energy(logits, TEMPERATURE))
+        score = transductive_scores(max_probability(logits), energy(logits, TEMPERATURE))
         called = score > transductive_threshold(logits[mixes.first], logits[mixes.second], mixes.weights)
         return Answers(types=reader.best_types(cells.expression), score=score, called=called)
 
@@ -116,7 +116,7 @@ def network_doubt(model: Model) -> Scored:
 
     def scored(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
         reader = model.reader(cells.genes)
-        return reader.best_types(cells.expression), max_probability(reader.network_outputs(cells.expression)[0])
+        return reader.best_types(cells.expression), 1 - max_probability(reader.network_outputs(cells.expression)[0])
 
     return scored
 

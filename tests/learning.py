@@ -62,10 +62,10 @@ def learn(
 
 
 def choose(pool: CellPool, rep: np.ndarray, rows: Mapping[str, np.ndarray], **options: Any) -> CellPool:
-    """Choose a bank; ``options`` are size, selection and quotas, ``seed``, and ``last`` as in `Candidates`."""
-    seed, last = options.pop("seed", 0), options.pop("last", None)
+    """Choose a bank; ``options`` are size, selection and quotas, ``seed``, and ``held_out`` as in `Candidates`."""
+    seed, last = options.pop("seed", 0), options.pop("held_out", None)
     late = np.zeros(len(pool), dtype=bool) if last is None else last
-    candidates = Candidates(cells=pool, representation=rep, classifier_rows=rows, last=late)
+    candidates = Candidates(cells=pool, representation=rep, classifier_rows=rows, held_out=late)
     config = load_preset("compact").bank.model_copy(update={"quotas": "balanced"} | options)
     return choose_examples(candidates, config, seed)
 

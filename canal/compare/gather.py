@@ -18,7 +18,7 @@ from canal.errors import DataError
 from canal.figures import Counts, Figures, continual, figures_of, summed_counts
 from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
-from canal.model.novelty.scores import Reference
+from canal.model.novelty.scores import ReferenceCells
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
@@ -325,7 +325,7 @@ def false_alarms(calibration: NoveltyCalibration) -> dict[int, np.ndarray]:
             continue
         # Judged as by a calibration of the other stages alone, all of whose cells count alike.
         known = np.concatenate(others)
-        p_values = Reference.of(known, np.ones(len(known))).p_values(stage.novelty)
+        p_values = ReferenceCells.of(known, np.ones(len(known))).p_values(stage.novelty)
         shares[stage.stage] = (p_values[:, None] <= np.array(ALPHAS)).mean(axis=0)
     return shares
 

@@ -40,7 +40,7 @@ from canal.stages.tests import (
 )
 from canal.stages.use import lineage, next_number
 from canal.training.batches import stratified_split
-from canal.training.fitting import Goal, draw_cells, fit_network
+from canal.training.fitting import NetworkSpec, draw_pseudo_cells, fit_network
 from canal.training.run import Run
 
 FEWEST_TYPES = 2  # that a model can tell apart
@@ -230,7 +230,7 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     network = new_network(parent.preset, len(base.panel), len(types), run.seed)
     pool = _training_cells(base, run.seed)
     validation = _validation_rows(pool, base.preset, run.seed)
-    goal = Goal(preset=_with_fresh_start(base.preset), panel=base.panel, types=types)
+    goal = NetworkSpec(preset=_with_fresh_start(base.preset), panel=base.panel, types=types)
     history = fit_network(network, base, pool, validation, goal, run)
     return Relearned(
         model=replace(base, weights=weights_of(network)),
@@ -274,7 +274,7 @@ def _training_cells(base: Model, seed: int) -> CellPool:
         )
         raise StageError(message)
     n = max(base.preset.analytic.pseudo_cells, PSEUDO_CELLS_PER_TYPE * len(base.types))
-    return draw_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
+    return draw_pseudo_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
 
 
 def _validation_rows(pool: CellPool, preset: Preset, seed: int) -> np.ndarray:

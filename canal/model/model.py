@@ -1,8 +1,8 @@
-"""What one stage leaves behind to annotate with: gene panel, types, network, analytic memory, bank, calibration.
+"""The model of a stage: gene panel, types, network, analytic memory, example bank, calibration, and its files.
 
-The network gives probabilities, the memory ridge scores near 1 for the type and near 0 elsewhere. Their weighted sum
-decides; divided by a temperature and put through a softmax it is the confidence. The temperature is learned on cells
-of the stage that neither was fitted to; it never changes which type is best.
+The network gives probabilities, the memory ridge scores near 1 for a cell's type and near 0 for the others. Their
+weighted sum decides; divided by a temperature and put through a softmax it is the confidence. The temperature is
+learned on cells of the stage that neither was fitted to; it never changes which type is best.
 
 Files of a model, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``bank.safetensors``,
 ``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``.
@@ -35,19 +35,20 @@ if TYPE_CHECKING:
     from canal.model.record import StageRecord
 
 WEIGHTS, MEMORY = "weights.safetensors", "memory.safetensors"
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.02, 2.0  # between which the temperature of a stage is sought
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
-    """How the two are joined.
+    """How the network's probabilities and the memory's scores become one calibrated answer.
 
     Attributes
     ----------
     memory
         Weight of the memory's scores beside the network's probabilities.
     temperature
-        Of their sum, the geometric mean of what fits each stage: a stage of types that are easy to tell apart must
-        not make the model sure of those that are not.
+        Of their sum: the geometric mean of the temperatures that fit each stage. A stage of types that are easy to
+        tell apart must not make the model sure of those that are not.
     stages
         Number of stages in the mean.
     """
@@ -85,8 +86,9 @@ class Fusion:
         def loss(log_temperature: float) -> float:
             return -float(log_softmax(evidence / np.exp(log_temperature), axis=1)[rows, types].mean())
 
-        found = minimize_scalar(loss, bounds=(np.log(0.02), np.log(2.0)), method="bounded")
-        return Fusion(memory=self.memory, temperature=float(np.exp(found.x)))
+        bounds = (np.log(LEAST_TEMPERATURE), np.log(MOST_TEMPERATURE))
+        optimum = minimize_scalar(loss, bounds=bounds, method="bounded")
+        return Fusion(memory=self.memory, temperature=float(np.exp(optimum.x)))
 
     def averaged(self, before: "Fusion") -> "Fusion":
         """Return the fusion with the temperature averaged over the stages so far."""
@@ -127,13 +129,13 @@ class Model:
     fusion
         How network and memory are joined and calibrated.
     novelty
-        Novelties of the cells held out at each stage.
+        Calibration of novelty: the novelties of the cells held out at each stage.
     bank
-        The example bank; empty where there is none.
+        The example bank; empty where the preset keeps none.
     record
-        What the registry keeps of the stage; ``None`` before it is committed.
+        Record of the stage in the registry; ``None`` before it is committed.
     name
-        Name of the registered model, for what is written beside annotated cells.
+        Name of the registered model; it is written beside annotated cells.
     """
 
     preset: Preset
@@ -155,19 +157,19 @@ class Model:
 
     @cached_property
     def network(self) -> "Network":
-        """Encoder and classifier in torch, made when first asked for: not every use needs torch."""
+        """Encoder and classifier in torch, made on first use: not every use needs torch."""
         import torch
 
         from canal.model.network import new_network
 
         network = new_network(self.preset, len(self.panel), len(self.types), seed=0)
-        network.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in self.weights.items()})
+        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in self.weights.items()})
         return network.eval()
 
     def reader(self, genes: Genes) -> "GeneSetReader":
-        """Return the model as seen through the genes of one file; the memory is solved for them once.
+        """Return the model prepared for the genes of one file; the memory is solved for them once.
 
-        The last one is kept: the tests of a stage look through the same genes again and again.
+        The last one is remembered: the tests of a stage ask for the same genes again and again.
         """
         from canal.model.reader import GeneSetReader
 
@@ -185,7 +187,8 @@ class Model:
         return {}
 
     def save(self, folder: Path) -> dict[str, Path]:
-        """Write the model's files into a folder and return them by name; a bank without cells has none."""
+        """Write the model's files into a folder and return them by name; a bank without cells has no file."""
+        # Every model has these.
         weights = {name: np.ascontiguousarray(values) for name, values in self.weights.items()}
         save_file(weights, folder / WEIGHTS)
         _write_json(folder / "genes.json", self.panel.to_dict())
@@ -194,6 +197,7 @@ class Model:
         _write_json(folder / "novelty.json", self.novelty.to_dict())
         (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(self.preset)), encoding="utf-8")
         names = [WEIGHTS, "genes.json", "types.json", "calibration.json", "novelty.json", "config.toml"]
+        # These depend on the preset.
         if self.memory is not None:
             save_memory(self.memory, folder / MEMORY)
             names.append(MEMORY)
@@ -204,8 +208,9 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path, record: "StageRecord | None" = None, name: str = "canal") -> "Model":
-        """Read a model from the files of `save`, whose hashes were checked by whoever opened the folder."""
+        """Read a model from the files of `save`; their hashes must have been checked before."""
         preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
+        # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
         return cls(
             preset=preset,

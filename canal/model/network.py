@@ -1,14 +1,9 @@
-"""Where to compute, and with which numbers.
+"""The network of a stage: an encoder, and a classifier that grows by new types.
 
-The network of a stage: an encoder and a classifier that grows by new types.
+With it stand the cells that it takes (`PanelCells`), where and in which numbers it computes, and how it is made from a
+preset and run.
 
-Shapes: B cells, G genes of the panel, D representation, C types.
-
-Cells on the gene panel of a network.
-
-Shapes: N cells, B cells of a batch, G genes of the panel, S sources (files).
-
-From a configuration to its encoder.
+Shapes: N cells, B cells of a batch, G genes of the panel, S sources (files), D representation, C types.
 """
 
 from collections.abc import Iterator
@@ -54,7 +49,7 @@ class PanelCells:
 
     def dense(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return values (B, G) float32 and measured (B, G) bool of some rows."""
-        # Memory of torch's own: it lies as matrix products like it, so that their rounding does not depend on chance.
+        # In memory of torch's own, aligned for matrix products: their rounding must not depend on where it lies.
         values = torch.empty(len(rows), self.values.shape[1])
         self.values[rows].toarray(out=values.numpy())
         return values, torch.from_numpy(self.measured[self.source[rows]])
@@ -65,7 +60,7 @@ class PanelCells:
             yield np.arange(start, min(start + size, len(self)))
 
 
-def joined(first: PanelCells, second: PanelCells) -> PanelCells:
+def join_cells(first: PanelCells, second: PanelCells) -> PanelCells:
     """Return the cells of both, those of ``second`` last."""
     return PanelCells(
         values=sp.vstack([first.values, second.values], format="csr"),
@@ -79,19 +74,23 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def product_numbers(precision: str) -> torch.dtype:
+def product_dtype(precision: str) -> torch.dtype:
     """Return the numbers of large matrix products on a CPU: bfloat16 where asked for, or where the CPU has it.
 
     Without instructions for it (AVX512-BF16 or AMX) bfloat16 is slower than float32.
     """
     if precision == "bfloat16":
         return torch.bfloat16
-    able = torch.cpu.get_capabilities() if precision == "auto" and hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    # Older versions of torch cannot tell what the CPU has.
+    if precision != "auto" or not hasattr(torch.cpu, "get_capabilities"):
+        return torch.float32
+    instructions = torch.cpu.get_capabilities()
+    has_bfloat16 = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 class seeded:
-    """Give dropout and initialisation their own numbers, and leave the global generator as it was.
+    """Draw dropout and initialisation from a seed within a ``with`` block, and leave the global generator as it was.
 
     torch's dropout and initialisers know no generator argument, so the global one is set for the time of the block.
 
@@ -100,9 +99,9 @@ class seeded:
     seed
         The recorded seed.
     use
-        Name of the use.
+        Name of the use, from which and the seed the block's own seed is derived.
     device
-        Device whose generator is set besides the CPU's.
+        Device whose generator is set beside the CPU's.
     """
 
     def __init__(self, seed: int, use: str, device: torch.device | None = None) -> None:
@@ -139,9 +138,9 @@ class Network(nn.Module):
         rep_BD = self.encoder(values_BG, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
-    def finish(self, halfway: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
-        """Return representation and logits from what the encoder's frozen layers made of the cells."""
-        rep_BD = self.encoder.finish(halfway, measured_BG)
+    def from_frozen(self, frozen_outputs: Tensor, measured_BG: Tensor) -> tuple[Tensor, Tensor]:
+        """Return representation (cells, D) and logits (cells, C) from the outputs of the encoder's frozen layers."""
+        rep_BD = self.encoder.from_frozen(frozen_outputs, measured_BG)
         return rep_BD, self.classifier(rep_BD)
 
     def grow(self, n_genes: int, n_types: int, *, random_rows: bool = False) -> None:
@@ -151,6 +150,7 @@ class Network(nn.Module):
         types before it has seen one of its own. ``random_rows`` leaves them as a new layer has them, as the paper.
         """
         self.encoder.grow(n_genes)
+        # The classifier grows only where types are new.
         old = self.classifier
         if n_types <= old.out_features:
             return
@@ -164,38 +164,32 @@ class Network(nn.Module):
         self.classifier = new
 
 
-def weights_of(network: "Network") -> dict[str, np.ndarray]:
+def weights_of(network: Network) -> dict[str, np.ndarray]:
     """Return a copy of a network's weights, by the names of its state."""
-    return {name: np.array(v.detach().cpu().numpy()) for name, v in network.state_dict().items()}
+    return {name: np.array(value.detach().cpu().numpy()) for name, value in network.state_dict().items()}
 
 
-def run_network(network: "Network", cells: "PanelCells") -> tuple[np.ndarray, np.ndarray]:
+def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (cells, types) and representations (cells, D) in evaluation mode, a block at a time."""
-    import torch
-
     device = best_device()
     network.to(device).eval()
-    size = network.encoder.block
-    logits, reps = [], []
+    logits = [np.zeros((0, network.classifier.out_features), np.float32)]
+    representations = [np.zeros((0, network.encoder.dim), np.float32)]
     with torch.no_grad():
-        for rows in cells.blocks(size):
-            values, measured = (t.to(device) for t in cells.dense(rows))
-            rep, logit = network(values, measured)
-            logits.append(logit.float().cpu().numpy())
-            reps.append(rep.float().cpu().numpy())
+        for rows in cells.blocks(network.encoder.block):
+            values, measured = cells.dense(rows)
+            rep_BD, logits_BC = network(values.to(device), measured.to(device))
+            logits.append(logits_BC.float().cpu().numpy())
+            representations.append(rep_BD.float().cpu().numpy())
     network.to("cpu")
-    if not logits:
-        return np.zeros((0, network.classifier.out_features), np.float32), np.zeros(
-            (0, network.encoder.dim), np.float32
-        )
-    return np.concatenate(logits), np.concatenate(reps)
+    return np.concatenate(logits), np.concatenate(representations)
 
 
-def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> "Network":
+def new_network(preset: Preset, n_genes: int, n_types: int, seed: int) -> Network:
     """Return a freshly initialised network; its weights follow from the seed."""
     with seeded(seed, "weights"):
         network = Network(build_encoder(preset.encoder, n_genes), n_types)
-    network.encoder.numbers = product_numbers(preset.training.precision)
+    network.encoder.product_dtype = product_dtype(preset.training.precision)
     return network
 
 

@@ -1,10 +1,10 @@
-"""A model as seen through the genes of one file: what every block of its cells is put through.
+"""A model prepared for the genes of one file: what annotates each block of its cells.
 
-Memory and novelty detector look at unit profiles over the same genes and are linear in them up to their first scores.
-Their matrices stand side by side, so that a block is multiplied once, as sparse as it is; the network's genes alone
-become dense. Nothing else of a file is touched: `GeneSetReader.columns` says which genes count.
+Memory and novelty detector take unit profiles over the same genes and are linear in them up to their first scores.
+Their matrices stand side by side, so that a sparse block is multiplied once; it is made dense for the network's genes
+only. No other genes of a file are read: `GeneSetReader.columns` lists those that are.
 
-Shapes: n cells, K columns that count, C types, D representation.
+Shapes: n cells, K columns that are read, C types, D representation.
 """
 
 from copy import copy
@@ -23,17 +23,17 @@ from canal.model.novelty.neighbours import Neighbours
 if TYPE_CHECKING:
     from canal.model.model import Model
 
-
-# Blocks are filled up with empty cells to a multiple of this: matrix libraries treat the rows at the edge of a matrix
+# Blocks are filled up with empty cells to a multiple of this: matrix libraries compute the rows at the edge of a matrix
 # by other code with other rounding, and a cell must get the same bits whatever block it comes in. So it does where the
 # processor has AVX-512; OpenBLAS's older kernels round by a row's place, and there the last bits may differ.
 ROWS = 64
-DENSE = 1024  # cells that are made dense at a time
+DENSE_ROWS = 1024  # cells that are made dense at a time
+LEAST_PROBABILITY = 1e-30  # below this in all allowed types, they share the probability evenly
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the model answers for some cells.
+    """The model's answer for some cells.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Prediction:
     logits
         The network's, float32 of shape (cells, types).
     novelty, neighbours
-        What the detector says and the nearest cells of the bank, where they were asked for.
+        Novelty of each cell and its nearest cells of the bank, where they were asked for.
     """
 
     probabilities: np.ndarray
@@ -54,14 +54,15 @@ class Prediction:
     neighbours: Neighbours | None = None
 
     def restricted_to(self, allowed: np.ndarray) -> "Prediction":
-        """Return the prediction with the probability shared among some types, bool (types,)."""
+        """Return the prediction with all probability shared among the allowed types, bool (types,)."""
         if allowed.all():
             return self
-        kept = np.where(allowed, self.probabilities, 0.0)
-        total = kept.sum(axis=1, keepdims=True)
+        of_allowed = np.where(allowed, self.probabilities, 0.0)
+        total = of_allowed.sum(axis=1, keepdims=True)
         even = np.where(allowed, 1.0 / allowed.sum(), 0.0)
-        shared = np.where(total > 1e-30, kept / np.maximum(total, 1e-30), even).astype(np.float32)
-        return replace(self, probabilities=shared)
+        rescaled = of_allowed / np.maximum(total, LEAST_PROBABILITY)
+        probabilities = np.where(total > LEAST_PROBABILITY, rescaled, even).astype(np.float32)
+        return replace(self, probabilities=probabilities)
 
 
 class GeneSetReader:
@@ -72,9 +73,9 @@ class GeneSetReader:
     match
         The network's genes in the file.
     solved
-        The memory for these genes, ``None`` where there is none.
+        The memory solved for these genes, ``None`` where the model has none.
     columns
-        Columns of the file that any part looks at, ascending, (K,).
+        Columns of the file that network or memory read, ascending, (K,).
 
     Parameters
     ----------
@@ -87,13 +88,15 @@ class GeneSetReader:
     def __init__(self, model: "Model", genes: Genes) -> None:
         self.model = model
         self._genes = genes
+        # Which columns the network reads, and which the memory.
         self.match = model.panel.match(genes)
         self.solved: SolvedMemory | None = None
-        wanted = [self.match.columns[self.match.measured]]
+        columns = [self.match.columns[self.match.measured]]
         if model.memory is not None:
             self.solved = model.memory.solved_for(genes, model.types)
-            wanted.append(self.solved.columns)
-        self.columns = np.unique(np.concatenate(wanted))
+            columns.append(self.solved.columns)
+        self.columns = np.unique(np.concatenate(columns))
+        # Both prepared for these columns.
         self._network = _network(self)
         self._matrix: np.ndarray | None = None
         self._novelty: NoveltyReader | None = None
@@ -106,31 +109,31 @@ class GeneSetReader:
         return NoveltyReader(self.model.memory, self.model.novelty, self.model.bank, self._genes)
 
     @property
-    def judges(self) -> bool:
-        """Whether predictions hold novelty."""
+    def scores_novelty(self) -> bool:
+        """Whether predictions hold the novelty of each cell."""
         return self._novelty is not None
 
     def workers(self, cores: int) -> int:
-        """Return how many threads may predict at a time: a torch network takes all cores for one block itself."""
+        """Return how many threads may predict at a time: a torch network uses all cores for one block itself."""
         return cores if isinstance(self._network, _CompactNetwork) else 1
 
-    def judging(self, novelty: NoveltyReader) -> "GeneSetReader":
-        """Return a reader that judges novelty too."""
-        fresh = copy(self)
-        fresh._novelty = novelty
-        fresh._fill_matrix()
-        return fresh
+    def with_novelty(self, novelty: NoveltyReader) -> "GeneSetReader":
+        """Return a reader whose predictions hold novelty, too."""
+        reader = copy(self)
+        reader._novelty = novelty
+        reader._fill_matrix()
+        return reader
 
     def predict(self, expression: sp.csr_matrix) -> Prediction:
         """Annotate cells of shape (cells, genes of the file), natural ``log1p`` of values per 10,000."""
-        return self.predict_kept(expression[:, self.columns])
+        return self.predict_columns(expression[:, self.columns])
 
-    def predict_kept(self, kept: sp.csr_matrix, neighbors: int = 0) -> Prediction:
-        """Annotate cells of shape (cells, K), a block at a time.
+    def predict_columns(self, values: sp.csr_matrix, neighbors: int = 0) -> Prediction:
+        """Annotate a block of cells of shape (cells, K).
 
         Parameters
         ----------
-        kept
+        values
             The ``columns`` of the file, natural ``log1p`` of values per 10,000 over all its genes.
         neighbors
             Nearest cells of the bank to find of each cell.
@@ -139,21 +142,25 @@ class GeneSetReader:
         -------
         The prediction, the same bits for a cell whatever block it comes in.
         """
-        n = kept.shape[0]
-        padded = _padded(kept)
+        n = values.shape[0]
+        padded = _padded(values)
+        # Network and memory, and their calibrated sum.
         logits, rep = self._network(padded, n)
         scores, projected = self._products(padded)
-        known = None if scores is None else scores[:n]
-        found = Prediction(probabilities=self.model.fusion.join(logits, known), representation=rep, logits=logits)
+        if scores is not None:
+            scores = scores[:n]
+        probabilities = self.model.fusion.join(logits, scores)
+        prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
-            return found
-        novelty = self._novelty.score_projected(projected)
-        near = self._novelty.neighbours_projected(projected, neighbors) if neighbors else None
-        return replace(
-            found,
-            novelty=NoveltyScores(novelty=novelty.novelty[:n], p_value=novelty.p_value[:n]),
-            neighbours=near and Neighbours(indices=near.indices[:n], distances=near.distances[:n]),
-        )
+            return prediction
+        # Novelty and neighbours, without those of the empty cells.
+        scored = self._novelty.score_projected(projected)
+        novelty = NoveltyScores(novelty=scored.novelty[:n], p_value=scored.p_value[:n])
+        if not neighbors:
+            return replace(prediction, novelty=novelty)
+        nearest = self._novelty.neighbours_projected(projected, neighbors)
+        neighbours = Neighbours(indices=nearest.indices[:n], distances=nearest.distances[:n])
+        return replace(prediction, novelty=novelty, neighbours=neighbours)
 
     def best_types(self, expression: sp.csr_matrix) -> np.ndarray:
         """Return the name of the most probable type of each cell, (cells,)."""
@@ -169,27 +176,31 @@ class GeneSetReader:
         """Put the memory's weights and the detector's side by side, zero for genes that the memory does not know."""
         if self.solved is None:
             return
-        parts = [self.solved.weights] + ([] if self._novelty is None else [self._novelty.weights])
-        stacked = np.hstack(parts).astype(np.float32)
+        weights = [self.solved.weights]
+        if self._novelty is not None:
+            weights.append(self._novelty.weights)
+        stacked = np.hstack(weights).astype(np.float32)
+        # The memory's genes among the columns; those alone count for the length of a profile.
         self._matrix = np.zeros((len(self.columns), stacked.shape[1]), dtype=np.float32)
         self._counts = np.zeros(len(self.columns))
         place = np.searchsorted(self.columns, self.solved.columns)
         self._matrix[place], self._counts[place] = stacked, 1.0
 
-    def _products(self, kept: sp.csr_matrix) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _products(self, values: sp.csr_matrix) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return the memory's scores (n, C) and what the detector starts from, both of unit profiles."""
         if self._matrix is None:
             return None, None
-        squares = sp.csr_matrix((kept.data * kept.data, kept.indices, kept.indptr), shape=kept.shape)
+        # Multiplied as they are, and then divided by the length of each profile.
+        squares = sp.csr_matrix((values.data * values.data, values.indices, values.indptr), shape=values.shape)
         length = np.sqrt(squares @ self._counts)
-        product = kept @ self._matrix
+        product = values @ self._matrix
         product *= np.divide(1.0, length, out=np.zeros_like(length), where=length > 0).astype(np.float32)[:, None]
-        c = len(self.model.types)
-        return product[:, :c], product[:, c:] if self._novelty is not None else None
+        n_types = len(self.model.types)
+        return product[:, :n_types], product[:, n_types:] if self._novelty is not None else None
 
 
 class _CompactNetwork:
-    """The compact network on the kept columns."""
+    """The compact network on the columns that are read, without torch."""
 
     def __init__(self, reader: GeneSetReader) -> None:
         columns = reader.match.columns[reader.match.measured]
@@ -197,17 +208,19 @@ class _CompactNetwork:
         self._arrays = CompactArrays.of(reader.model.weights, np.flatnonzero(reader.match.measured)[order])
         self._place = np.searchsorted(reader.columns, columns[order])
 
-    def __call__(self, kept: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, values: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return logits and representations of the first n cells."""
-        found = [
-            self._arrays.outputs(kept[start : start + DENSE][:, self._place].toarray())
-            for start in range(0, max(kept.shape[0], 1), DENSE)
-        ]
-        return np.concatenate([f[0] for f in found])[:n], np.concatenate([f[1] for f in found])[:n]
+        logits, representations = [], []
+        for start in range(0, max(values.shape[0], 1), DENSE_ROWS):
+            dense = values[start : start + DENSE_ROWS][:, self._place].toarray()
+            block_logits, block_representations = self._arrays.outputs(dense)
+            logits.append(block_logits)
+            representations.append(block_representations)
+        return np.concatenate(logits)[:n], np.concatenate(representations)[:n]
 
 
 class _TorchNetwork:
-    """Any other network on the kept columns."""
+    """Any other network on the columns that are read."""
 
     def __init__(self, reader: GeneSetReader) -> None:
         match = reader.match
@@ -216,13 +229,13 @@ class _TorchNetwork:
         self._match = replace(match, columns=columns, file_genes=names)
         self._model = reader.model
 
-    def __call__(self, kept: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, values: sp.csr_matrix, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return logits and representations of the first n cells."""
         from canal.model.network import PanelCells, run_network
 
-        values = self._match.project(kept[:n])
-        source = np.zeros(values.shape[0], dtype=np.int64)
-        cells = PanelCells(values=values, measured=self._match.measured[None], source=source)
+        on_panel = self._match.project(values[:n])
+        source = np.zeros(on_panel.shape[0], dtype=np.int64)
+        cells = PanelCells(values=on_panel, measured=self._match.measured[None], source=source)
         return run_network(self._model.network, cells)
 
 
@@ -231,9 +244,9 @@ def _network(reader: GeneSetReader) -> _CompactNetwork | _TorchNetwork:
     return _CompactNetwork(reader) if compact else _TorchNetwork(reader)
 
 
-def _padded(kept: sp.csr_matrix) -> sp.csr_matrix:
-    """Return the cells with empty ones behind them, as many as make a multiple of `ROWS`."""
-    n, genes = kept.shape
+def _padded(values: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the cells with empty ones behind them, up to a multiple of `ROWS`."""
+    n, genes = values.shape
     more = -n % ROWS
-    indptr = np.append(kept.indptr, np.full(more, kept.indptr[-1], dtype=kept.indptr.dtype))
-    return sp.csr_matrix((kept.data, kept.indices, indptr), shape=(n + more, genes))
+    indptr = np.append(values.indptr, np.full(more, values.indptr[-1], dtype=values.indptr.dtype))
+    return sp.csr_matrix((values.data, values.indices, indptr), shape=(n + more, genes))

@@ -1,4 +1,4 @@
-"""What is kept of a stage: one frozen record with a schema version, JSON in and out."""
+"""The record of a stage: what the registry keeps beside the model's files, as JSON with a schema version."""
 
 import json
 import math
@@ -14,19 +14,19 @@ from canal.errors import RegistryError
 
 SCHEMA_VERSION = 1
 
-# Named steps from an older schema to the next: ``UPGRADES[1]`` turns a record of schema 1 into one
-# of schema 2. Records are kept for years; none of these is ever removed.
+# Steps from an older schema to the next: ``UPGRADES[1]`` turns a record of schema 1 into one of schema 2. Records are
+# kept for years; none of these steps is ever removed.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 def _plain(value: Any) -> Any:
-    """Turn tuples, paths and numpy scalars into what JSON has, so that a round trip is exact."""
+    """Turn tuples, paths and numpy scalars into what JSON has, so that what is read equals what was written."""
     return to_jsonable_python(value, fallback=lambda scalar: scalar.item())
 
 
 def _finite(value: Any) -> Any:
     """Leave out figures that could not be computed: JSON has no NaN."""
-    return {k: v for k, v in dict(value).items() if math.isfinite(float(v))}
+    return {name: figure for name, figure in dict(value).items() if math.isfinite(float(figure))}
 
 
 Plain = Annotated[dict[str, Any], BeforeValidator(_plain)]
@@ -58,7 +58,7 @@ class StageRecord(BaseModel):
     run_id
         Run in MLflow, ``""`` before the commit.
     notes
-        Whatever else is worth keeping; plain values.
+        Anything else worth keeping; plain values.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,7 +98,7 @@ class StageRecord(BaseModel):
         return StageRecord.model_validate(self.model_dump() | changes)
 
     def to_json(self) -> str:
-        """Return the text that is kept; its bytes are what is hashed."""
+        """Return the text that is kept; the record's hash is over its bytes."""
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
 
 
@@ -117,6 +117,7 @@ def parse_record(text: str, source: str) -> StageRecord:
     RegistryError
         If it is no record, or one of a newer canal.
     """
+    # Which schema it has.
     try:
         table = json.loads(text)
         schema = table["schema_version"]
@@ -129,11 +130,12 @@ def parse_record(text: str, source: str) -> StageRecord:
             f"{SCHEMA_VERSION}. Update canal: pip install -U canal."
         )
         raise RegistryError(message)
+    # From an older schema to this one, a step at a time.
     for step in range(schema, SCHEMA_VERSION):
         table = UPGRADES[step](table)
     try:
         return StageRecord.model_validate(table)
     except ValidationError as error:
-        keys = ", ".join(".".join(str(p) for p in e["loc"]) for e in error.errors())
-        message = f"{source} does not fit a stage record ({keys}). Restore it from a backup."
+        keys = [".".join(map(str, problem["loc"])) for problem in error.errors()]
+        message = f"{source} does not fit a stage record ({', '.join(keys)}). Restore it from a backup."
         raise RegistryError(message) from error

@@ -1,6 +1,6 @@
-"""Whether a confidence of 0.9 is right nine times in ten.
+"""Reliability of the confidence: whether a model that is 90 % sure is right nine times in ten.
 
-Arrays are of shape (cells,): ``confidence`` between 0 and 1, ``right`` whether the answer was.
+Arrays are of shape (cells,): ``confidence`` between 0 and 1, ``right`` whether the predicted type was the given one.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ import numpy as np
 from canal.errors import RegistryError
 
 FORMAT = 1
+BINS = 10  # equal intervals of confidence
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBins:
-    """Confidence and accuracy in equal intervals of confidence; the picture's bars.
+    """Confidence and accuracy of the cells in equal intervals of confidence; the bars of the picture.
 
     Attributes
     ----------
@@ -25,7 +26,7 @@ class ReliabilityBins:
     cells
         Cells in each bin.
     confidence, accuracy
-        Mean confidence and share of right answers; 0 where a bin is empty.
+        Mean confidence and share of right predictions; 0 where a bin is empty.
     """
 
     edges: tuple[float, ...]
@@ -40,14 +41,14 @@ class ReliabilityBins:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """How well the confidence of a stage's model met its accuracy on cells held out at the stage.
+    """How well the confidence of a stage's model matches its accuracy on cells held out at the stage.
 
     Attributes
     ----------
     cells
         Number of held-out cells.
     accuracy, confidence
-        Share of right answers, and mean confidence.
+        Share of right predictions, and mean confidence.
     error
         Expected calibration error; see `expected_calibration_error`.
     temperature
@@ -65,7 +66,7 @@ class Reliability:
 
     @classmethod
     def of(cls, confidence: np.ndarray, right: np.ndarray, temperature: float) -> "Reliability":
-        """Return the reliability of some answers; one cell at least."""
+        """Return the reliability of predictions; one cell at least."""
         assert len(confidence), "no cell was held out"
         return cls(
             cells=len(confidence),
@@ -97,30 +98,24 @@ class Reliability:
         return cls(cells=int(values["cells"]), bins=ReliabilityBins(**bins), **plain)
 
 
-def reliability_bins(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> ReliabilityBins:
-    """Sort the cells into bins of confidence.
-
-    Parameters
-    ----------
-    bins
-        Number of equal intervals of [0, 1].
-    """
+def reliability_bins(confidence: np.ndarray, right: np.ndarray) -> ReliabilityBins:
+    """Return mean confidence and accuracy of the cells in each of `BINS` intervals of [0, 1]."""
     assert confidence.shape == right.shape, (confidence.shape, right.shape)
-    place = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
-    cells = np.bincount(place, minlength=bins)
-    filled = np.maximum(cells, 1)
+    place = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    cells = np.bincount(place, minlength=BINS)
+    divisor = np.maximum(cells, 1)  # the means of an empty bin are 0
     return ReliabilityBins(
-        edges=tuple(np.linspace(0.0, 1.0, bins + 1).tolist()),
+        edges=tuple(np.linspace(0.0, 1.0, BINS + 1).tolist()),
         cells=tuple(cells.tolist()),
-        confidence=tuple((np.bincount(place, weights=confidence, minlength=bins) / filled).tolist()),
-        accuracy=tuple((np.bincount(place, weights=right.astype(float), minlength=bins) / filled).tolist()),
+        confidence=tuple((np.bincount(place, weights=confidence, minlength=BINS) / divisor).tolist()),
+        accuracy=tuple((np.bincount(place, weights=right.astype(float), minlength=BINS) / divisor).tolist()),
     )
 
 
-def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Return the mean gap between confidence and accuracy over the bins, weighted by their cells; 0 without cells."""
     if not len(confidence):
         return 0.0
-    found = reliability_bins(confidence, right, bins)
-    gaps = np.abs(np.array(found.confidence) - np.array(found.accuracy))
-    return float(np.average(gaps, weights=found.cells))
+    bins = reliability_bins(confidence, right)
+    gaps = np.abs(np.array(bins.confidence) - np.array(bins.accuracy))
+    return float(np.average(gaps, weights=bins.cells))

@@ -28,7 +28,7 @@ from canal.registry.health import working_folder
 from canal.seeds import numpy_generator, torch_generator
 from canal.stages.layout import Layout
 from canal.stages.starting import check_weights_name
-from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
+from canal.training.start import PretrainedWeights, checked_pretrained, save_pretrained
 
 FEWEST_GENES = 20  # fewer are taken for a mistake in the request
 
@@ -114,7 +114,7 @@ def pretrain(layout: Layout, request: PretrainRequest, progress: Progress | None
             facts = _facts(request, preset, surveys, history, baselines, cells)
             facts |= {"seconds": round(time.monotonic() - begin, 1), "resumed": resumed}
             tensors = model.published_tensors()
-            return save_pretrained(pretrained_of(name, tensors, panel.genes.names, facts), weights / name)
+            return save_pretrained(checked_pretrained(name, tensors, panel.genes.names, facts), weights / name)
 
 
 def _read_vectors(request: PretrainRequest, preset: PretrainPreset) -> tuple[tuple[str, ...], np.ndarray] | None:

@@ -23,7 +23,7 @@ from canal.pretrain.config import PretrainPreset
 from canal.pretrain.masked import HeldOutTokens, MaskedModel, mask_tokens, validate
 from canal.progress import Progress
 from canal.seeds import numpy_generator, torch_generator
-from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, under
+from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, tensors_under
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0  # what a killed run loses at most, beside the group it was in
 LEAST_RATE = 0.01  # share of the learning rate at the end of the cosine
@@ -109,7 +109,7 @@ class Pretraining:
         if checkpoint is None:
             return False
         tensors, facts = checkpoint
-        self.model.load_state_dict(under(tensors, "model."))
+        self.model.load_state_dict(tensors_under(tensors, "model."))
         load_optimizer(self.optimizer, tensors)
         self.state = PretrainState(**facts["state"])
         return True

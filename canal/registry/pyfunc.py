@@ -79,7 +79,7 @@ class StageModel:
         stream = CellStream(source)
         reader = self.model.reader(stream.genes)
         check_overlap(reader.match, self.model.preset.genes.min_overlap, _NAME)
-        found = np.concatenate([reader.predict_kept(block).probabilities for block in stream.chunks(reader.columns)])
+        found = np.concatenate([reader.predict_columns(block).probabilities for block in stream.chunks(reader.columns)])
         types = np.array(self.model.types, dtype=object)[found.argmax(axis=1)]
         answer = {CELL_TYPE: types, CONFIDENCE: found.max(axis=1).astype(float)}
         return pd.DataFrame(answer, index=model_input.index)

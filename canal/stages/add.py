@@ -31,10 +31,10 @@ from canal.stages.request import StageRequest, StageResult, read_stage_cells, re
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
 from canal.stages.tests import TESTS_FILE, earlier_stages, write_reliability
 from canal.stages.use import next_number
-from canal.training.processes import started_outside
+from canal.training.distributed import help_training
+from canal.training.processes import launched_rank
 from canal.training.run import Run
-from canal.training.stage import LearnedStage, check_places, learn_stage
-from canal.training.together import help_training
+from canal.training.stage import LearnedStage, check_bank_size, learn_stage
 
 
 def add_stage(
@@ -64,7 +64,7 @@ def add_stage(
     start = find_start(layout, request)
     cells = read_stage_cells(request, require_two=not has_registry(layout), keep_stored=True)
     assert cells.labels is not None
-    check_places(start.preset, tuple(set(cells.labels.tolist())))
+    check_bank_size(start.preset, tuple(set(cells.labels.tolist())))
     test_file = read_test_file(request, cells)
     # 2. One writer at a time.
     layout = Layout.init(layout.root, layout.server)
@@ -99,7 +99,7 @@ def help_if_started_to(request: StageRequest) -> None:
     SystemExit
         In a helping process that has done its part: it touches neither data nor registry.
     """
-    if started_outside(request.devices, request.nodes):
+    if launched_rank(request.devices, request.nodes):
         help_training(request.devices, request.nodes)
         raise SystemExit(0)
 
@@ -246,7 +246,7 @@ def _record(
     known = set(parent.stage.types) if parent is not None else set()
     notes = {
         **recorded_options(request),
-        **start.note(learned.taken),
+        **start.note(learned.pretrained_genes),
         "held_back": exam.held_back or None,
         "epochs": len(learned.history),
     }

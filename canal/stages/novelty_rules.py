@@ -211,7 +211,7 @@ def memory_rule(reader: GeneSetReader, alpha: float | None, neighbors: int) -> M
     # Without any known cell to compare with, held out or in the bank, a model cannot tell.
     detector = reader.novelty() if model.novelty.stages or len(model.bank) else None
     if detector is not None:
-        return MemoryRule(reader=reader.judging(detector), alpha=ALPHA if alpha is None else alpha)
+        return MemoryRule(reader=reader.with_novelty(detector), alpha=ALPHA if alpha is None else alpha)
     # It need not be able to, unless it is asked.
     if alpha is None and not neighbors:
         return None
@@ -283,7 +283,7 @@ class TransductiveRule:
     def add(self, prediction: Prediction) -> None:
         """Keep confidence and energy of the next cells, and the logits of those that are mixed."""
         logits = prediction.logits
-        self._confidence.append(1.0 - max_probability(logits))
+        self._confidence.append(max_probability(logits))
         self._energy.append(energy(logits, TEMPERATURE))
         # The cells to mix were drawn by their row of the file: those of this block.
         rows = self.mixes.rows

@@ -57,7 +57,7 @@ class _Collector:
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
         # Only what was asked for takes memory.
         self._novelty: NoveltyScores | None = None
-        if reader.judges:
+        if reader.scores_novelty:
             self._novelty = NoveltyScores(novelty=np.empty(n, np.float32), p_value=np.empty(n, np.float32))
         self._neighbours: Neighbours | None = None
         if neighbors:
@@ -143,7 +143,7 @@ def answer_stream(
     collector: _Collector | None = None
 
     def predict(block: sp.csr_matrix) -> Prediction:
-        return reader.predict_kept(block, neighbors)
+        return reader.predict_columns(block, neighbors)
 
     # Blocks are read in this thread and annotated in others; only the genes that the model looks at are read.
     workers = reader.workers(usable_cores())

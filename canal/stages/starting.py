@@ -13,8 +13,8 @@ from canal.stages.layout import Layout
 from canal.stages.request import StageRequest
 from canal.training.start import (
     FACTS,
+    PretrainedGenes,
     PretrainedWeights,
-    TakenWeights,
     check_weights,
     digest_of,
     load_pretrained,
@@ -47,7 +47,7 @@ class Start:
         """Digest of the weights, ``""`` without any."""
         return self.weights.digest if self.weights else ""
 
-    def note(self, taken: TakenWeights | None) -> dict[str, Any]:
+    def note(self, taken: PretrainedGenes | None) -> dict[str, Any]:
         """Return the note on the weights for the stage's record, given which of their genes the network took."""
         if self.weights is None or taken is None:
             return {}

@@ -1,8 +1,6 @@
-"""Training and validation cells.
+"""From the cells of a stage to mini-batches: held-out cells, the cells of an epoch, and the genes that are hidden.
 
-How often a training cell comes up in an epoch. Only training cells are ever drawn more than once.
-
-Mini-batches from sparse cells, and what training does to them.
+Only training cells are ever drawn more than once in an epoch; held-out cells never are.
 
 Shapes: N cells, B cells of a batch, G genes of the panel, S sources (files).
 """
@@ -18,12 +16,12 @@ from canal.model.network import PanelCells
 
 
 def stratified_split(labels: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Split cells so that every type has its share held out.
+    """Split cells so that a share of every type is held out.
 
     Parameters
     ----------
     labels
-        Anything that tells types apart, of shape (cells,).
+        Type of each cell, of shape (cells,).
     share
         Share of each type that is held out, rounded to the nearest cell; a type with two cells or more keeps at least
         one cell on each side.
@@ -34,20 +32,20 @@ def stratified_split(labels: np.ndarray, share: float, rng: np.random.Generator)
     -------
     Ascending positions of the training and of the held-out cells.
     """
-    held: list[np.ndarray] = []
+    held = [np.zeros(0, dtype=np.int64)]
     for name in sorted(set(labels.tolist())):
         of_type = np.flatnonzero(labels == name)
         n = min(max(round(share * len(of_type)), 1), len(of_type) - 1)
         held.append(rng.permutation(of_type)[:n])
-    held_rows = np.sort(np.concatenate(held)) if held else np.zeros(0, dtype=np.int64)
+    held_rows = np.sort(np.concatenate(held))
     return np.setdiff1d(np.arange(len(labels)), held_rows), held_rows
 
 
-VERY_UNEVEN = 100  # times as many cells of the largest type as of the smallest
+VERY_UNEVEN = 100  # times as many cells of the largest type as of the smallest: scAnnoNet's bound
 
 
 class Sampling:
-    """The rows of an epoch.
+    """Which training cells make up an epoch.
 
     Parameters
     ----------
@@ -61,15 +59,16 @@ class Sampling:
 
     def __init__(self, kind: str, types: np.ndarray) -> None:
         self.kind = kind
-        self._rows = [torch.from_numpy(np.flatnonzero(types == t)) for t in np.unique(types)]
         self._n = len(types)
+        self._rows_of_types = [torch.from_numpy(np.flatnonzero(types == t)) for t in np.unique(types)]
+        self._most = max(map(len, self._rows_of_types), default=0)
         self._weights = torch.from_numpy(cell_weights(types)) if kind == "weighted" else None
 
     @property
     def epoch_size(self) -> int:
         """Cells of an epoch."""
         if self.kind == "oversample" and self._n:
-            return len(self._rows) * max(len(rows) for rows in self._rows)
+            return len(self._rows_of_types) * self._most
         return self._n
 
     def order(self, draw: torch.Generator) -> Tensor:
@@ -77,30 +76,29 @@ class Sampling:
         if self._weights is not None:
             return torch.multinomial(self._weights, self._n, replacement=True, generator=draw)
         if self.kind == "oversample" and self._n:
-            most = max(len(rows) for rows in self._rows)
-            every = torch.cat([self._filled(rows, most, draw) for rows in self._rows])
-            return every[torch.randperm(len(every), generator=draw)]
+            # Every type gets as many cells as the largest: its own once, and some of them again.
+            parts = []
+            for rows in self._rows_of_types:
+                again = torch.randint(len(rows), (self._most - len(rows),), generator=draw)
+                parts += [rows, rows[again]]
+            all_rows = torch.cat(parts)
+            return all_rows[torch.randperm(len(all_rows), generator=draw)]
         return torch.randperm(self._n, generator=draw)
-
-    @staticmethod
-    def _filled(rows: Tensor, most: int, draw: torch.Generator) -> Tensor:
-        again = torch.randint(len(rows), (most - len(rows),), generator=draw)
-        return torch.cat([rows, rows[again]])
 
 
 def cell_weights(types: np.ndarray) -> np.ndarray:
     """Return how likely each cell is drawn, float64 (cells,): 1 / n, or n^-1/2 where sizes differ very much."""
-    _, at, counts = np.unique(types, return_inverse=True, return_counts=True)
+    _, type_of_cell, counts = np.unique(types, return_inverse=True, return_counts=True)
     power = 0.5 if len(counts) and counts.max() / counts.min() > VERY_UNEVEN else 1.0
-    return np.asarray(counts[at] ** -power, dtype=np.float64)
+    return np.asarray(counts[type_of_cell] ** -power, dtype=np.float64)
 
 
-FEWEST_GENES = 20  # expressed genes that a cell keeps when it is shown through another file's genes
+FEWEST_GENES = 20  # expressed genes that a cell keeps at least when it is shown through another file's genes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hiding:
-    """How training hides genes, so that a cell is known through whatever genes a later file measures.
+    """How training hides genes, so that a cell is recognised through whatever genes a later file measures.
 
     Attributes
     ----------
@@ -117,10 +115,12 @@ class Hiding:
     def apply(self, batch: PanelCells, rows: np.ndarray, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return values and measured of the rows, some genes hidden; a hidden gene counts as not measured."""
         values, measured = batch.dense(rows)
+        # Through the genes of another file, where enough of the cell's own are among them.
         if self.gene_set_masking > 0 and len(batch.measured) > 1:
             seen = measured & self._gene_sets(batch, len(rows), draw)
             enough = ((values != 0) & seen).sum(dim=1, keepdim=True) >= FEWEST_GENES
             measured = torch.where(enough, seen, measured)
+        # Without a share of its genes, drawn for each cell.
         least, most = self.gene_dropout
         if most > 0:
             shares = least + (most - least) * torch.rand(len(rows), 1, generator=draw)
@@ -128,6 +128,7 @@ class Hiding:
         return values * measured, measured
 
     def _gene_sets(self, batch: PanelCells, n: int, draw: torch.Generator) -> Tensor:
+        """Return the genes that each of n cells is shown through, bool (n, G): a random source's, or all."""
         sets = torch.from_numpy(batch.measured)
         chosen = sets[torch.randint(len(sets), (n,), generator=draw)]
         masked = torch.rand(n, 1, generator=draw) < self.gene_set_masking
@@ -135,7 +136,7 @@ class Hiding:
 
 
 class Batches:
-    """Every cell once an epoch, in an order drawn anew for each epoch; or cells as ``sampling`` draws them.
+    """The mini-batches of an epoch; each iteration is an epoch in an order of its own.
 
     Yields tuples of values (B, G), measured (B, G), types (B,), weights (B,) and rows (B,) as CPU tensors. A last
     batch of one cell joins the one before it.
@@ -149,11 +150,11 @@ class Batches:
     size
         Cells of a batch.
     hiding
-        What training hides.
+        How genes are hidden.
     draw
         Generator of the order and of what is hidden.
     sampling
-        How often a cell comes up.
+        Kind of `Sampling`: which cells make up an epoch.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
         order = self.sampling.order(self.draw)
         for number in range(len(self)):
+            # The last batch takes all that is left: one cell more at most.
             last = number == len(self) - 1
             rows = order[number * self.size : None if last else (number + 1) * self.size]
             values, measured = self.hiding.apply(self.cells, rows.numpy(), self.draw)

@@ -1,9 +1,10 @@
-"""Who gets how many places in the example bank: a decision apart from who is chosen.
+"""Which cells stay in the example bank: how many places each type gets, and which of its cells fill them.
 
-Which cells of one type stay in the example bank: one function a policy.
+`choose_examples` is the whole of it. How the places are shared (the quotas) is a decision apart from which cells of a
+type are chosen (the policies).
 
-Every policy takes the representations of the candidates, of shape (n, d), and how many to keep, and returns positions
-in order of choice. Each is deterministic given its generator.
+Every policy takes the representations of the cells, of shape (n, d), how many to keep, the type's classifier row (d,)
+and a generator, and returns positions in order of choice. Each is deterministic given its generator.
 """
 
 from collections import Counter
@@ -16,6 +17,58 @@ from canal.config import BankConfig
 from canal.data.cells import CellPool
 from canal.errors import StageError
 from canal.seeds import numpy_generator
+
+Policy = Callable[[np.ndarray, int, np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The cells that a new bank is chosen from, and what the choice depends on.
+
+    Attributes
+    ----------
+    cells
+        Old bank and stage.
+    representation
+        The new model's representation of them, (cells, D).
+    classifier_rows
+        Classifier row of each type, (D,), by its own name.
+    held_out
+        Cells that later stages are tested on, bool (cells,): they are chosen only where their type and stage has no
+        others left.
+    """
+
+    cells: CellPool
+    representation: np.ndarray
+    classifier_rows: Mapping[str, np.ndarray]
+    held_out: np.ndarray
+
+
+def choose_examples(candidates: Candidates, config: BankConfig, seed: int) -> CellPool:
+    """Choose the new bank from the old bank and the cells of the stage.
+
+    Places are shared among types as ``config.quotas`` says, and within a type equally among the stages its cells came
+    with, so that a type keeps the technologies it was seen in; within a stage the policy ``config.selection`` decides.
+
+    Parameters
+    ----------
+    candidates
+        Old bank and stage.
+    config
+        Size L of the bank, quotas and policy.
+    seed
+        The stage's recorded seed.
+    """
+    pool = candidates.cells
+    chosen: list[np.ndarray] = []
+    places = QUOTAS[config.quotas](dict(Counter(pool.labels.tolist())), config.size)
+    for name, quota in places.items():
+        of_type = np.flatnonzero(pool.labels == name)
+        chosen += _within_type(candidates, of_type, quota, POLICIES[config.selection], seed)
+    if not chosen:
+        return CellPool.empty()
+    rows = np.sort(np.concatenate(chosen))
+    return pool.take(rows) if len(rows) else CellPool.empty()
 
 
 def balanced_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
@@ -48,15 +101,17 @@ def balanced_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
     left, open_types = min(size, sum(available.values())), types
     while left > 0 and open_types:
         share = left // len(open_types)
+        # Fewer places than types: one each to those with the most cells left over.
         if share == 0:
             by_rest = sorted(open_types, key=lambda t: (quotas[t] - available[t], t))
             for name in by_rest[:left]:
                 quotas[name] += 1
             break
+        # A round: the same number for every type that has cells left over; full ones leave their places to the others.
         for name in open_types:
-            taken = min(share, available[name] - quotas[name])
-            quotas[name] += taken
-            left -= taken
+            places = min(share, available[name] - quotas[name])
+            quotas[name] += places
+            left -= places
         open_types = [t for t in open_types if quotas[t] < available[t]]
     return quotas
 
@@ -74,18 +129,45 @@ def floor_quotas(available: Mapping[str, int], size: int) -> dict[str, int]:
     StageError
         As `balanced_quotas`.
     """
-    balanced_quotas(dict.fromkeys(available, 1), size)
+    balanced_quotas(dict.fromkeys(available, 1), size)  # refuses too few places
     return {name: min(size // len(available), n) for name, n in sorted(available.items())}
 
 
 QUOTAS = {"balanced": balanced_quotas, "floor": floor_quotas}
 
 
-Policy = Callable[[np.ndarray, int, np.ndarray, np.random.Generator], np.ndarray]
+def _within_type(
+    candidates: Candidates, of_type: np.ndarray, quota: int, policy: Policy, seed: int
+) -> list[np.ndarray]:
+    """Return rows of one type, its places shared among the stages that its cells came with."""
+    pool, representation = candidates.cells, candidates.representation
+    name = pool.labels[of_type[0]]
+    stages = pool.stage[of_type]
+    # With leading zeros the order of the names is that of the stages.
+    available = {f"{stage:06d}": int(n) for stage, n in Counter(stages.tolist()).items()}
+    chosen = []
+    for stage, share in _stage_quotas(available, quota).items():
+        rows = of_type[stages == int(stage)]
+        draw = numpy_generator(seed, f"bank:{name}:{stage}")
+        # Cells that later stages are tested on fill only the places that the others leave.
+        fitted, held_out = rows[~candidates.held_out[rows]], rows[candidates.held_out[rows]]
+        for group, places in ((fitted, min(share, len(fitted))), (held_out, max(share - len(fitted), 0))):
+            if places:
+                order = policy(representation[group], places, candidates.classifier_rows[name], draw)
+                chosen.append(group[order])
+    return chosen
+
+
+def _stage_quotas(available: dict[str, int], quota: int) -> dict[str, int]:
+    """Share a type's places among its stages; with fewer places than stages, the largest ones get one each."""
+    if quota >= len(available):
+        return balanced_quotas(available, quota)
+    largest = sorted(available, key=lambda s: (-available[s], s))[:quota]
+    return dict.fromkeys(largest, 1)
 
 
 def random_cells(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Keep cells drawn at random; ``row`` is not used."""
+    """Keep cells drawn at random."""
     del row
     return rng.permutation(len(rep))[:k]
 
@@ -93,12 +175,13 @@ def random_cells(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Genera
 def herding(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Keep the cells whose running mean stays nearest the mean of all (Rebuffi et al., iCaRL, algorithm 4)."""
     del row, rng
-    unit = _unit(rep)
+    unit = _unit_length(rep)
     mean = unit.mean(axis=0)
     chosen: list[int] = []
     total = np.zeros_like(mean)
     free = np.ones(len(unit), dtype=bool)
     for step in range(1, min(k, len(unit)) + 1):
+        # How far from the mean of all the mean of the chosen would be, with each cell.
         gap = ((mean - (total + unit) / step) ** 2).sum(axis=1)
         gap[~free] = np.inf
         best = int(gap.argmin())
@@ -114,15 +197,18 @@ def coverage(rep: np.ndarray, k: int, row: np.ndarray, rng: np.random.Generator)
     The first is the cell nearest the mean, so that one cell alone is a fair picture of its type.
     """
     del row, rng
-    unit = _unit(rep)
-    first = int(((unit - unit.mean(axis=0)) ** 2).sum(axis=1).argmin()) if len(unit) else 0
-    chosen = [first] if k and len(unit) else []
-    gap = ((unit - unit[first]) ** 2).sum(axis=1) if len(unit) else np.zeros(0)
+    unit = _unit_length(rep)
+    if not k or not len(unit):
+        return np.zeros(0, dtype=np.int64)
+    first = int(((unit - unit.mean(axis=0)) ** 2).sum(axis=1).argmin())
+    chosen = [first]
+    # Squared distance of every cell to the nearest of those chosen so far.
+    gap = ((unit - unit[first]) ** 2).sum(axis=1)
     while len(chosen) < min(k, len(unit)):
         gap[chosen] = -1.0
-        nxt = int(gap.argmax())
-        chosen.append(nxt)
-        gap = np.minimum(gap, ((unit - unit[nxt]) ** 2).sum(axis=1))
+        farthest = int(gap.argmax())
+        chosen.append(farthest)
+        gap = np.minimum(gap, ((unit - unit[farthest]) ** 2).sum(axis=1))
     return np.array(chosen, dtype=np.int64)
 
 
@@ -140,84 +226,7 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def _unit(rep: np.ndarray) -> np.ndarray:
+def _unit_length(rep: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(rep, axis=1, keepdims=True)
     unit: np.ndarray = rep / np.maximum(length, 1e-12)
     return unit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """The cells that a new bank is chosen from, and what the choice looks at.
-
-    Attributes
-    ----------
-    cells
-        Old bank and stage.
-    representation
-        The new model's representation of them, (cells, D).
-    classifier_rows
-        Classifier row of each type, (D,), by its own name.
-    last
-        Cells that are taken only where their type and stage has no others left, bool (cells,): the cells that later
-        stages are tested on.
-    """
-
-    cells: CellPool
-    representation: np.ndarray
-    classifier_rows: Mapping[str, np.ndarray]
-    last: np.ndarray
-
-
-def choose_examples(candidates: Candidates, config: BankConfig, seed: int) -> CellPool:
-    """Choose the new bank from the old bank and the cells of the stage.
-
-    Places are shared among types as ``config.quotas`` says, and within a type equally among the stages its cells came
-    with, so that a type keeps the technologies it was seen in; within a stage the policy ``config.selection`` decides.
-
-    Parameters
-    ----------
-    candidates
-        Old bank and stage.
-    config
-        Size L of the bank, quotas and policy.
-    seed
-        The stage's recorded seed.
-    """
-    pool = candidates.cells
-    chosen: list[np.ndarray] = []
-    places = QUOTAS[config.quotas](dict(Counter(pool.labels.tolist())), config.size)
-    for name, quota in places.items():
-        of_type = np.flatnonzero(pool.labels == name)
-        chosen += _within_type(candidates, of_type, quota, POLICIES[config.selection], seed)
-    if not chosen:
-        return CellPool.empty()
-    rows = np.sort(np.concatenate(chosen))
-    return pool.take(rows) if len(rows) else CellPool.empty()
-
-
-def _within_type(
-    candidates: Candidates, of_type: np.ndarray, quota: int, policy: Policy, seed: int
-) -> list[np.ndarray]:
-    """Return rows of one type, its places shared among the stages that its cells came with."""
-    pool, rep = candidates.cells, candidates.representation
-    name = pool.labels[of_type[0]]
-    stages = pool.stage[of_type]
-    available = {f"{stage:06d}": int(n) for stage, n in Counter(stages.tolist()).items()}
-    chosen = []
-    for stage, share in _shares(available, quota).items():
-        rows = of_type[stages == int(stage)]
-        draw = numpy_generator(seed, f"bank:{name}:{stage}")
-        # Cells that later stages are tested on fill only the places that the others leave.
-        first, rest = rows[~candidates.last[rows]], rows[candidates.last[rows]]
-        for group, places in ((first, min(share, len(first))), (rest, max(share - len(first), 0))):
-            if places:
-                chosen.append(group[policy(rep[group], places, candidates.classifier_rows[name], draw)])
-    return chosen
-
-
-def _shares(available: dict[str, int], quota: int) -> dict[str, int]:
-    if quota >= len(available):
-        return balanced_quotas(available, quota)
-    largest = sorted(available, key=lambda s: (-available[s], s))[:quota]
-    return dict.fromkeys(largest, 1)

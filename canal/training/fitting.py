@@ -1,11 +1,10 @@
-"""How much each training cell counts.
+"""Fitting the network of a stage: which cells it trains on, which score it, what each counts and what holds it.
 
-Cells drawn from the analytic memory, for the network to rehearse what it has no cells of.
-
-Fitting the network of a stage: which cells it trains on, which score it, what each counts and what holds it.
+`fit_network` is the whole of it. Below it stand the weights of the training cells, and the pseudo-cells: cells drawn
+from the analytic memory, with which the network rehearses the types of earlier stages.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,42 +17,152 @@ from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
-from canal.model.network import Network, PanelCells, best_device, joined, run_network
+from canal.model.network import Network, PanelCells, best_device, join_cells, run_network
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
-from canal.training.frozen import Halfway, can_keep
+from canal.training.distributed import train_on_devices
+from canal.training.frozen import FrozenOutputs, can_precompute
 from canal.training.plugins import distillation_weight
 from canal.training.run import Run
-from canal.training.together import train_together
 from canal.training.train import Distillation, TrainingData
 
-Group = tuple[int, str]  # stage, type
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """What the network of a stage takes and gives: its preset, its gene panel and its types, both in their order."""
+
+    preset: Preset
+    panel: GenePanel
+    types: tuple[str, ...]
+
+
+def fit_network(
+    network: Network, parent: Model | None, pool: CellPool, held_rows: np.ndarray, spec: NetworkSpec, run: Run
+) -> list[dict[str, float]]:
+    """Train a network in place on labelled cells and pseudo-cells; some of the cells score it.
+
+    Parameters
+    ----------
+    network
+        As it starts: on the genes and types of ``spec``.
+    parent
+        Model of the stage before: its memory gives pseudo-cells, its representation holds the network.
+    pool
+        Example bank and stage.
+    held_rows
+        Rows of the pool that were held out of the stage. They and a like share of the bank score the epochs.
+    spec
+        Preset, gene panel and types.
+    run
+        Number of the stage, its seed, its checkpoint and who watches.
+
+    Returns
+    -------
+    One dict of figures an epoch.
+    """
+    # 1. Which cells train, which score.
+    validation_rows = _validation_rows(pool, held_rows, spec.preset, run)
+    rows = np.setdiff1d(np.arange(len(pool)), validation_rows)
+    cells, targets = on_panel(pool, spec.panel), type_index(pool.labels, spec.types)
+    training, validation = cells.take(rows), cells.take(validation_rows)
+    # 2. Pseudo-cells rehearse what the earlier stages taught.
+    pseudo_cells = _pseudo_cells(parent, spec, run)
+    if len(pseudo_cells):
+        training = join_cells(training, on_panel(pseudo_cells, spec.panel))
+    # 3. The outputs of frozen layers are computed once, where they stay the same.
+    frozen = frozen_validation = None
+    if can_precompute(network, spec.preset.training):
+        device = best_device()
+        network.to(device)
+        folder = None if run.draft is None else run.draft.folder
+        frozen = FrozenOutputs.of(network, training, device, folder)
+        frozen_validation = FrozenOutputs.of(network, validation, device, folder)
+    data = TrainingData(
+        cells=training,
+        types=np.concatenate([targets[rows], type_index(pseudo_cells.labels, spec.types)]),
+        weights=_weights(parent, pool.stage[rows], pool.labels[rows], pseudo_cells, spec.preset),
+        validation=validation,
+        validation_types=targets[validation_rows],
+        frozen_outputs=frozen,
+        validation_frozen_outputs=frozen_validation,
+    )
+    # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
+    distillation = _distillation(parent, network, data, spec)
+    return train_on_devices(network, data, spec.preset.training, run, distillation)
+
+
+def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run: Run) -> np.ndarray:
+    """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
+    old = np.flatnonzero(pool.stage != run.number)
+    if not len(old):
+        return held_rows
+    # A share of every type of every stage in the bank.
+    groups = np.array([f"{stage}:{name}" for stage, name in zip(pool.stage[old], pool.labels[old], strict=True)])
+    share = preset.training.validation_share
+    _, held = stratified_split(groups, share, numpy_generator(run.seed, "bank validation"))
+    return np.sort(np.concatenate([old[held], held_rows]))
+
+
+def _pseudo_cells(parent: Model | None, spec: NetworkSpec, run: Run) -> CellPool:
+    """Draw cells from the parent's statistics, where there are some and the preset asks for them."""
+    number = spec.preset.analytic.pseudo_cells
+    if parent is None or parent.memory is None or number == 0:
+        return CellPool.empty()
+    return draw_pseudo_cells(parent.memory, number, spec.panel, numpy_generator(run.seed, "pseudo-cells"))
+
+
+def _weights(
+    parent: Model | None, stage: np.ndarray, labels: np.ndarray, pseudo_cells: CellPool, preset: Preset
+) -> np.ndarray:
+    """Return the weight of each training cell: real ones, then pseudo-cells."""
+    counts = parent.memory.counts() if parent is not None and parent.memory is not None else {}
+    return training_weights(
+        np.concatenate([stage, pseudo_cells.stage]),
+        np.concatenate([labels, pseudo_cells.labels]),
+        np.concatenate([np.zeros(len(stage), dtype=bool), np.ones(len(pseudo_cells), dtype=bool)]),
+        counts,
+        balance=preset.training.balance,
+        drawn_share=preset.analytic.pseudo_share,
+    )
+
+
+def _distillation(parent: Model | None, network: Network, data: TrainingData, spec: NetworkSpec) -> Distillation | None:
+    """Represent the training cells once with the parent's network, grown to the new panel."""
+    config = spec.preset.training
+    if parent is None or config.distillation == 0 or config.start == "fresh":
+        return None
+    weight = distillation_weight(config.distillation, len(parent.types), len(spec.types))
+    if data.frozen_outputs is None:
+        representation = run_network(network, data.cells)[1]
+    else:
+        representation = data.frozen_outputs.representations(network)
+    return Distillation(previous=torch.from_numpy(representation), weight=weight)
 
 
 def training_weights(
     stage: np.ndarray,
     labels: np.ndarray,
     drawn: np.ndarray,
-    counts: Mapping[Group, int],
+    counts: Mapping[tuple[int, str], int],
     *,
     balance: float,
     drawn_share: float,
 ) -> np.ndarray:
     """Weigh cells so that every stage counts the same, however few of its cells are left.
 
-    Within a stage a type that had n cells weighs n^(1 - balance); within a type the cells of the bank and those drawn
-    from the statistics share the weight, ``drawn_share`` of it for the drawn ones where there are both.
+    Within a stage a type that had n cells weighs n^(1 - balance); within a type the cells of the bank and its
+    pseudo-cells share the weight, ``drawn_share`` of it for the pseudo-cells where there are both.
 
     Parameters
     ----------
     stage, labels, drawn
-        Stage, type and whether the cell was drawn from statistics, each of shape (cells,).
+        Stage, type and whether it is a pseudo-cell, of each cell, (cells,).
     counts
-        Cells that each type had in its stage; those present count where it is not known.
+        Number of cells of each type of each stage, when it was learned; those present count where it is not known.
     balance
         0 weighs every cell the same (the paper's concatenation of bank and stage), 1 every type.
     drawn_share
-        See above.
+        Share of the pseudo-cells in the weight of a type.
 
     Returns
     -------
@@ -62,35 +171,29 @@ def training_weights(
     n = len(labels)
     if balance == 0 or n == 0:
         return np.ones(n, dtype=np.float32)
-    keys = list(zip(stage.tolist(), labels.tolist(), drawn.tolist(), strict=True))
-    present = Counter(keys)
-    mass = {key: _share(present, key, drawn_share) * _weight(counts, present, key, balance) for key in present}
-    whole: Counter[int] = Counter()
-    for (number, _, _), value in mass.items():
-        whole[number] += value  # type: ignore[assignment]
-    weights = np.array([mass[key] / (present[key] * whole[key[0]]) for key in keys])
+    # A group is a type of a stage, its real cells or its pseudo-cells.
+    groups = list(zip(stage.tolist(), labels.tolist(), drawn.tolist(), strict=True))
+    present = Counter(groups)
+    # 1. The weight of each group, and of all groups of a stage together.
+    group_weight: dict[tuple[int, str, bool], float] = {}
+    stage_weight: dict[int, float] = defaultdict(float)
+    for number, name, is_drawn in present:
+        cells = counts.get((number, name)) or present.get((number, name, False), 1)
+        share = 1.0
+        if (number, name, not is_drawn) in present:
+            share = drawn_share if is_drawn else 1.0 - drawn_share
+        weight = share * float(cells ** (1.0 - balance))
+        group_weight[number, name, is_drawn] = weight
+        stage_weight[number] += weight
+    # 2. That of each cell: every stage weighs 1, and a group's cells share its part of that evenly.
+    cell_weight = {}
+    for group, cells in present.items():
+        cell_weight[group] = group_weight[group] / (cells * stage_weight[group[0]])
+    weights = np.array([cell_weight[group] for group in groups])
     return np.asarray(weights * (n / weights.sum()), dtype=np.float32)
 
 
-def _share(present: Mapping[tuple[int, str, bool], int], key: tuple[int, str, bool], drawn_share: float) -> float:
-    stage, name, drawn = key
-    if (stage, name, not drawn) not in present:
-        return 1.0
-    return drawn_share if drawn else 1.0 - drawn_share
-
-
-def _weight(
-    counts: Mapping[Group, int],
-    present: Mapping[tuple[int, str, bool], int],
-    key: tuple[int, str, bool],
-    balance: float,
-) -> float:
-    stage, name, _ = key
-    n = counts.get((stage, name)) or present.get((stage, name, False), 1)
-    return float(n ** (1.0 - balance))
-
-
-def draw_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.Generator) -> CellPool:
+def draw_pseudo_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.Generator) -> CellPool:
     """Draw pseudo-cells of the earlier stages: Gaussian around each type's mean, with its factors and rest.
 
     Parameters
@@ -108,147 +211,43 @@ def draw_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.
     -------
     A pool on ``panel`` with one source a stage. Values are of unit profiles, some negative.
     """
-    at = panel.match(memory.panel.genes)
-    into, of = np.flatnonzero(at.measured), at.columns[at.measured]
-    share = np.sqrt([s.n for s in memory.statistics])
-    numbers = np.maximum(1, np.floor(n * share / share.sum())).astype(int) if len(share) else []
+    # 1. Places of the genes that the memory knows: in the panel, and in the memory's own.
+    match = panel.match(memory.panel.genes)
+    in_panel, in_memory = np.flatnonzero(match.measured), match.columns[match.measured]
+    # 2. Number of cells of each type of each stage.
+    root = np.sqrt([s.n for s in memory.statistics])
+    numbers = np.maximum(1, np.floor(n * root / root.sum())).astype(int).tolist()
     stages = list(memory.measured)
     measured = np.zeros((len(stages), len(panel)), dtype=bool)
-    blocks = []
+    values: list[np.ndarray] = []
+    names: list[str] = []
+    sources: list[int] = []
     for s, k in zip(memory.statistics, numbers, strict=True):
+        # 3. Places of the genes that this stage has statistics of, among them.
         position = np.full(len(memory.panel), -1)
         position[memory.measured[s.stage]] = np.arange(len(s.mean))
-        have = position[of] >= 0
-        genes = position[of][have]
+        known = position[in_memory] >= 0
+        genes = position[in_memory][known]
+        # 4. The mean, the spread along the factors, and the rest of each gene's variance.
         spread = rng.standard_normal((k, len(s.factors)), dtype=np.float32) / np.sqrt(max(s.n - 1, 1))
         noise = rng.standard_normal((k, len(genes)), dtype=np.float32) * np.sqrt(s.rest[genes])
         block = np.zeros((k, len(panel)), dtype=np.float32)
-        block[:, into[have]] = s.mean[genes] + spread @ s.factors[:, genes] + noise
-        measured[stages.index(s.stage), into[have]] = True
-        blocks.append(block)
-    names = [s.name for s, k in zip(memory.statistics, numbers, strict=True) for _ in range(k)]
-    stage = np.array(
-        [s.stage for s, k in zip(memory.statistics, numbers, strict=True) for _ in range(k)], dtype=np.int64
-    )
+        block[:, in_panel[known]] = s.mean[genes] + spread @ s.factors[:, genes] + noise
+        source = stages.index(s.stage)
+        measured[source, in_panel[known]] = True
+        values.append(block)
+        names += [s.name] * k
+        sources += [source] * k
+    source_of_cell = np.array(sources, dtype=np.int64)
     return CellPool(
         panel=panel,
-        expression=sp.csr_matrix(np.concatenate(blocks)),
+        expression=sp.csr_matrix(np.concatenate(values)),
         measured=measured,
-        source=np.array([stages.index(k) for k in stage.tolist()], dtype=np.int64),
-        stage=stage,
+        source=source_of_cell,
+        stage=np.array(stages, dtype=np.int64)[source_of_cell],
         labels=np.array(names, dtype=object),
         names=np.array([f"drawn {i}" for i in range(len(names))], dtype=object),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What the network of a stage is to know: its preset, the genes of its panel and its types, both in order."""
-
-    preset: Preset
-    panel: GenePanel
-    types: tuple[str, ...]
-
-
-def fit_network(
-    network: Network, parent: Model | None, pool: CellPool, held_rows: np.ndarray, goal: Goal, run: Run
-) -> list[dict[str, float]]:
-    """Train a network in place on labelled cells and pseudo-cells; some of the cells score it.
-
-    Parameters
-    ----------
-    network
-        As it starts: on the goal's genes and types.
-    parent
-        Model of the stage before: its memory gives pseudo-cells, its representation holds the network.
-    pool
-        Example bank and stage.
-    held_rows
-        Rows of the pool that were held out of the stage. They and a like share of the bank score the epochs.
-    goal
-        Preset, gene panel and types.
-    run
-        Number of the stage, its seed, its checkpoint and who watches.
-
-    Returns
-    -------
-    One dict of figures an epoch.
-    """
-    # 1. Which cells train, which score.
-    held = _validation_rows(pool, held_rows, goal.preset, run)
-    kept = np.setdiff1d(np.arange(len(pool)), held)
-    cells, targets = on_panel(pool, goal.panel), type_index(pool.labels, goal.types)
-    validation = cells.take(held)
-    # 2. Pseudo-cells rehearse what the earlier stages taught.
-    drawn = _pseudo_cells(parent, goal, run)
-    trained = joined(cells.take(kept), on_panel(drawn, goal.panel)) if len(drawn) else cells.take(kept)
-    # 3. What frozen layers make of the cells is computed once, where it can be kept.
-    frozen = frozen_validation = None
-    if can_keep(network, goal.preset.training):
-        device = best_device()
-        network.to(device)
-        folder = None if run.draft is None else run.draft.folder
-        frozen = Halfway.of(network, trained, device, folder)
-        frozen_validation = Halfway.of(network, validation, device, folder)
-    data = TrainingData(
-        cells=trained,
-        halfway=frozen,
-        validation_halfway=frozen_validation,
-        types=np.concatenate([targets[kept], type_index(drawn.labels, goal.types)]),
-        weights=_weights(parent, pool.stage[kept], pool.labels[kept], drawn, goal.preset),
-        validation=validation,
-        validation_types=targets[held],
-    )
-    # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
-    distillation = _distillation(parent, network, data, goal)
-    return train_together(network, data, goal.preset.training, run, distillation)
-
-
-def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run: Run) -> np.ndarray:
-    """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
-    old = np.flatnonzero(pool.stage != run.number)
-    if not len(old):
-        return held_rows
-    keys = np.array([f"{s}:{t}" for s, t in zip(pool.stage[old], pool.labels[old], strict=True)])
-    share = preset.training.validation_share
-    _, held = stratified_split(keys, share, numpy_generator(run.seed, "bank validation"))
-    return np.sort(np.concatenate([old[held], held_rows]))
-
-
-def _pseudo_cells(parent: Model | None, goal: Goal, run: Run) -> CellPool:
-    """Draw cells from the parent's statistics, where there are some and the preset wants them."""
-    number = goal.preset.analytic.pseudo_cells
-    if parent is None or parent.memory is None or number == 0:
-        return CellPool.empty()
-    return draw_cells(parent.memory, number, goal.panel, numpy_generator(run.seed, "pseudo-cells"))
-
-
-def _weights(
-    parent: Model | None, stage: np.ndarray, labels: np.ndarray, drawn: CellPool, preset: Preset
-) -> np.ndarray:
-    """Return the weight of each training cell: real ones, then drawn ones."""
-    counts = parent.memory.counts() if parent is not None and parent.memory is not None else {}
-    return training_weights(
-        np.concatenate([stage, drawn.stage]),
-        np.concatenate([labels, drawn.labels]),
-        np.concatenate([np.zeros(len(stage), dtype=bool), np.ones(len(drawn), dtype=bool)]),
-        counts,
-        balance=preset.training.balance,
-        drawn_share=preset.analytic.pseudo_share,
-    )
-
-
-def _distillation(parent: Model | None, network: Network, data: TrainingData, goal: Goal) -> Distillation | None:
-    """Represent the training cells once with the parent's network, grown to the new panel."""
-    config = goal.preset.training
-    if parent is None or config.distillation == 0 or config.start == "fresh":
-        return None
-    weight = distillation_weight(config.distillation, len(parent.types), len(goal.types))
-    if data.halfway is None:
-        representation = run_network(network, data.cells)[1]
-    else:
-        representation = data.halfway.representations(network)
-    return Distillation(previous=torch.from_numpy(representation), weight=weight)
 
 
 def on_panel(pool: CellPool, panel: GenePanel) -> PanelCells:
@@ -259,5 +258,5 @@ def on_panel(pool: CellPool, panel: GenePanel) -> PanelCells:
 
 def type_index(labels: np.ndarray, types: tuple[str, ...]) -> np.ndarray:
     """Return the classifier index of each label, int64 (cells,)."""
-    at = {name: i for i, name in enumerate(types)}
-    return np.array([at[name] for name in labels.tolist()], dtype=np.int64)
+    index = {name: i for i, name in enumerate(types)}
+    return np.array([index[name] for name in labels.tolist()], dtype=np.int64)

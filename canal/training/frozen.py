@@ -1,8 +1,8 @@
-"""What the frozen layers make of every cell, computed once a stage and kept in a file.
+"""Outputs of an encoder's frozen layers, computed once a stage and kept in a file.
 
 Where the first layers of an encoder are never trained, as in the paper, their outputs are the same in every epoch and
-for the previous model, as long as a cell is shown the same way each time. Hiding genes at random shows it another way
-each time, and then nothing can be kept.
+for the previous model, as long as a cell is shown the same way each time. Genes that are hidden at random show it
+another way each time, and then its outputs must be computed anew.
 
 Shapes: N cells, B cells of a batch; the rest is the encoder's.
 """
@@ -19,13 +19,13 @@ from canal.config import TrainingConfig
 from canal.model.network import Network, PanelCells
 
 
-def can_keep(network: Network, config: TrainingConfig) -> bool:
-    """Tell whether every cell goes through frozen layers, the same way in every epoch."""
+def can_precompute(network: Network, config: TrainingConfig) -> bool:
+    """Tell whether there are frozen layers, and every cell goes through them the same way in every epoch."""
     return network.encoder.frozen_layers > 0 and config.gene_dropout[1] == 0 and config.gene_set_masking == 0
 
 
 @dataclass(frozen=True)
-class Halfway:
+class FrozenOutputs:
     """Outputs of the frozen layers for some cells, (cells, ...), in a file that is mapped into memory, and the cells.
 
     The file has no name: it is gone when nobody reads it any more, also after a kill.
@@ -35,16 +35,21 @@ class Halfway:
     cells: PanelCells
 
     @classmethod
-    def of(cls, network: Network, cells: PanelCells, device: torch.device, folder: Path | None = None) -> "Halfway":
+    def of(
+        cls, network: Network, cells: PanelCells, device: torch.device, folder: Path | None = None
+    ) -> "FrozenOutputs":
         """Run all cells through the frozen layers; the file is in ``folder``, or where temporary files go."""
         encoder = network.encoder
         outputs: Tensor | None = None
         with torch.no_grad():
             for rows in cells.blocks(encoder.block):
-                part = encoder.halfway(*(t.to(device) for t in cells.dense(rows))).to(encoder.numbers).cpu()
+                values, measured = cells.dense(rows)
+                # Kept in the numbers of the encoder's products: bfloat16 halves the file.
+                block = encoder.frozen_outputs(values.to(device), measured.to(device)).to(encoder.product_dtype).cpu()
+                # The first block tells the shape of the file.
                 if outputs is None:
-                    outputs = _mapped((len(cells), *part.shape[1:]), part.dtype, folder)
-                outputs[int(rows[0]) : int(rows[-1]) + 1] = part
+                    outputs = _mapped_tensor((len(cells), *block.shape[1:]), block.dtype, folder)
+                outputs[int(rows[0]) : int(rows[-1]) + 1] = block
         return cls(torch.zeros(0) if outputs is None else outputs, cells)
 
     def rows(self, rows: Tensor | np.ndarray) -> Tensor:
@@ -56,15 +61,17 @@ class Halfway:
         """Return the representation of every cell in evaluation mode, float32 (cells, D)."""
         network.eval()
         device = next(network.parameters()).device
-        found = [np.zeros((0, network.encoder.dim), np.float32)]
+        blocks = [np.zeros((0, network.encoder.dim), np.float32)]
         for rows in self.cells.blocks(network.encoder.block):
             measured = self.cells.dense(rows)[1].to(device)
-            found.append(network.encoder.finish(self.rows(rows).to(device), measured).float().cpu().numpy())
-        return np.concatenate(found)
+            representation = network.encoder.from_frozen(self.rows(rows).to(device), measured)
+            blocks.append(representation.float().cpu().numpy())
+        return np.concatenate(blocks)
 
 
-def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
+def _mapped_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
+    """Return a tensor in a file that loses its name at once, so that nothing is left behind."""
     values = int(np.prod(shape))
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="halfway.") as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="frozen.") as file:
         file.truncate(values * dtype.itemsize)
         return torch.from_file(file.name, shared=True, size=values, dtype=dtype).view(shape)

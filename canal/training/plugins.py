@@ -1,8 +1,10 @@
-"""The loss of a stage (CANAL, Briefings in Bioinformatics 2024, representation distillation).
+"""The loss of a stage, and the plugins that add a stage's concerns to Avalanche's training loop, one plugin a concern.
+
+The loss is cross-entropy plus representation distillation (CANAL, Briefings in Bioinformatics 2024). Distillation,
+learning rate, validation and progress are plugins here; checkpoints, several processes and scAnnoNet's gate have theirs
+in `canal.training.train`, `canal.training.processes` and `canal.training.scannonet`.
 
 Shapes: B cells, C types, D representation.
-
-What a stage hangs on the hooks of the training template, one plugin a concern.
 """
 
 import copy
@@ -21,7 +23,7 @@ from canal.config import TrainingConfig
 from canal.model.network import PanelCells
 from canal.progress import Progress
 from canal.training.avalanche import SupervisedPlugin
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 
 
 def classification_loss(logits_BC: Tensor, types_B: Tensor, weights_B: Tensor, smoothing: float) -> Tensor:
@@ -36,13 +38,13 @@ def distillation_loss(rep_BD: Tensor, previous_BD: Tensor) -> Tensor:
 
 
 def distillation_weight(strength: float, n_old: int, n_all: int) -> float:
-    """Return lambda * |old types| / |old and new types|: the more is new, the freer the representation."""
+    """Return lambda * |old types| / |old and new types|: the more types are new, the freer the representation."""
     return strength * n_old / n_all if n_all else 0.0
 
 
 @dataclass
 class TrainingState:
-    """Where a training stands; what a checkpoint keeps besides weights and generators.
+    """Progress of a training: what a checkpoint keeps besides weights, optimizer and generators.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class TrainingState:
 
 
 class DistillationPlugin(SupervisedPlugin):
-    """Hold the representation near the previous model's (CANAL, representation distillation).
+    """Penalise the distance of the representation to the previous model's (CANAL, representation distillation).
 
     Parameters
     ----------
@@ -91,11 +93,11 @@ class SchedulePlugin(SupervisedPlugin):
     Parameters
     ----------
     config
-        Rate, schedule and number of epochs.
+        Rate and schedule.
     state
-        Where the training stands.
+        Progress of the training.
     epochs
-        The most epochs.
+        Most epochs of the training.
     batches
         Mini-batches of an epoch.
     """
@@ -106,19 +108,30 @@ class SchedulePlugin(SupervisedPlugin):
         self.step = 0
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Set mode and count."""
+        """Return to training mode after validation, and to the step at which this epoch begins."""
         strategy.model.train()
         self.step = self.state.epoch * self.batches
 
     def before_training_iteration(self, strategy: Any, **_: Any) -> None:
-        """Set the rate."""
+        """Set the learning rate of the step."""
         epoch, done = self.state.epoch, self.step / (self.epochs * self.batches)
         for group in strategy.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, epoch, done, self.step)
         self.step += 1
 
 
+# One-cycle: share of the steps that warm up; first and last rate as shares of the highest.
 WARM_UP = 0.15
+FIRST_RATE = 0.04
+LAST_RATE = 1e-3
+# The paper's restarts, as in its published code: epochs, a rate, and the highest rate of a cycle by that of the last.
+FIRST_CYCLE = 15
+CYCLE_WARM_UP = 5
+LOWEST_RATE = 1e-6
+CYCLE_DECAY = 0.9
+# scAnnoNet's decay, as in its published code.
+DECAY = 0.99
+BATCHES_A_DECAY = 20
 
 
 def learning_rate(config: TrainingConfig, epoch: int, done: float, step: int = 0) -> float:
@@ -133,23 +146,28 @@ def learning_rate(config: TrainingConfig, epoch: int, done: float, step: int = 0
     if config.schedule == "constant":
         return top
     if config.schedule == "decay":
-        return top * float(0.99 ** (step // 20))
+        return top * float(DECAY ** (step // BATCHES_A_DECAY))
     if config.schedule == "one-cycle":
         if done < WARM_UP:
-            return top * (0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * done / WARM_UP)))
-        return 0.5 * top * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + 1e-3 * top
-    length, warm, low = 15, 5, 1e-6
+            return top * (FIRST_RATE + (1 - FIRST_RATE) * 0.5 * (1 - math.cos(math.pi * done / WARM_UP)))
+        return 0.5 * top * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + LAST_RATE * top
+    # Restarts: the cycle that the epoch is in. The cosine of each is twice as long as that of the one before.
+    length, warm, low = FIRST_CYCLE, CYCLE_WARM_UP, LOWEST_RATE
     while epoch >= length:
         epoch -= length
         length = (length - warm) * 2 + warm
-        top *= 0.9
+        top *= CYCLE_DECAY
+    # The place in the cycle: warm-up, then cosine.
     if epoch < warm:
         return low + (top - low) * epoch / warm
     return low + 0.5 * (top - low) * (1 + math.cos(math.pi * (epoch - warm) / (length - warm)))
 
 
+GPU_BLOCK = 64  # most validation cells that a GPU takes at a time, in the memory that training leaves
+
+
 class ValidationPlugin(SupervisedPlugin):
-    """Score the validation cells after every epoch, keep the best epoch, stop when it no longer improves.
+    """Score the validation cells after every epoch, keep the best weights, stop when they no longer improve.
 
     Parameters
     ----------
@@ -158,13 +176,13 @@ class ValidationPlugin(SupervisedPlugin):
     patience
         Epochs without improvement after which to stop.
     state
-        Where the training stands.
+        Progress of the training.
     on_epoch
         Called with the epoch's figures.
     by_loss
         Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
-    halfway
-        What the frozen layers make of the cells, where it is kept.
+    frozen_outputs
+        Of the validation cells, where the encoder has frozen layers and their outputs are kept.
     """
 
     def __init__(
@@ -176,17 +194,17 @@ class ValidationPlugin(SupervisedPlugin):
         on_epoch: Callable[[int, dict[str, float]], None],
         *,
         by_loss: bool = True,
-        halfway: Halfway | None = None,
+        frozen_outputs: FrozenOutputs | None = None,
     ) -> None:
         super().__init__()
-        self.by_loss = by_loss
-        self.halfway = halfway
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
+        self.by_loss = by_loss
+        self.frozen_outputs = frozen_outputs
         self.losses: list[Tensor] = []
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Stop where patience is at its end, also in a training that goes on from a checkpoint."""
+        """Stop where the patience has run out, also in a training that goes on from a checkpoint."""
         if self.state.epoch - self.state.best_epoch >= self.patience:
             strategy.stop_training()
 
@@ -195,7 +213,8 @@ class ValidationPlugin(SupervisedPlugin):
         self.losses.append(strategy.loss.detach())
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
-        """Score, keep, decide."""
+        """Score the validation cells, record the epoch's figures, keep the weights if they are the best so far."""
+        # The figures of the epoch.
         accuracy, loss = self._score(strategy)
         state = self.state
         state.epoch += 1
@@ -206,6 +225,7 @@ class ValidationPlugin(SupervisedPlugin):
         }
         self.losses = []
         state.history.append(figures)
+        # Are its weights the best so far?
         score = (accuracy, -loss if self.by_loss else 0.0)
         if score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
@@ -214,31 +234,39 @@ class ValidationPlugin(SupervisedPlugin):
 
     @torch.no_grad()
     def _score(self, strategy: Any) -> tuple[float, float]:
+        """Return accuracy and mean loss of the validation cells."""
         strategy.model.eval()
-        right, loss = 0, 0.0
+        device, processes = strategy.device, strategy.processes
         block = strategy.model.encoder.block
-        blocks = self.cells.blocks(block if strategy.device.type == "cpu" else min(block, 64))
-        processes = strategy.processes
-        for rows in blocks if processes is None else islice(blocks, processes.rank, None, processes.count):
-            values, measured = (t.to(strategy.device) for t in self.cells.dense(rows))
-            logits = strategy.outputs(values, measured, torch.from_numpy(rows), self.halfway)[1].float()
-            types = self.types[rows].to(strategy.device)
+        blocks = self.cells.blocks(block if device.type == "cpu" else min(block, GPU_BLOCK))
+        # Of several processes each scores every so many blocks.
+        if processes is not None:
+            blocks = islice(blocks, processes.rank, None, processes.count)
+        right, loss = 0, 0.0
+        for rows in blocks:
+            values, measured = self.cells.dense(rows)
+            outputs = strategy.outputs(
+                values.to(device), measured.to(device), torch.from_numpy(rows), self.frozen_outputs
+            )
+            logits = outputs[1].float()
+            types = self.types[rows].to(device)
             right += int((logits.argmax(dim=1) == types).sum())
             loss += float(F.cross_entropy(logits, types, reduction="sum"))
+        # Their sums are those of all cells.
         if processes is not None:
-            right, loss = processes.total(torch.tensor([right, loss], dtype=torch.float64)).tolist()
+            right, loss = processes.sum(torch.tensor([right, loss], dtype=torch.float64)).tolist()
         return right / len(self.cells), loss / len(self.cells)
 
 
 class ProgressPlugin(SupervisedPlugin):
-    """Tell a watcher about every batch and epoch.
+    """Report every batch and epoch to whoever watches.
 
     Parameters
     ----------
     progress
-        The watcher.
+        Who watches.
     state
-        Where the training stands.
+        Progress of the training.
     """
 
     def __init__(self, progress: Progress, state: TrainingState) -> None:
@@ -250,6 +278,7 @@ class ProgressPlugin(SupervisedPlugin):
         self.progress.advance(1)
 
     def after_training_epoch(self, *_: Any, **__: Any) -> None:
-        """Tell the epoch's figures."""
-        accuracy = self.state.history[-1]["validation_accuracy"] if self.state.history else float("nan")
+        """Report the epoch's figures."""
+        history = self.state.history
+        accuracy = history[-1]["validation_accuracy"] if history else float("nan")
         self.progress.advance(0, f"epoch {self.state.epoch}, validation accuracy {accuracy:.3f}")

@@ -1,4 +1,4 @@
-"""One training: what everything that takes part in it has to know."""
+"""One training of a stage: its number, seed and working folder, and who watches it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ class Draft(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints and whatever is large may lie."""
+        """Folder for checkpoints and whatever is large."""
 
     @property
     def key(self) -> str:
-        """Name of all that decides the outcome: the same key, the same training."""
+        """Digest of all that decides the outcome: the same key, the same training."""
 
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep the figures of an epoch."""
@@ -25,7 +25,7 @@ class Draft(Protocol):
 
 @dataclass(frozen=True)
 class ReceivedDraft:
-    """A checkpoint that another process sent, to go on from and never to be written."""
+    """The folder of a helper process: a checkpoint that the first process sent is read there, none is written."""
 
     folder: Path
     key: str
@@ -45,11 +45,11 @@ class Run:
     seed
         Its recorded seed; every use of chance draws from a generator named after it.
     progress
-        Told about every batch.
+        Who watches; told about every batch.
     draft
-        Where checkpoints and figures of epochs go; nothing is kept without.
+        Working folder for checkpoints and the figures of epochs; without one neither is kept.
     devices, nodes
-        Processes of a node, and nodes that train together.
+        Processes of each node, and nodes, that share the training.
     """
 
     number: int

@@ -1,15 +1,12 @@
-"""The discriminative index of genes: their Fisher score on the training cells (scAnnoNet's LDF).
+"""What scAnnoNet's training adds: the discriminative index of genes, and the two losses that use it.
 
-The published score is S_b / (S_w + 2 beta S_w), min-max scaled over the genes; beta cancels there, so the index is the
-scaled Fisher score. It has a closed form by type means, without the cells x cells matrices of the published code.
+The loss of a batch is ``CE + w1 mse(A, index) + w2 collinearity(Z) / B``, with the gate A and the representation Z.
 
-Shapes: N cells, G genes, S sources, C types.
+The index of a gene is its Fisher score on the training cells (scAnnoNet's LDF). The published score is
+S_b / (S_w + 2 beta S_w), min-max scaled over the genes; beta cancels there, so the index is the scaled Fisher score. It
+has a closed form by type means, without the cells x cells matrices of the published code.
 
-What trains scAnnoNet's gate and representation beside the classification loss.
-
-L = CE + w1 mse(A, index) + w2 collinearity(Z) / B
-
-Shapes: B cells, G genes, D representation.
+Shapes: N cells, B cells of a batch, G genes, S sources, C types, D representation.
 """
 
 from typing import Any
@@ -24,14 +21,14 @@ from canal.model.network import Network, PanelCells
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.batches import Batches
 
-NOTHING = 1e-12  # spread within types below which it counts as none
+NO_SPREAD = 1e-12  # sums of squares below this are rounding
 
 
 def discriminative_index(cells: PanelCells, types: np.ndarray) -> np.ndarray:
     """Return the index of each gene, float32 (genes,) in [0, 1].
 
-    A gene counts over the cells whose file measured it. A gene without any spread has 0; one that varies between types
-    and not at all within them has 1.
+    A gene is scored over the cells whose file measured it. A gene without any spread has 0; one that varies between
+    types and not at all within them has 1.
 
     Parameters
     ----------
@@ -40,23 +37,27 @@ def discriminative_index(cells: PanelCells, types: np.ndarray) -> np.ndarray:
     types
         Index of the type of each cell, int (cells,).
     """
-    within, between = scatter(cells, types)
-    score = np.divide(between, within, out=np.zeros_like(within), where=within > NOTHING)
-    perfect = (within <= NOTHING) & (between > NOTHING)
+    within, between = _sums_of_squares(cells, types)
+    score = np.divide(between, within, out=np.zeros_like(within), where=within > NO_SPREAD)
+    # A gene that separates the types without any spread within them has no finite score: it gets the highest.
+    perfect = (within <= NO_SPREAD) & (between > NO_SPREAD)
     score[perfect] = score.max(initial=0.0)
+    # Scaled to [0, 1] over the genes.
     low, high = score.min(initial=np.inf), score.max(initial=0.0)
     if not high > low:
         return np.where(perfect, 1.0, 0.0).astype(np.float32)
     return np.asarray((score - low) / (high - low), dtype=np.float32)
 
 
-def scatter(cells: PanelCells, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sums_of_squares(cells: PanelCells, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums of squares within and between types of each gene, two float64 (genes,)."""
     n = len(cells)
     n_types, n_sources = int(types.max(initial=-1)) + 1, len(cells.measured)
+    # Cells of each type whose file measured the gene.
     of_type = sp.csr_matrix((np.ones(n), (types, np.arange(n))), shape=(n_types, n))
     of_source = sp.csr_matrix((np.ones(n), (np.arange(n), cells.source)), shape=(n, n_sources))
     counts_CG = np.asarray((of_type @ of_source).toarray() @ cells.measured.astype(np.float64))
+    # Sums and sums of squares of the values; those of the means follow from them.
     values = cells.values.astype(np.float64)
     sums_CG = np.asarray((of_type @ values).toarray())
     squares_G = np.asarray(values.multiply(values).sum(axis=0)).ravel()
@@ -106,11 +107,12 @@ class GatePlugin(SupervisedPlugin):
         self.encoder, self.index, self.batches = encoder, torch.from_numpy(index), batches
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
-        """Train the gate alone, once in its life: a later stage goes on from the gate that there is."""
+        """Train a new gate alone; a later stage goes on with the gate of the stage before."""
         self.index = self.index.to(strategy.device)
         if bool(self.encoder.gate_ready):
             return
         self.encoder.to(strategy.device).train()
+        # The gate alone: nothing but its own loss moves it.
         config = self.encoder.config
         optimizer = torch.optim.Adam(self.encoder.gate_parameters(), lr=config.gate_learning_rate)
         for _epoch in range(config.gate_epochs):
@@ -122,7 +124,7 @@ class GatePlugin(SupervisedPlugin):
         self.encoder.gate_ready.fill_(True)
 
     def before_backward(self, strategy: Any, **_: Any) -> None:
-        """Add the losses of the batch."""
+        """Add the two losses of the batch."""
         config, gate = self.encoder.config, self.encoder.gate_BG
         assert gate is not None, "the gate of the batch is kept in training mode alone"
         strategy.loss = (
@@ -133,7 +135,7 @@ class GatePlugin(SupervisedPlugin):
 
 
 def encoder_plugins(network: Network, cells: PanelCells, types: np.ndarray, batches: Batches) -> list[SupervisedPlugin]:
-    """Return what the network's encoder asks for in training beside the classification loss."""
+    """Return the plugins that the network's encoder needs in training; none but for scAnnoNet's."""
     if isinstance(network.encoder, ScAnnoNetEncoder):
         return [GatePlugin(network.encoder, discriminative_index(cells, types), batches)]
     return []

@@ -1,8 +1,6 @@
 """One stage of learning: the model of the stage before and new labelled cells in, a new model out.
 
 `learn_stage` is the whole of it, top to bottom; what it calls stands below it in the order of the calls.
-
-The confidence of a stage's model: its temperature, and how often it is right when it is that sure.
 """
 
 from dataclasses import dataclass, replace
@@ -24,9 +22,9 @@ from canal.model.reliability import Reliability
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
-from canal.training.fitting import Goal, fit_network, on_panel, type_index
+from canal.training.fitting import NetworkSpec, fit_network, on_panel, type_index
 from canal.training.run import Run
-from canal.training.start import PretrainedWeights, TakenWeights, take_weights
+from canal.training.start import PretrainedGenes, PretrainedWeights, start_from_pretrained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +38,13 @@ class LearnedStage:
     held_out
         Rows of the stage's cells that no weight was fitted to, ascending.
     held_out_types
-        What the model answers for these cells before the memory takes them in, of shape (held-out cells,).
+        Types that the model predicts for these cells before the memory takes them in, of shape (held-out cells,).
     reliability
         How well the model's confidence meets its accuracy on these cells.
     history
         One dict of figures an epoch.
-    taken
-        What the network took of pre-trained weights.
+    pretrained_genes
+        How many of the genes new to the network have a pre-trained vector; ``None`` without pre-trained weights.
     """
 
     model: Model
@@ -54,7 +52,7 @@ class LearnedStage:
     held_out_types: np.ndarray
     reliability: Reliability
     history: list[dict[str, float]]
-    taken: TakenWeights | None = None
+    pretrained_genes: PretrainedGenes | None = None
 
 
 def learn_stage(
@@ -88,20 +86,21 @@ def learn_stage(
     held = cells.take(held_rows)
     # 2. Types and genes grow at the end; what the parent knows keeps its place.
     ranked = rank_by_variance(cells)
-    types = grown_types(parent, cells.labels)
-    check_places(preset, types)
-    goal = Goal(preset=preset, panel=_grown_panel(parent, cells, train_rows, preset, run, ranked), types=types)
+    types = _grown_types(parent, cells.labels)
+    check_bank_size(preset, types)
+    panel = _grown_panel(parent, cells, train_rows, preset, run, ranked)
+    spec = NetworkSpec(preset=preset, panel=panel, types=types)
     # 3. Fit the network on the example bank, the stage and pseudo-cells of the parent's memory.
     bank = CellPool.empty() if parent is None else parent.bank
     pool = bank.joined(CellPool.of(cells, run.number))
     held_in_pool = held_rows + len(bank)
-    network, taken = _start(parent, goal, run, weights)
-    history = fit_network(network, parent, pool, held_in_pool, goal, run)
+    network, pretrained_genes = _starting_network(parent, spec, run, weights)
+    history = fit_network(network, parent, pool, held_in_pool, spec, run)
     # 4. The memory, at first without the held-out cells.
-    columns = statistics_columns(parent, goal.panel, cells, ranked[: preset.genes.statistics])
+    columns = _statistics_columns(parent, panel, cells, ranked[: preset.genes.statistics])
     fitted = Model(
         preset=preset,
-        panel=goal.panel,
+        panel=panel,
         types=types,
         weights=weights_of(network),
         memory=_memory(parent, cells.take(train_rows), columns, preset, run),
@@ -122,23 +121,23 @@ def learn_stage(
         held_out_types=held_types,
         reliability=reliability,
         history=history,
-        taken=taken,
+        pretrained_genes=pretrained_genes,
     )
 
 
-def check_places(preset: Preset, types: tuple[str, ...]) -> None:
-    """Refuse a bank that has fewer places than there are types.
+def check_bank_size(preset: Preset, types: tuple[str, ...]) -> None:
+    """Refuse a preset whose example bank has fewer places than there are types.
 
     Raises
     ------
     StageError
-        If so.
+        If so; see `balanced_quotas`.
     """
     balanced_quotas(dict.fromkeys(types, 1), preset.bank.size)
 
 
 def _check_encoder(parent: Model | None, preset: Preset) -> None:
-    """Refuse to train a network on that has another shape."""
+    """Refuse an encoder other than the parent's, whose network is to be trained further."""
     if parent is None or preset.training.start == "fresh" or preset.encoder == parent.preset.encoder:
         return
     message = (
@@ -149,7 +148,7 @@ def _check_encoder(parent: Model | None, preset: Preset) -> None:
     raise StageError(message)
 
 
-def grown_types(parent: Model | None, labels: np.ndarray) -> tuple[str, ...]:
+def _grown_types(parent: Model | None, labels: np.ndarray) -> tuple[str, ...]:
     """Return the known types in their order, then the new ones sorted by name."""
     known = parent.types if parent is not None else ()
     return known + tuple(sorted(set(labels.tolist()) - set(known)))
@@ -158,7 +157,7 @@ def grown_types(parent: Model | None, labels: np.ndarray) -> tuple[str, ...]:
 def _grown_panel(
     parent: Model | None, cells: Cells, train_rows: np.ndarray, preset: Preset, run: Run, ranked: np.ndarray
 ) -> GenePanel:
-    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` as `rank_by_variance`."""
+    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` is of `rank_by_variance`."""
     panel = parent.panel if parent is not None else GenePanel.empty()
     n, specific = preset.genes.per_stage, preset.genes.specific
     if specific is not None:
@@ -171,33 +170,37 @@ def _grown_panel(
     return panel.extended(cells.genes.take(columns), run.number)
 
 
-def _start(
-    parent: Model | None, goal: Goal, run: Run, weights: PretrainedWeights | None
-) -> tuple[Network, TakenWeights | None]:
+def _starting_network(
+    parent: Model | None, spec: NetworkSpec, run: Run, weights: PretrainedWeights | None
+) -> tuple[Network, PretrainedGenes | None]:
     """Return the network that the stage begins with: a fresh one, or the parent's with room for what is new."""
-    preset, panel = goal.preset, goal.panel
+    preset, panel = spec.preset, spec.panel
+    # Genes that the network was trained on before.
     known = 0 if parent is None or preset.training.start == "fresh" else len(parent.panel)
     if parent is None or known == 0:
-        network = new_network(preset, len(panel), len(goal.types), run.seed)
+        network = new_network(preset, len(panel), len(spec.types), run.seed)
     else:
         network = new_network(parent.preset, known, len(parent.types), run.seed)
         network.load_state_dict(parent.network.state_dict())
         with seeded(run.seed, "new rows"):
-            network.grow(len(panel), len(goal.types), random_rows=preset.training.new_rows == "random")
-    return network, None if weights is None else take_weights(network, weights, panel, known, run.seed)
+            network.grow(len(panel), len(spec.types), random_rows=preset.training.new_rows == "random")
+    # Pre-trained weights, where they were asked for.
+    if weights is None:
+        return network, None
+    return network, start_from_pretrained(network, weights, panel, known, run.seed)
 
 
-def statistics_columns(parent: Model | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
-    """Return the columns of the stage to keep statistics of: the most variable and all that are followed already."""
-    followed = panel.match(cells.genes).columns
+def _statistics_columns(parent: Model | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
+    """Return the columns of the stage to keep statistics of: variable genes, the panel's and the parent memory's."""
+    known = panel.match(cells.genes).columns
     if parent is not None and parent.memory is not None:
         earlier = parent.memory.panel.match(cells.genes).columns
-        followed = np.concatenate([followed, earlier])
-    return np.unique(np.concatenate([variable, followed[followed >= 0]]))
+        known = np.concatenate([known, earlier])
+    return np.unique(np.concatenate([variable, known[known >= 0]]))
 
 
 def _memory(parent: Model | None, cells: Cells, columns: np.ndarray, preset: Preset, run: Run) -> AnalyticMemory | None:
-    """Return the parent's memory with some of the stage's cells."""
+    """Return the parent's memory with these cells of the stage added; ``None`` where the preset has no memory."""
     config = preset.analytic
     if not config.enabled:
         return None
@@ -206,30 +209,8 @@ def _memory(parent: Model | None, cells: Cells, columns: np.ndarray, preset: Pre
     return memory.with_stage(cells, columns, stage=run.number, rank=config.rank)
 
 
-def _novelty(parent: Model | None, fitted: Model, held: Cells, run: Run) -> NoveltyCalibration:
-    """Return the parent's calibration of novelty with the held-out cells of this stage."""
-    before = parent.novelty if parent is not None else NoveltyCalibration()
-    if fitted.memory is None:
-        return before
-    return with_held_out(before, fitted.memory, held, run.number)
-
-
-def _new_bank(model: Model, pool: CellPool, held: np.ndarray, run: Run) -> CellPool:
-    """Choose the bank; held-out cells, which later stages are tested on, come last."""
-    config = model.preset.bank
-    if config.size == 0:
-        return CellPool.empty()
-    _, representation = run_network(model.network, on_panel(pool, model.panel))
-    # Each type's own classifier row: the paper's code indexes them by position and gets another type's.
-    weights = model.network.classifier.weight.detach().numpy()
-    rows = dict(zip(model.types, weights, strict=True))
-    last = np.isin(np.arange(len(pool)), held)
-    candidates = Candidates(cells=pool, representation=representation, classifier_rows=rows, last=last)
-    return choose_examples(candidates, config, run.seed)
-
-
 def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion, Reliability]:
-    """Learn the temperature on a stage's held-out cells, and measure the confidence on the same cells.
+    """Learn the temperature on a stage's held-out cells, and measure on the same cells how reliable the confidence is.
 
     Each half of the cells is measured with the temperature that the other half gives, so that no cell is judged by a
     number that was fitted to it.
@@ -244,17 +225,20 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
         The held-out cells, labelled.
     """
     assert held.labels is not None
+    # Logits of the network and scores of the memory for the held-out cells.
     reader = fitted.reader(held.genes)
     logits, _ = reader.network_outputs(held.expression)
     scores = np.zeros_like(logits) if reader.solved is None else reader.solved.scores(held.expression)
     types = type_index(held.labels, fitted.types)
 
     def fit(rows: np.ndarray) -> Fusion:
-        here = fitted.fusion.calibrated(logits[rows], scores[rows], types[rows])
-        return here if parent is None else here.averaged(parent.fusion)
+        of_stage = fitted.fusion.calibrated(logits[rows], scores[rows], types[rows])
+        return of_stage if parent is None else of_stage.averaged(parent.fusion)
 
+    # The temperature that the model keeps is fitted to all of them.
     fusion = fit(np.ones(len(types), dtype=bool))
-    first = halves(types)
+    # The probabilities that are measured come from the temperature of the other half.
+    first = half_of_each_type(types)
     probabilities = np.zeros_like(logits)
     for rows in (first, ~first):
         other = fit(~rows) if (~rows).any() else fusion
@@ -263,29 +247,36 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
     return fusion, Reliability.of(probabilities.max(axis=1), right, fusion.temperature)
 
 
-def halves(types: np.ndarray) -> np.ndarray:
-    """Return which cells are in the first half: every other cell of each type, bool (cells,)."""
+def half_of_each_type(types: np.ndarray) -> np.ndarray:
+    """Return a half of the cells: every other cell of each type, bool (cells,)."""
     first = np.zeros(len(types), dtype=bool)
     for t in np.unique(types):
         first[np.flatnonzero(types == t)[::2]] = True
     return first
 
 
-def with_held_out(before: NoveltyCalibration, memory: AnalyticMemory, cells: Cells, stage: int) -> NoveltyCalibration:
-    """Return the calibration with the novelties of a stage's held-out cells.
-
-    Parameters
-    ----------
-    before
-        Of the stages before.
-    memory
-        Statistics that were made without these cells.
-    cells
-        The held-out cells.
-    stage
-        Number of the stage.
-    """
-    match = memory.panel.match(cells.genes)
-    profiles = unit_rows(match.project(cells.expression)[:, np.flatnonzero(match.measured)])
+def _novelty(parent: Model | None, fitted: Model, held: Cells, run: Run) -> NoveltyCalibration:
+    """Return the parent's calibration of novelty with the novelties of the stage's held-out cells added."""
+    before = parent.novelty if parent is not None else NoveltyCalibration()
+    memory = fitted.memory
+    if memory is None:
+        return before
+    # Unit profiles over the genes that the memory has statistics of, scored by a detector without these cells.
+    match = memory.panel.match(held.genes)
+    profiles = unit_rows(match.project(held.expression)[:, np.flatnonzero(match.measured)])
     detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=before)
-    return before.with_stage(detector.held_out(stage, match.measured, len(cells.genes), profiles))
+    return before.with_stage(detector.score_held_out(run.number, match.measured, len(held.genes), profiles))
+
+
+def _new_bank(model: Model, pool: CellPool, held: np.ndarray, run: Run) -> CellPool:
+    """Choose the bank; held-out cells, which later stages are tested on, are chosen last."""
+    config = model.preset.bank
+    if config.size == 0:
+        return CellPool.empty()
+    _, representation = run_network(model.network, on_panel(pool, model.panel))
+    # Each type's own classifier row: the paper's code indexes them by position and gets another type's.
+    weights = model.network.classifier.weight.detach().numpy()
+    rows = dict(zip(model.types, weights, strict=True))
+    held_out = np.isin(np.arange(len(pool)), held)
+    candidates = Candidates(cells=pool, representation=representation, classifier_rows=rows, held_out=held_out)
+    return choose_examples(candidates, config, run.seed)

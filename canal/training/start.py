@@ -1,9 +1,7 @@
-"""Pre-trained weights as a workspace keeps them: the published tensors, their genes, and where they come from.
+"""Pre-trained weights: how a workspace keeps them, and how a stage's network starts from them.
 
-A folder holds ``weights.safetensors`` (the published layout, bit for bit), ``genes.json`` and ``weights.json`` with the
-hash of both and the digest of the whole.
-
-Where a stage's network starts: afresh, from the stage before, or from pre-trained weights.
+A folder holds ``weights.safetensors`` (the tensors in the published layout, bit for bit), ``genes.json`` and
+``weights.json`` with the hashes of both and where the weights come from.
 
 Shapes: G genes of the panel, E token size.
 """
@@ -12,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,16 +30,17 @@ from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_publi
 from canal.model.network import Network
 from canal.seeds import torch_generator
 
-FORMAT = 1
 if TYPE_CHECKING:
     from canal.model.encoders.performer import PerformerEncoder
 
+FORMAT = 1  # of weights.json
 TENSORS, GENES, FACTS = "weights.safetensors", "genes.json", "weights.json"
+SAME_VECTOR = 1e-5  # largest difference of two vectors that are the same but for rounding to single precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedWeights:
-    """Weights of a Performer that some stage may start from.
+    """Weights of a Performer that a stage may start from.
 
     Attributes
     ----------
@@ -50,13 +49,13 @@ class PretrainedWeights:
     sizes
         Sizes of the Performer.
     genes
-        Genes of its table in the order of the rows, as they were named.
+        Genes of its table in the order of the rows, under the names they came with.
     tensors
         The tensors of the published layout by name.
     facts
         Where they come from; plain values.
     digest
-        ``"sha256:..."`` over tensors and genes, ``""`` until they are kept.
+        ``"sha256:..."`` over tensors and genes, ``""`` before they are saved.
     """
 
     name: str
@@ -67,29 +66,30 @@ class PretrainedWeights:
     digest: str = ""
 
     @cached_property
-    def named(self) -> GeneNames:
+    def gene_names(self) -> GeneNames:
         """The genes under the names that a gene panel uses."""
         return name_genes(pd.DataFrame(index=list(self.genes)), source=f"the gene list of {self.name}")
 
-    def rows(self, panel_match: np.ndarray) -> np.ndarray:
-        """Return the row of the table of each panel gene, -1 where it has none, from columns of `named`."""
-        columns = self.named.columns
-        return np.asarray(np.where(panel_match >= 0, columns[np.maximum(panel_match, 0)], -1))
+    def table_rows(self, panel: GenePanel) -> np.ndarray:
+        """Return the row of the table of each panel gene, -1 where it has none, (G,)."""
+        position = panel.match(self.gene_names.genes).columns
+        rows = self.gene_names.columns
+        return np.asarray(np.where(position >= 0, rows[np.maximum(position, 0)], -1))
 
     def described(self) -> dict[str, Any]:
-        """Return what they are as plain values."""
+        """Return name, digest, sizes and origin as plain values."""
         sizes = asdict(self.sizes)
         return {"name": self.name, "digest": self.digest, "sizes": sizes, "tensors": len(self.tensors), **self.facts}
 
 
-def pretrained_of(
+def checked_pretrained(
     name: str,
     tensors: Mapping[str, Tensor],
     genes: tuple[str, ...],
     facts: Mapping[str, Any],
     vectors: GeneVectors | None = None,
 ) -> PretrainedWeights:
-    """Check a published checkpoint and its genes.
+    """Return the weights of a published checkpoint, after checking its tensors and its genes.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def pretrained_of(
     facts
         Where they come from; ``source`` names it in messages.
     vectors
-        gene2vec: takes the place of a table that the checkpoint lacks, and must equal one that it has.
+        gene2vec: stands in for a table that the checkpoint lacks, and must equal one that it has.
 
     Raises
     ------
@@ -110,12 +110,12 @@ def pretrained_of(
         If a tensor or the number of genes does not fit, or the vectors are not those of the table.
     """
     source = str(facts["source"])
+    # gene2vec in place of a table that is lacking; the extra token has a row of zeros.
     rows = None if vectors is None else vectors.in_order(genes)
     if rows is not None and TABLE not in tensors:
-        import torch
-
         table = torch.from_numpy(np.vstack([rows, np.zeros((1, rows.shape[1]))]))
         tensors = {**tensors, TABLE: table}
+    # The layout, the number of genes, and the table against gene2vec.
     sizes = check_published(tensors, source)
     if sizes.genes != len(genes):
         message = (
@@ -125,15 +125,17 @@ def pretrained_of(
         raise WeightsError(message)
     if rows is not None and vectors is not None:
         _check_same(tensors[TABLE], rows, source, vectors.source)
+    # The names of the genes.
     weights = PretrainedWeights(name=name, sizes=sizes, genes=genes, tensors=tensors, facts=facts)
     try:
-        found = weights.named
+        warnings = list(weights.gene_names.warnings)
     except DataError as error:
         raise WeightsError(str(error)) from error
-    warnings = [*found.warnings, *_last_row(tensors[TABLE])]
-    return PretrainedWeights(
-        name=name, sizes=sizes, genes=genes, tensors=tensors, facts={**facts, "warnings": warnings}
-    )
+    if tensors[TABLE][-1].any():
+        warnings.append(
+            "The row of the extra token is not zero, as it is in scBERT's; it is kept for export, but not used."
+        )
+    return replace(weights, facts={**facts, "warnings": warnings})
 
 
 def save_pretrained(weights: PretrainedWeights, folder: Path) -> PretrainedWeights:
@@ -147,11 +149,13 @@ def save_pretrained(weights: PretrainedWeights, folder: Path) -> PretrainedWeigh
     if folder.exists():
         message = f"There are weights named {weights.name} already, in {folder}. Choose another name with --name."
         raise WeightsError(message)
+    # Into a folder of another name, which is renamed when it is complete.
     new = folder.with_name(f".{folder.name}.new")
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.tensors.items()}, new / TENSORS)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.tensors.items()}
+        save_file(tensors, new / TENSORS)
         (new / GENES).write_text(json.dumps(list(weights.genes)), encoding="utf-8")
         files = {name: _hash(new / name) for name in (TENSORS, GENES)}
         table = {"format": FORMAT, "files": files, "sizes": asdict(weights.sizes), **weights.facts}
@@ -165,7 +169,7 @@ def save_pretrained(weights: PretrainedWeights, folder: Path) -> PretrainedWeigh
 
 
 def load_pretrained(folder: Path) -> PretrainedWeights:
-    """Read weights whose files are as they were written.
+    """Read weights from a folder of `save_pretrained`.
 
     Raises
     ------
@@ -174,9 +178,9 @@ def load_pretrained(folder: Path) -> PretrainedWeights:
     """
     table = read_facts(folder)
     for name, expected in table["files"].items():
-        found = _hash(folder / name) if (folder / name).is_file() else "nothing"
-        if found != expected:
-            message = f"{folder / name} was changed: expected {expected}, found {found}. Import the weights again."
+        content = _hash(folder / name) if (folder / name).is_file() else "nothing"
+        if content != expected:
+            message = f"{folder / name} was changed: expected {expected}, found {content}. Import the weights again."
             raise WeightsError(message)
     tensors = load_file(folder / TENSORS)
     genes = tuple(map(str, json.loads((folder / GENES).read_text(encoding="utf-8"))))
@@ -188,7 +192,7 @@ def load_pretrained(folder: Path) -> PretrainedWeights:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what ``weights.json`` of a folder says, without reading the tensors.
+    """Return the content of a folder's ``weights.json``, without reading the tensors.
 
     Raises
     ------
@@ -208,7 +212,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def digest_of(table: Mapping[str, Any]) -> str:
-    """Return the digest of the weights whose facts these are."""
+    """Return the digest of weights from their facts: it is over the hashes of tensors and genes."""
     files = json.dumps(table["files"], sort_keys=True)
     return f"sha256:{hashlib.sha256(files.encode()).hexdigest()}"
 
@@ -219,29 +223,24 @@ def _hash(path: Path) -> str:
 
 
 def _check_same(table: Tensor, rows: np.ndarray, source: str, vectors: str) -> None:
-    kept = table[:-1].double().numpy()
-    if kept.shape != rows.shape:
-        message = f"{vectors} has vectors of {rows.shape[1]} numbers, the table of {source} of {kept.shape[1]}."
+    """Refuse gene vectors that are not those of the table."""
+    own = table[:-1].double().numpy()
+    if own.shape != rows.shape:
+        message = f"{vectors} has vectors of {rows.shape[1]} numbers, the table of {source} of {own.shape[1]}."
         raise WeightsError(message)
-    other = int((np.abs(kept - rows).max(axis=1) > 1e-5).sum())
-    if other:
+    different = int((np.abs(own - rows).max(axis=1) > SAME_VECTOR).sum())
+    if different:
         message = (
-            f"{vectors} differs from the table of {source} in the vectors of {other} of {len(rows)} genes. Either the "
-            "gene list is in another order or the weights were trained with other vectors. Leave --gene2vec out to "
+            f"{vectors} differs from the table of {source} in the vectors of {different} of {len(rows)} genes. Either "
+            "the gene list is in another order or the weights were trained with other vectors. Leave --gene2vec out to "
             "take the table of the weights."
         )
         raise WeightsError(message)
 
 
-def _last_row(table: Tensor) -> list[str]:
-    if not table[-1].any():
-        return []
-    return ["The row of the extra token is not zero, as it is in scBERT's; it is kept for export, but not used."]
-
-
 @dataclass(frozen=True, kw_only=True)
-class TakenWeights:
-    """What a network took of pre-trained weights: genes with a row of the table, and those without one."""
+class PretrainedGenes:
+    """How many of the genes new to a network have a row in the pre-trained table, and how many have none."""
 
     genes: int
     without_row: int
@@ -263,30 +262,33 @@ def check_weights(weights: PretrainedWeights, preset: Preset) -> None:
         )
         raise StageError(message)
     if not weights.sizes.fits(encoder):
-        wanted = weights.sizes.encoder_keys()
-        different = [f"encoder.{k} = {getattr(encoder, k)}, the weights have {v}" for k, v in wanted.items()
-                     if getattr(encoder, k) != v]  # fmt: skip
+        different = []
+        for key, size in weights.sizes.encoder_keys().items():
+            if getattr(encoder, key) != size:
+                different.append(f"encoder.{key} = {getattr(encoder, key)}, the weights have {size}")
         message = f"The weights {weights.name} do not fit the preset: {'; '.join(different)}. Leave these keys out."
         raise StageError(message)
 
 
-def take_weights(network: Network, weights: PretrainedWeights, panel: GenePanel, known: int, seed: int) -> TakenWeights:
-    """Put pre-trained weights into a network, in place; the rows of the table by gene.
+def start_from_pretrained(
+    network: Network, weights: PretrainedWeights, panel: GenePanel, known: int, seed: int
+) -> PretrainedGenes:
+    """Load pre-trained weights into a network, in place; every gene gets its row of the table.
 
-    A gene without a row gets a vector drawn from the normal distribution that the rows of the table have, each number
-    with its own mean and spread: the network then sees a gene that it does not know, of a kind that it does.
+    A gene without a row gets a vector drawn from a normal distribution with the mean and spread that each number has
+    over the rows: the network then sees an unknown gene whose vector is like those of the genes it knows.
 
     Parameters
     ----------
     network
         On the genes of ``panel``.
     weights
-        They fit its encoder: see `check_weights`.
+        Weights that fit its encoder; see `check_weights`.
     panel
         Gene panel of the stage.
     known
-        Number of its genes that the network was trained on at an earlier stage. They keep their vectors, and with one
-        or more such genes all other weights are kept, too.
+        Number of its genes that the network was trained on at an earlier stage. They keep their vectors, and where
+        there are any the network keeps all its other weights, too.
     seed
         The stage's seed.
     """
@@ -297,20 +299,22 @@ def take_weights(network: Network, weights: PretrainedWeights, panel: GenePanel,
     vectors, has_row = gene_vectors(weights, panel, seed)
     with torch.no_grad():
         encoder.gene_emb.weight[known:] = vectors[known:]
+    # A fresh network takes all other tensors of the encoder, too.
     if known == 0:
         state = encoder.state_dict()
-        trunk = {k: v for k, v in weights.tensors.items() if k in state and k != TABLE}
+        trunk = {name: tensor for name, tensor in weights.tensors.items() if name in state and name != TABLE}
         assert len(trunk) + 4 + _unused(encoder, weights) == len(weights.tensors), "a tensor has no place"
         encoder.load_state_dict(state | trunk)
     fresh = has_row[known:]
-    return TakenWeights(genes=int(fresh.sum()), without_row=int((~fresh).sum()))
+    return PretrainedGenes(genes=int(fresh.sum()), without_row=int((~fresh).sum()))
 
 
 def gene_vectors(weights: PretrainedWeights, panel: GenePanel, seed: int) -> tuple[Tensor, Tensor]:
     """Return the vector of each panel gene, (G, E), and whether it is a row of the table, bool (G,)."""
     table = weights.tensors[TABLE][:-1].float()
-    rows = torch.from_numpy(weights.rows(panel.match(weights.named.genes).columns))
+    rows = torch.from_numpy(weights.table_rows(panel))
     has_row = rows >= 0
+    # Drawn for all genes, so that a gene's vector does not depend on which others have a row.
     draw = torch_generator(seed, "genes without pre-trained vector")
     noise = torch.randn(len(panel), table.shape[1], generator=draw)
     drawn = table.mean(dim=0) + noise * table.std(dim=0, correction=0)
@@ -318,7 +322,7 @@ def gene_vectors(weights: PretrainedWeights, panel: GenePanel, seed: int) -> tup
 
 
 def _unused(encoder: "PerformerEncoder", weights: PretrainedWeights) -> int:
-    """Count the projections that exact attention has no use for; gene table, head of 2 and a counter are 4 more."""
+    """Count the projections, which exact attention does not use; gene table, head of 2 and a counter are 4 more."""
     if encoder.config.attention == "performer":
         return 0
     return sum(name.endswith(PROJECTION) for name in weights.tensors)

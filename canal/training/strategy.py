@@ -16,9 +16,9 @@ from canal.config import TrainingConfig
 from canal.model.network import Network
 from canal.training.avalanche import CLExperience, EvaluationPlugin, SupervisedPlugin, SupervisedTemplate
 from canal.training.batches import Batches
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 from canal.training.plugins import classification_loss
-from canal.training.processes import Processes, slice_of
+from canal.training.processes import ProcessGroup, batch_slice
 
 
 class StageExperience(CLExperience):
@@ -45,26 +45,26 @@ class StageStrategy(SupervisedTemplate):
     mb_representation
         Representation of the current batch, (B, D); plugins read it.
     mb_slice
-        First row, stop and number of rows of the whole batch, where processes share it.
+        (start, stop, total): the rows of the batch that this process computes, and how many the batch has.
     cell_share, weight_share
-        Share that this process has in the batch's cells and in their weight; 1 where it is alone.
+        Share that these rows have in the batch's cells and in their weight; 1 where the process is alone.
 
     Parameters
     ----------
     network
-        What is trained.
+        The network, trained in place.
     config
-        How: optimizer, label smoothing and precision.
+        Optimizer, label smoothing and precision.
     epochs
-        The most epochs.
+        Most epochs.
     plugins
         Distillation, validation, progress, ...
     device
         Where to compute.
-    halfway
-        What the frozen layers make of the training cells, where it can be kept.
+    frozen_outputs
+        Of the training cells, where the encoder has frozen layers and their outputs are kept.
     processes
-        The group that shares the training, if there is one; each computes a slice of every batch.
+        The group that shares the training, if there is one; each process computes a slice of every batch.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class StageStrategy(SupervisedTemplate):
         epochs: int,
         plugins: list[SupervisedPlugin],
         device: torch.device,
-        halfway: Halfway | None = None,
-        processes: Processes | None = None,
+        frozen_outputs: FrozenOutputs | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
+        # Else Avalanche warns of them in a group of processes.
         for plugin in plugins:
-            plugin.supports_distributed = True  # else Avalanche warns of them in a group of processes
+            plugin.supports_distributed = True
         super().__init__(
             model=network,
             optimizer=_optimizer(network, config),
@@ -90,8 +91,9 @@ class StageStrategy(SupervisedTemplate):
         )
         self.label_smoothing = config.label_smoothing
         self.precision = _precision(config, device)
-        self.halfway = halfway
+        self.frozen_outputs = frozen_outputs
         self.processes = processes
+        # Of the current batch; plugins read them.
         self.mbatch: Any
         self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0
         self.mb_representation: Tensor | None = None
@@ -118,18 +120,21 @@ class StageStrategy(SupervisedTemplate):
 
     def forward(self) -> Tensor:
         """Return the logits (B, C) and keep the representation for the plugins."""
-        rep, logits = self.outputs(self.mbatch[0], self.mbatch[1], self.mb_rows, self.halfway)
+        rep, logits = self.outputs(self.mbatch[0], self.mbatch[1], self.mb_rows, self.frozen_outputs)
         self.mb_representation = rep.float()
         result: Tensor = logits.float()
         return result
 
-    def outputs(self, values: Tensor, measured: Tensor, rows: Tensor, halfway: Halfway | None) -> tuple[Tensor, Tensor]:
-        """Return representation and logits of cells, from halfway where that is kept."""
+    def outputs(
+        self, values: Tensor, measured: Tensor, rows: Tensor, frozen_outputs: FrozenOutputs | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return representation and logits of cells, from their rows of ``frozen_outputs`` where those are kept."""
         with self._autocast():
-            if halfway is None:
+            if frozen_outputs is None:
                 rep, logits = self.model(values, measured)
             else:
-                rep, logits = self.model.finish(halfway.rows(rows.cpu()).to(self.device), measured)
+                outputs = frozen_outputs.rows(rows.cpu()).to(self.device)
+                rep, logits = self.model.from_frozen(outputs, measured)
         return rep, logits
 
     def criterion(self) -> Tensor:
@@ -138,17 +143,19 @@ class StageStrategy(SupervisedTemplate):
         return loss * self.weight_share
 
     def _unpack_minibatch(self) -> None:
+        """Cut this process's rows out of the batch, and note their share: it scales the losses of the slice."""
         super()._unpack_minibatch()
         if self.processes is None:
             return
         whole: list[Tensor] = self.mbatch
-        self.mb_slice, counts = slice_of(len(whole[0]), self.processes)
+        self.mb_slice, counts = batch_slice(len(whole[0]), self.processes)
         start, stop, total = self.mb_slice
         self.mbatch = [part[start:stop] for part in whole]
         self.cell_share = (stop - start) / total * counts
         self.weight_share = float(whole[3][start:stop].sum() / whole[3].sum()) * counts
 
     def _autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which products are computed in the precision of the preset."""
         if self.precision == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.precision)

@@ -1,10 +1,7 @@
-"""What checkpoints have in common: reading them, and the state of an optimizer as tensors by name.
+"""Training the network of one stage, from cells to the best epoch's weights, and the checkpoints of it.
 
-A checkpoint after every epoch, so that a killed stage goes on from there, bit for bit.
-
-One safetensors file: weights, best weights, optimizer and generators as tensors, the rest as JSON in its header.
-
-Training the network of one stage, from cells to the best epoch's weights.
+A checkpoint is written after every epoch, so that a killed stage goes on from there, bit for bit. It is one safetensors
+file: weights, best weights, optimizer and generators as tensors, the rest as JSON in its header.
 """
 
 import json
@@ -24,37 +21,40 @@ from canal.model.network import Network, PanelCells, best_device, seeded
 from canal.seeds import torch_generator
 from canal.training.avalanche import SupervisedPlugin
 from canal.training.batches import Batches, Hiding
-from canal.training.frozen import Halfway
+from canal.training.frozen import FrozenOutputs
 from canal.training.plugins import DistillationPlugin, ProgressPlugin, SchedulePlugin, TrainingState, ValidationPlugin
-from canal.training.processes import Processes, SharingPlugin
+from canal.training.processes import GradientSumPlugin, ProcessGroup
 from canal.training.run import Draft, Run
 from canal.training.strategy import StageStrategy
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose name begins with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the state of every parameter, by ``optimizer.<number>.<name>``."""
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{k}": v for i, values in state.items() for k, v in values.items()}
+    tensors = {}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            tensors[f"optimizer.{number}.{name}"] = value
+    return tensors
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put the state of `optimizer_tensors` back."""
+    """Load the state that `optimizer_tensors` returned into an optimizer."""
     table = optimizer.state_dict()
-    for name, value in under(tensors, "optimizer.").items():
+    for name, value in tensors_under(tensors, "optimizer.").items():
         number, _, key = name.partition(".")
         table["state"].setdefault(int(number), {})[key] = value
     optimizer.load_state_dict(table)
 
 
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and facts of a checkpoint, or ``None`` where there is none of this training."""
+    """Return tensors and facts of a checkpoint, or ``None`` where there is none with this key."""
     if not path.is_file():
         return None
     try:
@@ -73,14 +73,14 @@ class CheckpointPlugin(SupervisedPlugin):
     Parameters
     ----------
     draft
-        Folder of the checkpoint, and the key that must be the same for it to be of use: data, configuration, seed,
-        parent.
+        Folder of the checkpoint, and the key of all that decides the outcome: a checkpoint with another key is of
+        another training and is not read.
     state
-        Where the training stands; filled from the checkpoint.
+        Progress of the training; filled from the checkpoint.
     draw
         Generator of the batches.
     write
-        Whether this process writes it, or only reads.
+        Whether this process writes the checkpoint, or only reads it.
     """
 
     def __init__(self, draft: Draft, state: TrainingState, draw: torch.Generator, *, write: bool = True) -> None:
@@ -91,18 +91,21 @@ class CheckpointPlugin(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, **_: Any) -> None:
         """Go on from the checkpoint, if there is one."""
-        found = read_checkpoint(self.path, self.key)
-        if found is None:
+        checkpoint = read_checkpoint(self.path, self.key)
+        if checkpoint is None:
             return
-        tensors, facts = found
-        strategy.model.load_state_dict(under(tensors, "model."))
+        tensors, facts = checkpoint
+        # Network, optimizer and generators are as they were after the last epoch.
+        strategy.model.load_state_dict(tensors_under(tensors, "model."))
         load_optimizer(strategy.optimizer, tensors)
         self.draw.set_state(tensors["draw"])
         torch.set_rng_state(tensors["torch"])
+        # So is the record of the epochs so far.
         self.state.epoch, self.state.best_epoch = facts["epoch"], facts["best_epoch"]
         self.state.best_score = (facts["best_score"][0], facts["best_score"][1])
         self.state.history[:] = facts["history"]
-        self.state.best_weights = under(tensors, "best.")
+        self.state.best_weights = tensors_under(tensors, "best.")
+        # The epochs that are left.
         strategy.train_epochs -= self.state.epoch
 
     def after_training_epoch(self, strategy: Any, **_: Any) -> None:
@@ -110,10 +113,13 @@ class CheckpointPlugin(SupervisedPlugin):
         if not self.write:
             return
         state = self.state
-        tensors = {f"model.{k}": v for k, v in strategy.model.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
+        # Weights, optimizer and generators.
+        tensors = {f"model.{name}": value for name, value in strategy.model.state_dict().items()}
+        for name, value in state.best_weights.items():
+            tensors[f"best.{name}"] = value
         tensors |= optimizer_tensors(strategy.optimizer)
         tensors |= {"draw": self.draw.get_state(), "torch": torch.get_rng_state()}
+        # The record of the epochs so far.
         facts = {
             "key": self.key,
             "epoch": state.epoch,
@@ -121,12 +127,10 @@ class CheckpointPlugin(SupervisedPlugin):
             "best_score": state.best_score,
             "history": state.history,
         }
+        # Copies: safetensors refuses tensors that share memory.
+        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         new = self.path.with_suffix(".new")
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-            new,
-            metadata={"facts": json.dumps(facts)},
-        )
+        save_file(copies, new, metadata={"facts": json.dumps(facts)})
         new.replace(self.path)
 
 
@@ -140,9 +144,18 @@ class Distillation:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a network is trained and scored on: cells, the index of each cell's type, how much it counts.
+    """What a network is trained and scored on.
 
-    ``halfway`` holds what frozen layers make of them, where it can be kept.
+    Attributes
+    ----------
+    cells
+        Training cells.
+    types, weights
+        Index of the type of each training cell, and its weight in the loss, (cells,).
+    validation, validation_types
+        Cells that score the epochs, and the index of the type of each.
+    frozen_outputs, validation_frozen_outputs
+        Outputs of the encoder's frozen layers for both, where they can be kept.
     """
 
     cells: PanelCells
@@ -150,8 +163,8 @@ class TrainingData:
     weights: np.ndarray
     validation: PanelCells
     validation_types: np.ndarray
-    halfway: Halfway | None = None
-    validation_halfway: Halfway | None = None
+    frozen_outputs: FrozenOutputs | None = None
+    validation_frozen_outputs: FrozenOutputs | None = None
 
 
 def train_network(
@@ -161,7 +174,7 @@ def train_network(
     run: Run,
     *,
     distillation: Distillation | None = None,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place and leave it with the weights of its best epoch.
 
@@ -197,7 +210,7 @@ def train_network(
     batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw, config.sampling)
     # A small stage gets more epochs, so that every stage takes the least number of steps.
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
-    # What makes the loop a stage hangs on its hooks.
+    # The plugins that every stage has.
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
         ValidationPlugin(
@@ -207,15 +220,16 @@ def train_network(
             state,
             run.log_epoch,
             by_loss=config.best == "accuracy-loss",
-            halfway=data.validation_halfway,
+            frozen_outputs=data.validation_frozen_outputs,
         ),
         ProgressPlugin(run.progress, state),
         *_encoder_plugins(network, data, batches, processes),
     ]
+    # Those that a later stage, several processes or a working folder add.
     if distillation is not None and distillation.weight > 0:
         plugins.append(DistillationPlugin(distillation.previous.to(device), distillation.weight))
     if processes is not None:
-        plugins.append(SharingPlugin(processes))
+        plugins.append(GradientSumPlugin(processes))
     if run.draft is not None:
         plugins.append(CheckpointPlugin(run.draft, state, draw, write=processes is None or processes.rank == 0))
     # Train; the checkpoint plugin goes on from where a killed run was.
@@ -227,7 +241,7 @@ def train_network(
             epochs=epochs,
             plugins=plugins,
             device=device,
-            halfway=data.halfway,
+            frozen_outputs=data.frozen_outputs,
             processes=processes,
         )
         strategy.fit(run.number, batches)
@@ -239,13 +253,13 @@ def train_network(
 
 
 def _encoder_plugins(
-    network: Network, data: TrainingData, batches: Batches, processes: Processes | None
+    network: Network, data: TrainingData, batches: Batches, processes: ProcessGroup | None
 ) -> list[SupervisedPlugin]:
-    """Return what the encoder itself adds to the training."""
+    """Return the plugins that the encoder itself needs, and refuse several processes where it needs any."""
     from canal.training.scannonet import encoder_plugins
 
-    own = encoder_plugins(network, data.cells, data.types, batches)
-    if own and processes is not None:
+    plugins = encoder_plugins(network, data.cells, data.types, batches)
+    if plugins and processes is not None:
         message = "This encoder has losses over whole batches, which processes cannot share. Leave out --devices."
         raise ConfigError(message)
-    return own
+    return plugins

@@ -19,7 +19,7 @@ from canal.data.gene_list import read_gene_list, read_gene_vectors
 from canal.errors import WeightsError
 from canal.stages.layout import Layout
 from canal.stages.starting import check_weights_name, find_weights
-from canal.training.start import PretrainedWeights, pretrained_of, save_pretrained
+from canal.training.start import PretrainedWeights, checked_pretrained, save_pretrained
 
 STATE = "model_state_dict"  # under which scBERT's checkpoints hold their tensors
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -64,7 +64,7 @@ def import_weights(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "canal_version": __version__,
     }
-    weights = pretrained_of(name, tensors, gene_list, facts, vectors)
+    weights = checked_pretrained(name, tensors, gene_list, facts, vectors)
     return save_pretrained(weights, Layout.init(layout.root, layout.server).weights / name)
 
 

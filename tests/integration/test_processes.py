@@ -15,11 +15,11 @@ from canal.config import Preset, load_preset
 from canal.errors import ConfigError, StageError
 from canal.registry.commit import StageDraft
 from canal.training import processes
-from canal.training.processes import started_outside
+from canal.training.processes import launched_rank
 from canal.training.stage import LearnedStage
 from tests.learning import QUICK, learn, toy, weights_of
 from tests.make import make_adata
-from tests.unit.learn.test_halfway import SMALL
+from tests.unit.learn.test_frozen import SMALL
 
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}  # of weights; sums in another order, over all steps of a stage
 
@@ -137,6 +137,6 @@ def test_who_started_the_processes(
         monkeypatch.setenv(name, value)
     if isinstance(expected, str):
         with pytest.raises(ConfigError, match=expected):
-            started_outside(devices, nodes)
+            launched_rank(devices, nodes)
     else:
-        assert started_outside(devices, nodes) == expected
+        assert launched_rank(devices, nodes) == expected

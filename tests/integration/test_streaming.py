@@ -156,7 +156,7 @@ def peak_of(workspace: Workspace, n: int, folder: Path) -> int:
     detector = reader.novelty()
     assert detector is not None
     tracemalloc.start()
-    answers = answer_stream(reader.judging(detector), stream, Silent(), folder=folder)
+    answers = answer_stream(reader.with_novelty(detector), stream, Silent(), folder=folder)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(answers.representation) == n

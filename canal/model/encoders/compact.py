@@ -40,7 +40,8 @@ class CompactEncoder(Encoder):
 
     def _encode(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         del measured_BG  # an unmeasured gene has value 0 and adds nothing
-        x_BG = unit_profiles(values_BG) * SCALE
+        # A profile divided by its Euclidean length; one of zeros stays zero.
+        x_BG = F.normalize(values_BG, dim=1) * SCALE
         h_BH = self.dropout(F.gelu(self.norm1(self.fc1(x_BG))))
         return F.gelu(self.norm2(self.fc2(h_BH)))
 
@@ -49,8 +50,3 @@ class CompactEncoder(Encoder):
         if n_genes > self.n_genes:
             self.fc1 = grown_linear(self.fc1, n_genes).to(self.fc1.weight.device)
             self.n_genes = n_genes
-
-
-def unit_profiles(values_BG: Tensor) -> Tensor:
-    """Divide each profile by its Euclidean length; a profile of zeros stays zero."""
-    return F.normalize(values_BG, dim=1)

@@ -37,7 +37,7 @@ class CompactArrays:
 
     @classmethod
     def of(cls, weights: Mapping[str, np.ndarray], measured: np.ndarray) -> "CompactArrays":
-        """Take the network for some genes.
+        """Return the network for some genes.
 
         Parameters
         ----------
@@ -52,10 +52,12 @@ class CompactArrays:
     def outputs(self, values_BS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return logits (B, C) and representations (B, D) of dense cells (B, S), natural log1p of values per 10,000."""
         w = self.weights
+        # The input layer on unit profiles: multiplied as they are, then divided by their length.
         length_B = np.sqrt(np.einsum("bs,bs->b", values_BS, values_BS))
         h_BH = values_BS @ self.first
         h_BH /= np.maximum(length_B, np.float32(SHORTEST))[:, None]
         h_BH += w["encoder.fc1.bias"]
+        # The other layers, in the order of the encoder, and the classifier.
         h_BH = _gelu(_layer_norm(h_BH, w["encoder.norm1.weight"], w["encoder.norm1.bias"]))
         h_BD = h_BH @ w["encoder.fc2.weight"].T + w["encoder.fc2.bias"]
         rep_BD = _gelu(_layer_norm(h_BD, w["encoder.norm2.weight"], w["encoder.norm2.bias"]))
@@ -63,6 +65,7 @@ class CompactArrays:
 
 
 def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Normalise the rows in place, and return them."""
     x -= x.mean(axis=1, keepdims=True)
     variance = np.einsum("bh,bh->b", x, x) / x.shape[1]
     x *= (1.0 / np.sqrt(variance + EPSILON)).astype(np.float32)[:, None]
@@ -72,6 +75,7 @@ def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarr
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
+    """Return x times the normal distribution function of x."""
     cdf = erf(x * ROOT_HALF)
     cdf += 1.0
     cdf *= 0.5

@@ -1,8 +1,6 @@
-"""The one contract of every encoder.
+"""The contract of every encoder, and the layers that encoders share.
 
 Shapes: B cells, G genes of the panel, D size of the representation.
-
-Dropout for a batch that is shared out: its rows get what they would get in the whole batch.
 """
 
 from abc import ABC, abstractmethod
@@ -16,13 +14,26 @@ class Encoder(nn.Module, ABC):
     """Cells on the gene panel in, their representation out.
 
     An encoder grows with the gene panel: ``grow`` adds genes and keeps every old weight.
+
+    Attributes
+    ----------
+    n_genes
+        Genes of the panel.
+    dim
+        Size of the representation.
+    block
+        Cells that fit in memory at a time.
+    product_dtype
+        Numbers of the large matrix products on a CPU, where an encoder has a choice.
+    frozen_layers
+        How many layers, from the first, are never trained; see `frozen_outputs`.
     """
 
     n_genes: int
     dim: int
-    block: int  # cells that fit in memory at a time
-    numbers: torch.dtype = torch.float32  # of the large matrix products on a CPU, where an encoder has a choice
-    frozen_layers: int = 0  # layers from the first that are never trained; see `halfway`
+    block: int
+    product_dtype: torch.dtype = torch.float32
+    frozen_layers: int = 0
 
     def forward(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the representation of a batch.
@@ -42,12 +53,12 @@ class Encoder(nn.Module, ABC):
         assert values_BG.shape[1] == self.n_genes, (values_BG.shape, self.n_genes)
         return self._encode(values_BG, measured_BG)
 
-    def halfway(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
-        """Return what the frozen layers make of a batch, (cells, ...): it may be kept for a whole stage."""
+    def frozen_outputs(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+        """Return the outputs of the frozen layers for a batch, (cells, ...); they may be kept for a whole stage."""
         raise NotImplementedError
 
-    def finish(self, halfway: Tensor, measured_BG: Tensor) -> Tensor:
-        """Return the representation from what the frozen layers made."""
+    def from_frozen(self, frozen_outputs: Tensor, measured_BG: Tensor) -> Tensor:
+        """Return the representation of a batch from the outputs of its frozen layers."""
         raise NotImplementedError
 
     @abstractmethod
@@ -58,7 +69,7 @@ class Encoder(nn.Module, ABC):
         """Make room for a panel of ``n_genes`` genes; the first ones are the old ones."""
 
 
-def grown_linear(layer: nn.Linear, in_features: int, *, at: int | None = None) -> nn.Linear:
+def grown_linear(layer: nn.Linear, in_features: int, *, before: int | None = None) -> nn.Linear:
     """Return a linear layer with more inputs, the old weights kept and the new ones zero.
 
     Parameters
@@ -67,11 +78,12 @@ def grown_linear(layer: nn.Linear, in_features: int, *, at: int | None = None) -
         The layer so far.
     in_features
         Number of inputs of the new layer.
-    at
+    before
         Column before which the new inputs go; at the end by default.
     """
     new = nn.Linear(in_features, layer.out_features, bias=layer.bias is not None)
-    split = layer.in_features if at is None else at
+    # Old inputs before the new ones, and behind them.
+    split = layer.in_features if before is None else before
     tail = layer.in_features - split
     with torch.no_grad():
         new.weight.zero_()
@@ -84,18 +96,19 @@ def grown_linear(layer: nn.Linear, in_features: int, *, at: int | None = None) -
 
 
 class BatchDropout(nn.Dropout):
-    """Dropout; where ``rows`` is set, the input is rows ``start`` to ``stop`` of a batch of ``total``.
+    """Dropout for a batch that processes share: its rows are dropped as they would be in the whole batch.
 
     Attributes
     ----------
     rows
-        (start, stop, total), or ``None`` for a whole batch.
+        (start, stop, total): the input is rows ``start`` to ``stop`` of a batch of ``total``; ``None`` for a whole
+        batch.
     """
 
     rows: tuple[int, int, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input with elements dropped, as numbers drawn for the whole batch decide."""
+        """Return the input with elements dropped, by numbers that are drawn for the whole batch."""
         if self.rows is None or not self.training:
             return super().forward(x)
         start, stop, total = self.rows

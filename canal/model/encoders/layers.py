@@ -1,16 +1,13 @@
-"""The Performer's layers for speed: the same weights, a cell at a time, products in bfloat16 where the CPU has them.
+"""The Performer's layers, faster on a CPU: the same weights, one cell at a time, products in bfloat16 where possible.
 
-A cell's arrays fit the processor's caches, a batch's do not; so cells are spread over threads of one core each, which
-wait for nobody, and no product is split. Residuals, normalisation and sums stay in float32.
+The arrays of a cell fit into the processor's caches, those of a batch do not; so cells are spread over threads of one
+core each, which never wait for one another, and no product is split. Residuals, normalisation and sums stay in float32.
 
-Shapes: T tokens, E token size, H heads, d size of a head, M features.
-
-The first layer of a block of cells, where most tokens are those of the other cells.
-
-Before the first layer a token is its gene and its bin, nothing else: where two cells have the same bin in the same
-gene they have the same queries, keys, values and features. What most cells of the block have (the *common* tokens:
-bin 0, or the mask where the file did not measure the gene) is computed once; a cell then adds what its other tokens
-contribute to the context and takes away what the common ones would have. Exact up to rounding.
+`FirstLayer` saves most of the first layer of a block of cells. Before it a token is its gene and its bin, nothing else:
+where two cells have the same bin in the same gene they have the same queries, keys, values and features. The tokens
+that most cells of the block have (the *common* tokens: bin 0, or the mask where the file did not measure the gene) are
+computed once; a cell then adds what its other tokens contribute to the context, and subtracts what the common ones in
+their place did. Exact up to rounding.
 
 Shapes: B cells, T tokens, E token size, H heads, d size of a head, M features, K tokens of a cell that differ.
 """
@@ -29,24 +26,25 @@ from torch.nn import functional as F
 from canal.model.encoders.attention import EPS, eps_of_queries, favor, read, softmax, weighted
 
 HEADS_AT_ONCE = 5  # their features, 2.5 MB in bfloat16 at the published sizes, stay in the cache
+MOST_DIFFERING = 0.4  # share of tokens that differ, above which a cell's first layer is computed as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Weights of one layer as the fast path takes them; products' weights in its numbers, the rest in float32.
+    """Weights of one layer; those of products in the numbers of the products, the rest in float32.
 
     Attributes
     ----------
     attention_norm, forward_norm
         Layer normalisation before attention and before the perceptron.
     to_qkv
-        (3 H d, E).
+        Weights of queries, keys and values, (3 H d, E).
     projection
         ``c P'`` of FAVOR+, (d, M), or ``None`` for exact attention.
     to_out, first, last
         Weight and bias after attention, into and out of the perceptron.
     heads
-        H.
+        Number of heads, H.
     """
 
     attention_norm: nn.LayerNorm
@@ -60,8 +58,10 @@ class Layer:
 
     @classmethod
     def of(cls, layer: Any, numbers: torch.dtype) -> "Layer":
-        """Take the weights of a layer of performer-pytorch; gradients flow back to it."""
-        (attention_norm, attention), (forward_norm, perceptron) = ((part.norm, part.fn) for part in layer)
+        """Return the weights of a layer of performer-pytorch; gradients flow back to it."""
+        attention_part, forward_part = layer
+        attention, perceptron = attention_part.fn, forward_part.fn
+        # Exact attention has no projection.
         projection = getattr(attention.fast_attention, "projection_matrix", None)
         if projection is not None:
             projection = (projection.t() * projection.shape[1] ** -0.25).contiguous().to(numbers)
@@ -69,10 +69,11 @@ class Layer:
         def cast(linear: nn.Linear) -> tuple[Tensor, Tensor]:
             return linear.weight.to(numbers), linear.bias.to(numbers)
 
+        to_qkv = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
         return cls(
-            attention_norm=attention_norm,
-            forward_norm=forward_norm,
-            to_qkv=torch.cat([x.weight for x in (attention.to_q, attention.to_k, attention.to_v)]).to(numbers),
+            attention_norm=attention_part.norm,
+            forward_norm=forward_part.norm,
+            to_qkv=to_qkv.to(numbers),
             projection=projection,
             to_out=cast(attention.to_out),
             first=cast(perceptron.fn.w1),
@@ -88,15 +89,18 @@ class Layer:
         return q, k, v
 
     def attend(self, x_TE: Tensor) -> Tensor:
-        """Return what attention gives before ``to_out``, (heads, tokens, d)."""
+        """Return the output of attention before ``to_out``, (heads, tokens, d)."""
         q, k, v = self.qkv(x_TE)
         if self.projection is None:
             return softmax(q, k, v)
-        heads = [slice(at, at + HEADS_AT_ONCE) for at in range(0, self.heads, HEADS_AT_ONCE)]
-        return torch.cat([favor(q[part], k[part], v[part], self.projection) for part in heads])
+        attended = []
+        for start in range(0, self.heads, HEADS_AT_ONCE):
+            heads = slice(start, start + HEADS_AT_ONCE)
+            attended.append(favor(q[heads], k[heads], v[heads], self.projection))
+        return torch.cat(attended)
 
     def after(self, x_TE: Tensor, attended_HTd: Tensor) -> Tensor:
-        """Return the layer's tokens from what attention gave."""
+        """Return the layer's tokens, (tokens, E), from its input and the output of `attend`."""
         out = attended_HTd.transpose(0, 1).reshape(len(x_TE), -1)
         x_TE = x_TE + F.linear(out, *self.to_out)
         y_TE = self.forward_norm(x_TE).to(self.to_qkv.dtype)
@@ -109,7 +113,7 @@ class Layer:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute in the calling thread alone, so that what is rounded does not depend on the number of threads."""
+    """Compute in the calling thread alone, so that rounding does not depend on the number of threads."""
     allowed = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -135,30 +139,39 @@ def _without_gradients(function: Any, cell: Any) -> Any:
     return function(cell)
 
 
-MOST = 0.4  # share of tokens that differ above which a cell is computed on its own
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Some tokens' features of keys and queries, weighted values, values and the eps of each query."""
+class _TokenFeatures:
+    """What FAVOR+ computes of each of some tokens.
+
+    Attributes
+    ----------
+    keys, queries
+        Features, (heads, tokens, M).
+    weighted_values
+        Values and a column of ones, weighted by their keys; see `weighted`.
+    values
+        The values themselves, (heads, tokens, d).
+    eps
+        Of each query; see `eps_of_queries`.
+    """
 
     keys: Tensor
-    values: Tensor
-    plain: Tensor
     queries: Tensor
+    weighted_values: Tensor
+    values: Tensor
     eps: Tensor
 
     @classmethod
-    def of(cls, layer: Layer, x_TE: Tensor) -> "_Part":
+    def of(cls, layer: Layer, x_TE: Tensor) -> "_TokenFeatures":
         assert layer.projection is not None
         q, k, v = layer.qkv(x_TE)
         projection = layer.projection.expand(len(q), -1, -1)
         queries = torch.bmm(q, projection).exp_()
         return cls(
             keys=torch.bmm(k, projection).exp_(),
-            values=weighted(k, v),
-            plain=v,
             queries=queries,
+            weighted_values=weighted(k, v),
+            values=v,
             eps=eps_of_queries(queries, q),
         )
 
@@ -176,27 +189,32 @@ class FirstLayer:
 
     def __init__(self, layer: Layer, common_TE: Tensor) -> None:
         self.layer = layer
-        self.common = common = _Part.of(layer, common_TE)
-        self.context = torch.bmm(common.keys.transpose(1, 2), common.values).float()
-        self.total = common.plain.sum(1, dtype=torch.float32)
+        self.common = common = _TokenFeatures.of(layer, common_TE)
+        # Sums over the common tokens, and the largest feature of each key, (heads, tokens).
+        self.context = torch.bmm(common.keys.transpose(1, 2), common.weighted_values).float()
+        self.total = common.values.sum(1, dtype=torch.float32)
         self.top = common.keys.amax(-1).float()
 
     def __call__(self, x_TE: Tensor, differs_K: Tensor) -> Tensor:
         """Return the first layer's tokens of a cell whose tokens ``differs_K`` are not the common ones."""
-        if not 0 < len(differs_K) <= MOST * len(x_TE):
+        if not 0 < len(differs_K) <= MOST_DIFFERING * len(x_TE):
             return self.layer(x_TE)
+        # All tokens read from the cell's context: the common ones with the common queries, the others with their own.
         common = self.common
-        own = _Part.of(self.layer, x_TE[differs_K])
+        own = _TokenFeatures.of(self.layer, x_TE[differs_K])
         context = self._context(own, differs_K)
         attended = read(common.queries, common.eps, context)
         attended[:, differs_K] = read(own.queries, own.eps, context)
         return self.layer.after(x_TE, attended)
 
-    def _context(self, own: _Part, differs_K: Tensor) -> Tensor:
+    def _context(self, own: _TokenFeatures, differs_K: Tensor) -> Tensor:
+        """Return the context of a cell's tokens, float32 (heads, M, d + 1)."""
         common = self.common
-        sums = self.context + torch.bmm(own.keys.transpose(1, 2), own.values).float()
-        sums -= torch.bmm(common.keys[:, differs_K].transpose(1, 2), common.values[:, differs_K]).float()
-        total = self.total + (own.plain.float() - common.plain[:, differs_K].float()).sum(1)
+        # The common tokens' sums, plus those of the cell's other tokens, less those of the ones that they replace.
+        sums = self.context + torch.bmm(own.keys.transpose(1, 2), own.weighted_values).float()
+        sums -= torch.bmm(common.keys[:, differs_K].transpose(1, 2), common.weighted_values[:, differs_K]).float()
+        total = self.total + (own.values.float() - common.values[:, differs_K].float()).sum(1)
+        # The largest feature of the cell's keys, in units of which eps counts.
         top = self.top.index_fill(1, differs_K, 0.0).amax(1)
         top = torch.maximum(top, own.keys.amax((1, 2)).float())
         ones = torch.full((len(total), 1), float(self.top.shape[1]))

@@ -1,11 +1,11 @@
 """The paper's encoder: gene tokens through a Performer (CANAL, Briefings in Bioinformatics 2024; scBERT, 2022).
 
-- a token a gene: the log2 bin of its expression, or the mask token where the gene was not measured
-- a learned embedding of the gene's identity, by gene and not by position in somebody's list
-- one token more at the end, as in the published layout
+- each gene has a token: the log2 bin of its expression, or the mask token where the gene was not measured
+- a learned embedding of the gene's identity is added to it, which belongs to the gene wherever it stands on the panel
+- an extra token at the end, as in the published layout
 - performer-pytorch's layers; ``attention = "exact"`` puts softmax attention in the same layers
-- on a CPU the same weights take their own path (canal.model.encoders.layers), unless their features overflow
-- head: one shared convolution (1 x dim) -> a number a gene -> hidden -> representation
+- on a CPU the same weights are computed by `canal.model.encoders.layers`, unless their features overflow
+- head: one shared convolution (1 x dim) -> a number for each gene -> hidden -> representation
 
 Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representation.
 """
@@ -26,7 +26,7 @@ from canal.model.encoders.contract import Encoder, grown_linear
 from canal.model.encoders.layers import FirstLayer, Layer, map_cells, one_thread
 
 LN_2 = math.log(2.0)
-FEWEST_SHARING = 3  # cells from which on the first layer of what they share is worth computing
+FEWEST_SHARING = 3  # more cells than these share the first layer of their common tokens
 
 
 class ExactAttention(nn.Module):
@@ -52,9 +52,11 @@ class PerformerEncoder(Encoder):
         super().__init__()
         self.config = config
         self.n_genes = n_genes
+        # What the contract asks for.
         self.dim = config.representation
         self.block = 64
         self.frozen_layers = max(config.depth - 2, 0) if config.trainable == "paper" else 0
+        # Embeddings, layers and head, under the published names.
         self.mask_token = config.bins + 1
         self.token_emb = nn.Embedding(config.bins + 2, config.dim)
         self.gene_emb = nn.Embedding(n_genes, config.dim)
@@ -78,47 +80,59 @@ class PerformerEncoder(Encoder):
         bins_BG = torch.floor(values_BG / LN_2 + 1e-6).clamp_(0, self.config.bins).long()
         return torch.where(measured_BG, bins_BG, self.mask_token)
 
-    def halfway(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
-        """Return the tokens after the frozen layers, (cells, T, E); what `finish` goes on from."""
+    def frozen_outputs(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
+        """Return the tokens after the frozen layers, (cells, T, E)."""
         return self._from_tables(values_BG, measured_BG, self.frozen_layers)
 
-    def finish(self, halfway_BTE: Tensor, measured_BG: Tensor) -> Tensor:
+    def from_frozen(self, frozen_BTE: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the representation from the tokens after the frozen layers."""
-        return self._head(self._run(halfway_BTE, self.frozen_layers, self.config.depth), measured_BG)
+        return self._head(self._run(frozen_BTE, self.frozen_layers, self.config.depth), measured_BG)
 
     def _encode(self, values_BG: Tensor, measured_BG: Tensor) -> Tensor:
         return self._head(self._from_tables(values_BG, measured_BG, self.config.depth), measured_BG)
 
-    def _from_tables(self, values_BG: Tensor, measured_BG: Tensor, end: int) -> Tensor:
-        tokens_BT = F.pad(self.tokens(values_BG, measured_BG), (0, 1))  # the token more at the end is 0
-        return self._run(self._embedded(tokens_BT), 0, end, tokens_BT)
+    def _from_tables(self, values_BG: Tensor, measured_BG: Tensor, stop: int) -> Tensor:
+        """Return the tokens after the first ``stop`` layers, from the embeddings on."""
+        tokens_BT = F.pad(self.tokens(values_BG, measured_BG), (0, 1))  # the extra token at the end is 0
+        return self._run(self._embedded(tokens_BT), 0, stop, tokens_BT)
 
     def _embedded(self, tokens_T: Tensor) -> Tensor:
         """Return token and gene embedding, of the shape of the tokens (..., T) and E."""
         x: Tensor = self.token_emb(tokens_T) + F.pad(self.gene_emb.weight, (0, 0, 0, 1))
         return x
 
-    def _run(self, x_BTE: Tensor, first: int, end: int, tokens_BT: Tensor | None = None) -> Tensor:
-        """Return the tokens after layers ``first`` to ``end``; ``tokens_BT`` where they come fresh from the tables."""
+    def _run(self, x_BTE: Tensor, start: int, stop: int, tokens_BT: Tensor | None = None) -> Tensor:
+        """Return the tokens after layers ``start`` to ``stop``; ``tokens_BT`` where they are still the embeddings."""
         network: Any = self.performer.net
-        modules = network.layers[first:end]
+        modules = network.layers[start:stop]
         if x_BTE.device.type != "cpu":
-            return _plain(modules, x_BTE)
-        layers = [Layer.of(module, self.numbers) for module in modules]
-        done = map_cells(partial(_one_cell, layers), self._cells(x_BTE, tokens_BT, layers))
-        cells = [x if bool(torch.isfinite(x).all()) else _plain(modules, x_BTE[[i]])[0] for i, x in enumerate(done)]
-        return torch.stack(cells)
+            return _performer_pytorch(modules, x_BTE)
+        # On a CPU one cell at a time; one whose features overflowed is computed again, as performer-pytorch does.
+        layers = [Layer.of(module, self.product_dtype) for module in modules]
+        outputs = map_cells(partial(_one_cell, layers), self._cells(x_BTE, tokens_BT, layers))
+        for i, x_TE in enumerate(outputs):
+            if not bool(torch.isfinite(x_TE).all()):
+                outputs[i] = _performer_pytorch(modules, x_BTE[[i]])[0]
+        return torch.stack(outputs)
 
     def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list["_Cell"]:
-        shared = tokens_BT is not None and layers and layers[0].projection is not None and len(x_BTE) > FEWEST_SHARING
-        if tokens_BT is None or not shared or torch.is_grad_enabled():
-            return [_Cell(x, None, None) for x in x_BTE]
+        """Return the cells of a block; with what their first layers share, where that is worth computing."""
+        alone = [_Cell(x_TE, None, None) for x_TE in x_BTE]
+        if tokens_BT is None or torch.is_grad_enabled() or len(x_BTE) <= FEWEST_SHARING:
+            return alone
+        if not layers or layers[0].projection is None:
+            return alone
+        # The most frequent token of each gene, and where each cell has another.
         common_T = tokens_BT.mode(dim=0).values
         with one_thread():
             first = FirstLayer(layers[0], self._embedded(common_T))
-        return [_Cell(x, first, torch.nonzero(t != common_T)[:, 0]) for x, t in zip(x_BTE, tokens_BT, strict=True)]
+        cells = []
+        for x_TE, tokens_T in zip(x_BTE, tokens_BT, strict=True):
+            cells.append(_Cell(x_TE, first, torch.nonzero(tokens_T != common_T)[:, 0]))
+        return cells
 
     def _head(self, x_BTE: Tensor, measured_BG: Tensor) -> Tensor:
+        """Return the representation from the tokens after the last layer; by one thread where nothing is trained."""
         with nullcontext() if torch.is_grad_enabled() else one_thread():
             return self._representation(x_BTE, measured_BG)
 
@@ -132,18 +146,20 @@ class PerformerEncoder(Encoder):
         more = n_genes - self.n_genes
         if more <= 0:
             return
-        fresh = torch.randn(more, self.config.dim, device=self.gene_emb.weight.device)
+        # New genes get embeddings of unit spread, like those of the first.
+        new = torch.randn(more, self.config.dim, device=self.gene_emb.weight.device)
         old = self.gene_emb.weight.detach()
-        self.gene_emb = nn.Embedding(n_genes, self.config.dim).to(fresh.device)
+        self.gene_emb = nn.Embedding(n_genes, self.config.dim).to(new.device)
         with torch.no_grad():
-            self.gene_emb.weight.copy_(torch.cat([old, fresh]))
-        self.fc1 = grown_linear(self.fc1, n_genes + 1, at=self.n_genes).to(fresh.device)
+            self.gene_emb.weight.copy_(torch.cat([old, new]))
+        # Their columns of the head go before that of the extra token.
+        self.fc1 = grown_linear(self.fc1, n_genes + 1, before=self.n_genes).to(new.device)
         self.n_genes = n_genes
         if self.config.trainable == "paper":
             self.freeze_as_paper()
 
     def freeze_as_paper(self) -> None:
-        """Leave trainable what the paper trains: the last LayerNorm, the last layer but one and the head."""
+        """Train only what the paper trains: the last LayerNorm, the last layer but one and the head."""
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         layers: Any = self.performer.net
@@ -155,7 +171,7 @@ class PerformerEncoder(Encoder):
 
 @dataclass(frozen=True)
 class _Cell:
-    """A cell's tokens (T, E); the first layer of its block and where the cell differs, or ``None``."""
+    """The tokens (T, E) of a cell; the first layer of its block and the tokens that differ (K,), or ``None``."""
 
     x_TE: Tensor
     first: FirstLayer | None
@@ -163,6 +179,7 @@ class _Cell:
 
 
 def _one_cell(layers: list[Layer], cell: _Cell) -> Tensor:
+    """Return the tokens of a cell after some layers."""
     x_TE, rest = cell.x_TE, layers
     if cell.first is not None and cell.differs_K is not None:
         x_TE, rest = cell.first(x_TE, cell.differs_K), layers[1:]
@@ -171,7 +188,7 @@ def _one_cell(layers: list[Layer], cell: _Cell) -> Tensor:
     return x_TE
 
 
-def _plain(modules: Any, x_BTE: Tensor) -> Tensor:
+def _performer_pytorch(modules: Any, x_BTE: Tensor) -> Tensor:
     """Return the tokens after some layers as performer-pytorch computes them."""
     for attention, perceptron in modules:
         x_BTE = x_BTE + attention(x_BTE)
@@ -185,9 +202,14 @@ def performer_layers(config: PerformerConfig) -> nn.Module:
         warnings.simplefilter("ignore", DeprecationWarning)  # distutils, in performer-pytorch
         from performer_pytorch import Performer
     performer: Any = Performer(
-        dim=config.dim, depth=config.depth, heads=config.heads, dim_head=config.dim_head, causal=False,
-        feature_redraw_interval=None, qkv_bias=False,
-    )  # fmt: skip
+        dim=config.dim,
+        depth=config.depth,
+        heads=config.heads,
+        dim_head=config.dim_head,
+        causal=False,
+        feature_redraw_interval=None,
+        qkv_bias=False,
+    )
     # Redrawn projections would move the teacher's representations: they stay as first drawn.
     performer.fix_projection_matrices_()
     # The updater registers the whole net a second time, which safetensors refuses.

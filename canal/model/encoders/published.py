@@ -14,16 +14,26 @@ from torch import Tensor
 from canal.config import PerformerConfig
 from canal.errors import WeightsError
 
-TABLE = "pos_emb.emb.weight"  # a row a gene, and one of zeros for the extra token
+TABLE = "pos_emb.emb.weight"  # a row for each gene, and one of zeros for the extra token
 TOKENS = "token_emb.weight"
 LAYER = "performer.net.layers"
 PROJECTION = "fast_attention.projection_matrix"
-SHOWN = 6
+SHOWN = 6  # problems that an error message lists
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of a published Performer: of a token, layers, heads, of a head, bins above zero, genes of its table."""
+    """Sizes of a published Performer.
+
+    Attributes
+    ----------
+    dim, depth, heads, dim_head
+        Size of a token, number of layers, heads of a layer and size of a head.
+    bins
+        Bins of expression above zero.
+    genes
+        Genes of its table.
+    """
 
     dim: int
     depth: int
@@ -33,18 +43,25 @@ class Sizes:
     genes: int
 
     def encoder_keys(self) -> dict[str, int]:
-        """Return what an encoder of a preset must have to take these weights, by key."""
-        return {k: getattr(self, k) for k in ("dim", "depth", "heads", "dim_head", "bins")}
+        """Return the keys of a preset's encoder that must equal these sizes, for it to take the weights."""
+        return {
+            "dim": self.dim,
+            "depth": self.depth,
+            "heads": self.heads,
+            "dim_head": self.dim_head,
+            "bins": self.bins,
+        }
 
     def fits(self, config: PerformerConfig) -> bool:
         """Tell whether an encoder can take these weights."""
-        return all(getattr(config, k) == v for k, v in self.encoder_keys().items())
+        return all(getattr(config, key) == size for key, size in self.encoder_keys().items())
 
 
 def published_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of the layout by its name."""
     d, inner = sizes.dim, sizes.heads * sizes.dim_head
-    features = int(sizes.dim_head * math.log(sizes.dim_head))
+    features = int(sizes.dim_head * math.log(sizes.dim_head))  # of performer-pytorch by default
+    # Embeddings, and what follows the layers.
     shapes: dict[str, tuple[int, ...]] = {
         TOKENS: (sizes.bins + 2, d),
         TABLE: (sizes.genes + 1, d),
@@ -54,12 +71,14 @@ def published_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         "to_out.weight": (sizes.bins + 2, d),
         "to_out.bias": (sizes.bins + 2,),
     }
+    # Each layer: attention, then a perceptron.
     for i in range(sizes.depth):
         attention, forward = f"{LAYER}.{i}.0", f"{LAYER}.{i}.1"
         for part in (attention, forward):
             shapes |= {f"{part}.norm.weight": (d,), f"{part}.norm.bias": (d,)}
         shapes[f"{attention}.fn.{PROJECTION}"] = (features, sizes.dim_head)
-        shapes |= {f"{attention}.fn.to_{x}.weight": (inner, d) for x in "qkv"}
+        for letter in "qkv":
+            shapes[f"{attention}.fn.to_{letter}.weight"] = (inner, d)
         shapes |= {f"{attention}.fn.to_out.weight": (d, inner), f"{attention}.fn.to_out.bias": (d,)}
         shapes |= {f"{forward}.fn.fn.w1.weight": (4 * d, d), f"{forward}.fn.fn.w1.bias": (4 * d,)}
         shapes |= {f"{forward}.fn.fn.w2.weight": (d, 4 * d), f"{forward}.fn.fn.w2.bias": (d,)}
@@ -67,7 +86,7 @@ def published_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 
 def check_published(tensors: Mapping[str, Tensor], source: str) -> Sizes:
-    """Check the name, the shape and the kind of every tensor.
+    """Check the name, the shape and the values of every tensor.
 
     Parameters
     ----------
@@ -83,30 +102,39 @@ def check_published(tensors: Mapping[str, Tensor], source: str) -> Sizes:
     Raises
     ------
     WeightsError
-        If a tensor is missing, is one too many, has another shape than the others ask for, or is no number.
+        If a tensor is missing, is one too many, has another shape than the others ask for, or holds values that are
+        not finite.
     """
+    # The sizes are read from some of the tensors; then all names must be what these sizes ask for,
     sizes = _sizes(tensors, source)
     expected = published_shapes(sizes)
     _refuse(sorted(set(expected) - set(tensors)), "it lacks", source, tensors)
     _refuse(sorted(set(tensors) - set(expected)), "it has, against the layout,", source, tensors)
-    wrong = [
-        f"{name} has shape {_shape(tensors[name])}, expected {_text(shape)}"
-        for name, shape in expected.items()
-        if tuple(tensors[name].shape) != shape
-    ]
+    # and all shapes.
+    wrong = []
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            wrong.append(f"{name} has shape {_shape(tensors[name])}, expected {_text(shape)}")
     _refuse(wrong, "of its tensors", source, tensors)
-    _refuse([n for n, t in tensors.items() if not torch.isfinite(t).all()], "NaN or infinite values are in", source, {})
+    not_finite = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    _refuse(not_finite, "NaN or infinite values are in", source, {})
     return sizes
 
 
 def _sizes(tensors: Mapping[str, Tensor], source: str) -> Sizes:
+    """Return the sizes that follow from the shapes of four tensors, which must be there and have two dimensions."""
     first = f"{LAYER}.0.0.fn"
-    leading = (TOKENS, TABLE, f"{first}.to_q.weight", f"{first}.{PROJECTION}")
-    _refuse([n for n in leading if n not in tensors], "it lacks", source, tensors)
-    flat = [f"{n} has shape {_shape(tensors[n])}, expected two dimensions" for n in leading if tensors[n].ndim != 2]
-    _refuse(flat, "of its tensors", source, tensors)
-    inner, dim_head = tensors[leading[2]].shape[0], tensors[leading[3]].shape[1]
-    layers = {n.removeprefix(f"{LAYER}.").split(".")[0] for n in tensors if n.startswith(f"{LAYER}.")}
+    query, projection = f"{first}.to_q.weight", f"{first}.{PROJECTION}"
+    needed = (TOKENS, TABLE, query, projection)
+    _refuse([name for name in needed if name not in tensors], "it lacks", source, tensors)
+    wrong = []
+    for name in needed:
+        if tensors[name].ndim != 2:
+            wrong.append(f"{name} has shape {_shape(tensors[name])}, expected two dimensions")
+    _refuse(wrong, "of its tensors", source, tensors)
+    # Layers are counted by their names.
+    inner, dim_head = tensors[query].shape[0], tensors[projection].shape[1]
+    layers = {name.removeprefix(f"{LAYER}.").split(".")[0] for name in tensors if name.startswith(f"{LAYER}.")}
     return Sizes(
         dim=int(tensors[TOKENS].shape[1]),
         depth=len(layers),
@@ -118,6 +146,7 @@ def _sizes(tensors: Mapping[str, Tensor], source: str) -> Sizes:
 
 
 def _refuse(problems: list[str], verb: str, source: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse the tensors where there are problems; ``verb`` introduces them in the message."""
     if not problems:
         return
     more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""

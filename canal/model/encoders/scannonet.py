@@ -2,7 +2,7 @@
 
 - gate: A = sigmoid(W2 dropout(tanh(W1 x + b1)) + b2), a weight for every gene of every cell
 - perceptron on x * A with one hidden layer and a ReLU representation
-- training draws the gate towards the discriminative index of each gene: `canal.training.scannonet`
+- training pulls the gate towards the discriminative index of each gene: `canal.training.scannonet`
 - a gene that was not measured has value 0 and adds nothing; genes that enter later start with zero weights
 
 Shapes: B cells, G genes, H hidden, D representation.
@@ -24,7 +24,7 @@ class ScAnnoNetEncoder(Encoder):
     gate_BG
         Weights of the genes in the last batch of training, ``None`` outside of training.
     gate_ready
-        Whether the gate was trained alone already, bool scalar; kept with the weights.
+        Whether the gate has been trained alone, bool scalar; saved with the weights.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def _more_rows(layer: nn.Linear, out_features: int) -> nn.Linear:
     """Return a linear layer with more outputs, the old rows kept and the new ones zero."""
     new = nn.Linear(layer.in_features, out_features)
     with torch.no_grad():
-        for fresh, old in ((new.weight, layer.weight), (new.bias, layer.bias)):
-            fresh.zero_()
-            fresh[: len(old)] = old
+        for new_values, old_values in ((new.weight, layer.weight), (new.bias, layer.bias)):
+            new_values.zero_()
+            new_values[: len(old_values)] = old_values
     return new

@@ -1,28 +1,27 @@
-"""From a novelty to a p-value with a known rate of false alarms, and to a verdict.
+"""Calibration of novelty: what is kept to turn novelties into p-values with a known rate of false alarms.
 
 At every stage the known cells that the model was not fitted to are scored; their novelties are kept, no profile. They
-are scores by type (see `canal.model.novelty.scores.TypeScale`), so that one table serves all types of a stage. A cell
-of a file is compared with the tables of the stages that measured the like genes, and with the cells of the example bank
-seen through its own genes: its p-value is the weighted share of these known cells that look at least as new.
+are standardised by type (see `canal.model.novelty.scores.TypeScale`), so that one table serves all types of a stage. A
+cell of a file is compared with the tables of the stages that measured similar genes, and with the cells of the example
+bank through the genes of the file: its p-value is the weighted share of these known cells whose novelty is at least as
+high.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from canal.errors import RegistryError, StageError
 
 FORMAT = 2  # 1 had no low and high
-SIMILARITY_POWER = 6.0  # how fast a stage with other genes loses its say
+SIMILARITY_POWER = 6.0  # the weight of a stage falls with this power of the similarity of its genes to the file's
 DOUBT = 2.0  # p-values up to this many alphas are uncertain
-
-Verdict = Literal["known", "uncertain", "novel"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOutNovelties:
     """Novelties of the known cells that were held out at one stage.
 
     Attributes
@@ -34,7 +33,7 @@ class HeldOut:
     novelty
         Of its held-out cells, seen through its genes by a memory without them, (m,).
     low, high
-        What the novelty of cells drawn from the stage's own statistics was then; see `seen_now`.
+        Usual and high novelty of cells drawn from the stage's own statistics, at that stage; see `rescaled`.
     """
 
     stage: int
@@ -43,31 +42,32 @@ class HeldOut:
     low: float
     high: float
 
-    def seen_now(self, low: float, high: float) -> np.ndarray:
-        """Return the novelties as the model of today would give them, (m,).
+    def rescaled(self, low: float, high: float) -> np.ndarray:
+        """Return the novelties on the scale of a later model, (m,).
 
-        A later stage moves the scale by which a type's cells are judged. The cells drawn from the stage's statistics
-        move alike and can be drawn again at any time: the held-out cells keep their place beside them.
+        A later stage changes the scale on which the cells of a type are scored. It changes likewise for cells drawn
+        from the stage's statistics, which can be drawn again at any time: the held-out cells keep their place beside
+        them.
 
         Parameters
         ----------
         low, high
-            Novelty of cells drawn from the stage's statistics, now.
+            Usual and high novelty of cells drawn from the stage's statistics, by the later model.
         """
         if self.high <= self.low:
             return self.novelty  # of format 1, which did not keep the drawn cells' novelty
         return np.asarray(low + (self.novelty - self.low) * (high - low) / (self.high - self.low))
 
     def trust(self, low: float, high: float) -> float:
-        """Return what the novelties of `seen_now` still count, 0 to 1, the less the further the scale has moved.
+        """Return the weight of the novelties of `rescaled`, 0 to 1, lower the further the scale has moved.
 
-        Real cells move further than drawn ones where later stages are of another kind; then the bank's cells, which the
-        model of today has scored itself, say more. A scale loses its say as fast as a stage with other genes does.
+        Real cells move further than drawn ones where later stages are of another kind; then the cells of the bank,
+        which the later model has scored itself, count more. The weight falls as fast as with the similarity of genes.
 
         Parameters
         ----------
         low, high
-            Novelty of cells drawn from the stage's statistics, now.
+            As for `rescaled`.
         """
         if self.high <= self.low:
             return 1.0  # of format 1
@@ -85,9 +85,9 @@ class NoveltyCalibration:
         One entry a stage.
     """
 
-    stages: tuple[HeldOut, ...] = ()
+    stages: tuple[HeldOutNovelties, ...] = ()
 
-    def with_stage(self, held_out: HeldOut) -> "NoveltyCalibration":
+    def with_stage(self, held_out: HeldOutNovelties) -> "NoveltyCalibration":
         """Return the calibration with one more stage; an entry of the same number is replaced."""
         return NoveltyCalibration(stages=(*self.without_stage(held_out.stage).stages, held_out))
 
@@ -97,19 +97,17 @@ class NoveltyCalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "format": FORMAT,
-            "stages": [
-                {
-                    "stage": s.stage,
-                    "genes": s.genes,
-                    "low": round(s.low, 4),
-                    "high": round(s.high, 4),
-                    "novelty": [round(v, 4) for v in s.novelty.tolist()],
-                }
-                for s in self.stages
-            ],
-        }
+        stages = []
+        for held_out in self.stages:
+            entry = {
+                "stage": held_out.stage,
+                "genes": held_out.genes,
+                "low": round(held_out.low, 4),
+                "high": round(held_out.high, 4),
+                "novelty": [round(novelty, 4) for novelty in held_out.novelty.tolist()],
+            }
+            stages.append(entry)
+        return {"format": FORMAT, "stages": stages}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "NoveltyCalibration":
@@ -123,18 +121,17 @@ class NoveltyCalibration:
         if values["format"] > FORMAT:
             message = f"The novelty calibration is of format {values['format']}, newer than {FORMAT}; update canal."
             raise RegistryError(message)
-        return cls(
-            stages=tuple(
-                HeldOut(
-                    stage=int(s["stage"]),
-                    genes=int(s["genes"]),
-                    novelty=np.array(s["novelty"], dtype=np.float64),
-                    low=float(s.get("low", 0.0)),
-                    high=float(s.get("high", 0.0)),
-                )
-                for s in values["stages"]
+        stages = []
+        for entry in values["stages"]:
+            held_out = HeldOutNovelties(
+                stage=int(entry["stage"]),
+                genes=int(entry["genes"]),
+                novelty=np.array(entry["novelty"], dtype=np.float64),
+                low=float(entry.get("low", 0.0)),
+                high=float(entry.get("high", 0.0)),
             )
-        )
+            stages.append(held_out)
+        return cls(stages=tuple(stages))
 
 
 def check_alpha(alpha: float) -> float:
@@ -155,14 +152,14 @@ def check_alpha(alpha: float) -> float:
 
 
 def verdicts(p_values: np.ndarray, alpha: float) -> np.ndarray:
-    """Say of each cell ``"novel"``, ``"uncertain"`` or ``"known"``.
+    """Call each cell ``"novel"``, ``"uncertain"`` or ``"known"``.
 
     Parameters
     ----------
     p_values
         Of shape (n,).
     alpha
-        Share of known cells that may be called novel; p-values above it up to twice as high are uncertain.
+        Share of known cells that may be called novel; p-values above it, up to `DOUBT` times as high, are uncertain.
 
     Returns
     -------
@@ -174,7 +171,7 @@ def verdicts(p_values: np.ndarray, alpha: float) -> np.ndarray:
         If alpha is not between 0 and 1.
     """
     check_alpha(alpha)
-    found = np.full(len(p_values), "known", dtype=object)
-    found[p_values <= DOUBT * alpha] = "uncertain"
-    found[p_values <= alpha] = "novel"
-    return found
+    status = np.full(len(p_values), "known", dtype=object)
+    status[p_values <= DOUBT * alpha] = "uncertain"
+    status[p_values <= alpha] = "novel"
+    return status

@@ -1,17 +1,15 @@
-"""What goes into the novelty detector beside statistics, and what comes out of it.
-
-Shapes: n cells, S genes that a file measures, N cells of the bank.
-
-The novelty detector: how unlike all known types a cell is, judged from its own profile and the genes of its file.
+"""The novelty detector: how unlike all known types a cell is, judged from its own profile and the genes of its file.
 
 Two scores in the space of `canal.model.novelty.space`, each standardised by the type that claims the cell: the distance
 to the nearest class centre, whitened by the spread within classes, and the angle to the nearest of many cells drawn
-from the classes, among the ridge scores of the types. Their sum is the novelty. It needs statistics only, so it is
-there without an example bank; the bank adds known cells to calibrate with and real neighbours to show.
+from the classes, among the ridge scores of the types. Their sum is the novelty. It needs statistics only, so a model
+without an example bank has it, too; the bank adds known cells to calibrate with and real neighbours to show.
 
-Shapes: n cells, G genes of the memory, S of them that a file measures, N cells of the bank, k neighbours.
+`NoveltyDetector` is the detector of a model, `GeneSetDetector` that of a model and one set of genes. `NoveltyReader`
+makes the latter from what a model keeps (memory, calibration and bank), and takes cells as a file has them.
 
-The novelty detector on what a model keeps: its memory, its calibration and its bank.
+Shapes: n cells, G genes of the memory, S of them that a file measures, N cells of the bank, k neighbours, w columns of
+the products that both scores start from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +25,13 @@ from canal.data.panel import GeneMatch
 from canal.data.values import unit_rows
 from canal.errors import StageError
 from canal.model.memory import AnalyticMemory
-from canal.model.novelty.calibration import HeldOut, NoveltyCalibration
+from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 from canal.model.novelty.neighbours import NeighbourIndex, Neighbours
 from canal.model.novelty.scores import (
-    Reference,
+    ReferenceCells,
     TypeScale,
     centre_distance,
-    joined,
+    combined,
     natural_weights,
     stage_weights,
     weighted_quantiles,
@@ -42,10 +40,21 @@ from canal.model.novelty.scores import (
 from canal.model.novelty.space import Space, Statistics, build_space, drawn_cells
 from canal.seeds import numpy_generator
 
+# Chosen on held-out training cells of the immune and pancreas streams; see docs/novelty.md.
+CENTRE_DIRECTIONS = 40  # leading directions in which distances to class centres are taken
+DRAWN = 200  # cells drawn from each class at most
+MOST_DRAWN = 6_400  # cells drawn in all, and `RANK` of each class at least: more classes give fewer each
+RANK = 15  # the neighbour among them whose angle counts
+BLOCK = 8_192  # cells scored at a time
+# Weight of a bank cell beside a held-out one: the memory was fitted to it, so that it looks too familiar. Set with the
+# held-out training cells and the test files of the immune and pancreas streams in sight; see docs/novelty.md.
+BANK_SHARE = 0.5
+SEED = 0  # the drawn cells are part of the method, not of a run: the same model always gives the same verdict
+
 
 @dataclass(frozen=True, kw_only=True)
-class BankView:
-    """The example bank as seen through the genes of a file.
+class BankProfiles:
+    """The cells of the example bank through the genes of a file.
 
     Attributes
     ----------
@@ -66,27 +75,18 @@ class BankView:
 
 @dataclass(frozen=True, kw_only=True)
 class NoveltyScores:
-    """What the detector says of some cells; each entry depends on its own cell alone.
+    """Novelty of some cells and its p-value; each entry depends on its own cell alone.
 
     Attributes
     ----------
     novelty
         Higher for newer; about 0 for the typical known cell, float32 (n,).
     p_value
-        Share of known cells that look at least as new, float32 (n,).
+        Share of known cells whose novelty is at least as high, float32 (n,).
     """
 
     novelty: np.ndarray
     p_value: np.ndarray
-
-
-CENTRE_DIRECTIONS = 40  # leading directions in which distances to class centres are taken
-DRAWN = 200  # cells drawn from each class at most
-MOST_DRAWN = 6_400  # cells drawn in all, and `RANK` of each class at least: more classes give fewer each
-RANK = 15  # the neighbour among them whose angle counts
-BLOCK = 8_192  # cells scored at a time
-BANK_SHARE = 0.5  # what a bank cell counts beside a held-out one: the memory was fitted to it, so it looks too familiar
-SEED = 0  # the drawn cells are part of the method, not of a run: the same model always gives the same verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class NoveltyDetector:
     Attributes
     ----------
     statistics
-        What the memory keeps of each type of each stage.
+        Statistics of each type of each stage in the memory.
     measured
         Genes that each stage has statistics of, by number of stage, positions among G.
     calibration
@@ -107,7 +107,7 @@ class NoveltyDetector:
     measured: Mapping[int, np.ndarray]
     calibration: NoveltyCalibration
 
-    def for_genes(self, seen: np.ndarray, genes: int, bank: BankView | None = None) -> "GeneSetDetector":
+    def for_genes(self, seen: np.ndarray, genes: int, bank: BankProfiles | None = None) -> "GeneSetDetector":
         """Return the detector for files of one set of genes.
 
         Parameters
@@ -117,23 +117,25 @@ class NoveltyDetector:
         genes
             Number of genes of the file.
         bank
-            The example bank through these genes, where there is one.
+            The example bank through these genes; ``None`` where it is empty.
         """
         space = build_space(self.statistics, self.measured, seen)
         return GeneSetDetector(self, space, self.similarity(seen, genes), bank)
 
     def similarity(self, seen: np.ndarray, genes: int) -> dict[int, float]:
-        """Return how alike the genes of a file and of each calibrated stage are, 0 to 1.
+        """Return how similar the genes of a file and of each calibrated stage are, 0 to 1.
 
         It is the share of the stage's genes that the file has, times the ratio of the numbers of genes.
         """
-        return {
-            s.stage: float(seen[self.measured[s.stage]].mean()) * min(genes, s.genes) / max(genes, s.genes, 1)
-            for s in self.calibration.stages
-            if s.stage in self.measured
-        }
+        similarity = {}
+        for held_out in self.calibration.stages:
+            if held_out.stage in self.measured:
+                shared = float(seen[self.measured[held_out.stage]].mean())
+                fewer, more = sorted((genes, held_out.genes))
+                similarity[held_out.stage] = shared * fewer / max(more, 1)
+        return similarity
 
-    def held_out(self, stage: int, seen: np.ndarray, genes: int, values: sp.csr_matrix) -> HeldOut:
+    def score_held_out(self, stage: int, seen: np.ndarray, genes: int, values: sp.csr_matrix) -> HeldOutNovelties:
         """Score the cells held out at a stage, to be added to the calibration.
 
         Parameters
@@ -143,37 +145,42 @@ class NoveltyDetector:
         seen, genes
             As for `for_genes`, of the stage's file.
         values
-            Unit profiles (m, S) of cells that the statistics were *not* made with.
+            Unit profiles (m, S) of cells that the statistics were *not* computed from.
         """
         detector = self.for_genes(seen, genes)
         low, high = detector.drawn_scale(stage)
-        return HeldOut(stage=stage, genes=genes, novelty=detector.novelty(values), low=low, high=high)
+        return HeldOutNovelties(stage=stage, genes=genes, novelty=detector.novelty(values), low=low, high=high)
 
 
 class GeneSetDetector:
     """The detector for one set of genes; made by `NoveltyDetector.for_genes`."""
 
     def __init__(
-        self, detector: NoveltyDetector, space: Space, similarity: Mapping[int, float], bank: BankView | None
+        self, detector: NoveltyDetector, space: Space, similarity: Mapping[int, float], bank: BankProfiles | None
     ) -> None:
         self._detector, self._space, self._similarity, self._bank = detector, space, similarity, bank
+        # Both scores start from one product of few columns: leading coordinates, for the distance to the centres, and
+        # ridge scores, for the angle.
         d = min(CENTRE_DIRECTIONS, space.directions.shape[1])
         self._whitening = whitening_of(space.pooled[:d, :d])
-        # Nothing else of the coordinates is looked at: one product of few columns serves both scores.
         self.weights = np.hstack([space.directions[:, :d], (space.directions @ space.scores).astype(np.float32)])
+        # The drawn cells that angles are taken to.
         rng = numpy_generator(SEED, "novelty")
         self._per_class = min(DRAWN, max(RANK, MOST_DRAWN // len(space.n)))
         self._drawn_type = np.repeat(space.type_index, self._per_class)
         self._drawn = NeighbourIndex(drawn_cells(space, self._per_class, rng) @ space.scores, gpu=False)
-        typical = self._raw(self._of_coordinates(drawn_cells(space, self._per_class, rng)))
+        # As many again are typical known cells: they give the scale of each type.
+        coordinates = drawn_cells(space, self._per_class, rng)
+        typical = self._scores(np.hstack([coordinates[:, :d], coordinates @ space.scores]))
         self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
-        self._typical = self._joined(typical)
+        self._typical = self._combined(typical)
 
     def novelty(self, values: sp.csr_matrix) -> np.ndarray:
         """Return the novelty (n,) of unit profiles over the measured genes (n, S)."""
-        starts = range(0, values.shape[0], BLOCK)
-        blocks = [self._joined(self._raw(values[i : i + BLOCK] @ self.weights)) for i in starts]
-        return np.concatenate([np.zeros(0), *blocks])
+        blocks = [np.zeros(0)]
+        for start in range(0, values.shape[0], BLOCK):
+            blocks.append(self._combined(self._scores(values[start : start + BLOCK] @ self.weights)))
+        return np.concatenate(blocks)
 
     def score(self, values: sp.csr_matrix) -> NoveltyScores:
         """Return novelty and p-value of unit profiles over the measured genes (n, S); see `score_projected`."""
@@ -192,8 +199,8 @@ class GeneSetDetector:
         StageError
             If the model has neither calibration nor bank.
         """
-        novelty = self._joined(self._raw(projected))
-        p_value = self._reference.p_values(novelty)
+        novelty = self._combined(self._scores(projected))
+        p_value = self._reference_cells.p_values(novelty)
         return NoveltyScores(novelty=novelty.astype(np.float32), p_value=p_value.astype(np.float32))
 
     def neighbours(self, values: sp.csr_matrix, k: int) -> Neighbours:
@@ -212,7 +219,8 @@ class GeneSetDetector:
 
         Returns
         -------
-        Their indices are rows of the bank; cells of stages that share few genes with the file are not among them.
+        Neighbours whose indices are rows of the bank; cells of stages that share few genes with the file are not among
+        them.
 
         Raises
         ------
@@ -220,48 +228,56 @@ class GeneSetDetector:
             If the bank is empty or holds fewer than k comparable cells.
         """
         rows, index = self._bank_index
-        found = index.search(projected[:, len(self._whitening) :], k)
-        return Neighbours(indices=rows[found.indices], distances=found.distances)
+        nearest = index.search(projected[:, len(self._whitening) :], k)
+        return Neighbours(indices=rows[nearest.indices], distances=nearest.distances)
 
     def drawn_scale(self, stage: int) -> tuple[float, float]:
         """Return the usual and the high novelty of cells drawn from the statistics of a stage.
 
-        Types count by their cells. A stage that this space leaves out takes the cells of all stages.
+        Types count by their cells. For a stage that this space leaves out, the cells are those of all stages.
         """
         of_stage = np.repeat([stage in stages for stages in self._space.stages], self._per_class)
         rows = of_stage if of_stage.any() else np.ones_like(of_stage)
         return weighted_quantiles(self._typical[rows], np.repeat(self._space.n, self._per_class)[rows])
 
     @cached_property
-    def _reference(self) -> Reference:
-        """Held-out cells of all stages, and the bank's, by how alike the genes of their stage are to the file's."""
+    def _reference_cells(self) -> ReferenceCells:
+        """Held-out cells of all stages, and the bank's, weighed by the similarity of their stage's genes."""
         weights = stage_weights(self._similarity)
-        tables = [s for s in self._detector.calibration.stages if s.stage in weights]
-        scales = [self.drawn_scale(s.stage) for s in tables]
-        novelty = [np.zeros(0), *(s.seen_now(*now) for s, now in zip(tables, scales, strict=True))]
-        trusted = [weights[s.stage] * s.trust(*now) for s, now in zip(tables, scales, strict=True)]
-        weight = [np.zeros(0), *(np.full(len(s.novelty), w) for s, w in zip(tables, trusted, strict=True))]
+        novelty: list[np.ndarray] = [np.zeros(0)]
+        weight: list[np.ndarray] = [np.zeros(0)]
+        # The held-out cells, their novelties on the scale of this detector.
+        for held_out in self._detector.calibration.stages:
+            if held_out.stage in weights:
+                low, high = self.drawn_scale(held_out.stage)
+                novelty.append(held_out.rescaled(low, high))
+                trusted = weights[held_out.stage] * held_out.trust(low, high)
+                weight.append(np.full(len(held_out.novelty), trusted))
+        # The cells of the bank, scored here; a stage without held-out cells counts like the least similar one.
         if self._bank is not None and len(self._comparable):
             stages, types = self._bank.stages[self._comparable], self._bank.types[self._comparable]
             counts = {(s.stage, s.name): s.n for s in self._detector.statistics}
             least = min(weights.values(), default=1.0)
+            of_stage = np.array([weights.get(stage, least) for stage in stages.tolist()])
             novelty.append(self.novelty(self._bank.values[self._comparable]))
-            alike = np.array([weights.get(stage, least) for stage in stages.tolist()])
-            weight.append(BANK_SHARE * alike * natural_weights(stages, types, counts))
-        return Reference.of(np.concatenate(novelty), np.concatenate(weight))
+            weight.append(BANK_SHARE * of_stage * natural_weights(stages, types, counts))
+        return ReferenceCells.of(np.concatenate(novelty), np.concatenate(weight))
 
     @cached_property
     def _comparable(self) -> np.ndarray:
         """Rows of the bank whose type and stage are a class of the space."""
         if self._bank is None:
             return np.zeros(0, dtype=np.int64)
-        space = self._space
-        classes = {(s, space.types[t]) for of, t in zip(space.stages, space.type_index, strict=True) for s in of}
-        keys = zip(self._bank.stages.tolist(), self._bank.types.tolist(), strict=True)
-        return np.flatnonzero([key in classes for key in keys])
+        classes = set()
+        for stages, index in zip(self._space.stages, self._space.type_index, strict=True):
+            for stage in stages:
+                classes.add((stage, self._space.types[index]))
+        groups = zip(self._bank.stages.tolist(), self._bank.types.tolist(), strict=True)
+        return np.flatnonzero([group in classes for group in groups])
 
     @cached_property
     def _bank_index(self) -> tuple[np.ndarray, NeighbourIndex]:
+        """Rows of the bank that can be neighbours, and the index of their ridge scores."""
         if self._bank is None or not len(self._comparable):
             message = (
                 "There is no cell in the example bank to compare with through the genes of this file. "
@@ -271,22 +287,23 @@ class GeneSetDetector:
         rows = self._comparable
         return rows, NeighbourIndex((self._bank.values[rows] @ self.weights)[:, len(self._whitening) :])
 
-    def _joined(self, raw: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        return joined([scale.standardised(*pair) for scale, pair in zip(self._scales, raw, strict=True)])
-
-    def _of_coordinates(self, coordinates: np.ndarray) -> np.ndarray:
-        """Return what `weights` would make of cells with these coordinates, (n, w)."""
-        return np.hstack([coordinates[:, : len(self._whitening)], coordinates @ self._space.scores])
-
-    def _raw(self, projected: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return distance to the nearest centre and angle to the drawn cells, each with the type that claims."""
+    def _scores(self, projected: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the two scores of cells, each with the index of the type that claims the cell, (n,) and (n,)."""
         space, d = self._space, len(self._whitening)
+        # The distance to the nearest class centre.
         leading = projected[:, :d].astype(np.float64)
         distance, nearest = centre_distance(leading, self._whitening, space.means[:, :d], space.n)
-        found = self._drawn.search(projected[:, d:], min(RANK, self._drawn.size))
-        # Half the squared distance of unit vectors is one less the cosine.
-        angle = found.distances[:, -1].astype(np.float64) ** 2 / 2
-        return [(distance, space.type_index[nearest]), (angle, self._drawn_type[found.indices[:, 0]])]
+        # The angle to the drawn cells; half the squared distance of unit vectors is one less the cosine.
+        drawn = self._drawn.search(projected[:, d:], min(RANK, self._drawn.size))
+        angle = drawn.distances[:, -1].astype(np.float64) ** 2 / 2
+        return [(distance, space.type_index[nearest]), (angle, self._drawn_type[drawn.indices[:, 0]])]
+
+    def _combined(self, scores: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Return the novelty (n,) from the two scores of `_scores`."""
+        standardised = []
+        for scale, (score, claimed) in zip(self._scales, scores, strict=True):
+            standardised.append(scale.standardised(score, claimed))
+        return combined(standardised)
 
 
 class NoveltyReader:
@@ -312,12 +329,12 @@ class NoveltyReader:
         self._match: GeneMatch = memory.panel.match(genes)
         self._seen = np.flatnonzero(self._match.measured)
         detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=calibration)
-        view = _view(memory, bank, self._seen) if len(bank) else None
-        self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), view)
+        profiles = _bank_profiles(memory, bank, self._seen) if len(bank) else None
+        self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), profiles)
 
     @property
     def weights(self) -> np.ndarray:
-        """What unit profiles over the memory's measured genes are multiplied by first, (S, w)."""
+        """The matrix that unit profiles over the memory's measured genes are multiplied by first, (S, w)."""
         return self._detector.weights
 
     def score_projected(self, projected: np.ndarray) -> NoveltyScores:
@@ -340,6 +357,7 @@ class NoveltyReader:
         return unit_rows(self._match.project(expression)[:, self._seen])
 
 
-def _view(memory: AnalyticMemory, bank: CellPool, seen: np.ndarray) -> BankView:
+def _bank_profiles(memory: AnalyticMemory, bank: CellPool, seen: np.ndarray) -> BankProfiles:
+    """Return the cells of the bank over the memory's genes that the file measures."""
     values, _ = bank.on(memory.panel)
-    return BankView(values=unit_rows(values[:, seen]), types=bank.labels, stages=bank.stage)
+    return BankProfiles(values=unit_rows(values[:, seen]), types=bank.labels, stages=bank.stage)

@@ -11,8 +11,8 @@ import numpy as np
 
 from canal.errors import StageError
 
-EXACT_UP_TO = 50_000  # reference vectors searched exhaustively; more are searched by cells of an inverted file
-PROBED_SHARE = 0.1  # share of the inverted lists that a query looks into
+EXACT_UP_TO = 50_000  # reference vectors searched exhaustively; more are searched through an inverted file
+PROBED_SHARE = 0.1  # share of the inverted lists that are searched for a query
 BLOCK = 16_384  # queries searched at a time
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Neighbours:
     indices
         Rows of the reference, int64 (n, k).
     distances
-        Euclidean distances, between unit vectors where the index normalises, float32 (n, k).
+        Euclidean distances of the vectors, each divided by its length, float32 (n, k).
     """
 
     indices: np.ndarray
@@ -36,9 +36,6 @@ class Neighbours:
     def __post_init__(self) -> None:
         assert self.indices.shape == self.distances.shape, (self.indices.shape, self.distances.shape)
         assert self.indices.ndim == 2, self.indices.shape
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
     @property
     def k(self) -> int:
@@ -49,14 +46,12 @@ class Neighbours:
 class NeighbourIndex:
     """Search among reference vectors: exact up to `EXACT_UP_TO`, an inverted file above; on a GPU where there is one.
 
+    References and queries are divided by their length first, so that only the direction counts.
+
     Parameters
     ----------
     vectors
         Reference of shape (N, D), N >= 1.
-    normalise
-        Divide references and queries by their length first, so that only the direction counts.
-    exact_up_to
-        Largest reference that is searched exhaustively.
     gpu
         Use CUDA where FAISS and the machine have it; the neighbours are the same.
 
@@ -66,20 +61,16 @@ class NeighbourIndex:
         If there is no reference vector.
     """
 
-    def __init__(
-        self, vectors: np.ndarray, *, normalise: bool = True, exact_up_to: int = EXACT_UP_TO, gpu: bool = True
-    ) -> None:
+    def __init__(self, vectors: np.ndarray, *, gpu: bool = True) -> None:
         if vectors.ndim != 2 or not len(vectors):
             message = (
                 "There are no reference cells to search: the example bank is empty. "
                 "Add a stage with bank.size above 0 first."
             )
             raise StageError(message)
-        self.normalise = normalise
         self.size, self.dim = vectors.shape
-        self.kind = "flat" if self.size <= exact_up_to else "ivf"
-        self._vectors = _prepared(vectors, normalise)
-        self._index = _build(self._vectors, self.kind, gpu=gpu)
+        self.kind = "flat" if self.size <= EXACT_UP_TO else "ivf"
+        self._index = _build(_unit_vectors(vectors), self.kind, gpu=gpu)
 
     def search(self, queries: np.ndarray, k: int) -> Neighbours:
         """Return the k nearest references of each query.
@@ -96,44 +87,23 @@ class NeighbourIndex:
         StageError
             If k is not between 1 and the size of the index.
         """
-        self._check(k, self.size)
+        if not 1 <= k <= self.size:
+            message = (
+                f"{k} neighbours were asked for, but the index holds {self.size} reference cells to choose from. "
+                f"Choose a number from 1 to {self.size}, or keep more cells with bank.size."
+            )
+            raise StageError(message)
         assert queries.ndim == 2, queries.shape
         assert queries.shape[1] == self.dim, (queries.shape, self.dim)
         indices, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         for start in range(0, len(queries), BLOCK):
             rows = slice(start, start + BLOCK)
-            square, indices[rows] = self._index.search(_prepared(queries[rows], self.normalise), k)
+            square, indices[rows] = self._index.search(_unit_vectors(queries[rows]), k)
             distances[rows] = np.sqrt(np.maximum(square, 0.0))
         return Neighbours(indices=indices, distances=distances)
 
-    def among_themselves(self, k: int) -> Neighbours:
-        """Return the k nearest *other* references of every reference.
 
-        Raises
-        ------
-        StageError
-            If k is not between 1 and the size of the index less one.
-        """
-        self._check(k, self.size - 1)
-        found = self.search(self._vectors, k + 1)
-        own = found.indices == np.arange(self.size)[:, None]
-        # A twin at distance zero may stand before the vector itself, or crowd it out: then the farthest is left out.
-        own[~own.any(axis=1), -1] = True
-        return Neighbours(
-            indices=found.indices[~own].reshape(self.size, k), distances=found.distances[~own].reshape(self.size, k)
-        )
-
-    @staticmethod
-    def _check(k: int, most: int) -> None:
-        if not 1 <= k <= most:
-            message = (
-                f"{k} neighbours were asked for, but the index holds {most} reference cells to choose from. "
-                f"Choose a number from 1 to {most}, or keep more cells with bank.size."
-            )
-            raise StageError(message)
-
-
-def gpu_count() -> int:
+def _gpu_count() -> int:
     """Return the number of GPUs that FAISS can use; 0 for faiss-cpu."""
     import faiss
 
@@ -141,29 +111,29 @@ def gpu_count() -> int:
 
 
 def _build(vectors: np.ndarray, kind: str, *, gpu: bool) -> Any:
+    """Return FAISS's index of unit vectors."""
     import faiss
 
     n, d = vectors.shape
     flat = faiss.IndexFlatL2(d)
     index: Any = flat
+    # An inverted file of about 4 sqrt(N) lists, as FAISS's guidelines ask for.
     if kind == "ivf":
         lists = max(1, int(4 * np.sqrt(n)))
         index = faiss.IndexIVFFlat(flat, d, lists, faiss.METRIC_L2)
         index.cp.min_points_per_centroid = 1
         index.train(vectors)
         index.nprobe = max(1, round(PROBED_SHARE * lists))
-    if gpu and gpu_count():
+    if gpu and _gpu_count():
         logger.debug("FAISS searches on a GPU")
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     index.add(vectors)
     return index
 
 
-def _prepared(vectors: np.ndarray, normalise: bool) -> np.ndarray:
-    """Return float32 rows in C order, of length 1 where asked; a row of zeros stays zero."""
+def _unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Return float32 rows of length 1 in C order; a row of zeros stays zero."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    if not normalise:
-        return rows
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: np.ndarray = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
     return unit

@@ -1,23 +1,18 @@
 """Scores of how unlike all known types a cell is: pure functions of arrays, higher for newer.
 
-Shapes: n cells, T classes, C types, D directions, N references.
+Four parts, in this order:
 
-The known cells that a cell is compared with, each with what it counts: p-values of novelties.
+- the scores of the detector: distance to a class centre, its standardisation by type, the sum of the two scores
+- p-values: the known cells that a cell is compared with (`ReferenceCells`), and what each of them counts
+- the threshold rule: novel below a highest probability. scBERT calls such cells "Unassigned"; its threshold is 0.5. It
+  needs nothing but the model's probabilities, and has no known rate of false alarms
+- the transductive rule, the paper's, whose verdict on a cell depends on the other cells of its file. CANAL (Wan et
+  al., 2024, "novel cell detection"): a cell's score is the mean of its energy, scaled to [0, 1] by the lowest and the
+  highest of the file, and of one less its largest probability. The threshold comes from mixes of the file's cells,
+  drawn in pairs. The paper mixes the hidden layers of two cells; our classifier is linear in the representation, so
+  that a mix of two representations has the same mix of their logits
 
-Novel by a threshold of the highest probability (scBERT calls such cells "Unassigned"; its threshold is 0.5).
-
-The simplest detector: it needs nothing but the model's answer, and knows no rate of false alarms.
-
-Shapes: n cells.
-
-The paper's rule for novel cells, whose verdict on a cell depends on the other cells of its file.
-
-CANAL (Wan et al., 2024, "novel cell detection"): a cell's score is the mean of its energy, scaled to [0, 1] by the
-lowest and the highest of the file, and of one less its largest probability. The threshold comes from mixes of the
-file's cells, drawn in pairs. The paper mixes what its hidden layer says of two cells; our classifier is linear in the
-representation, so that a mix of two representations has the same mix of their logits.
-
-Shapes: n cells of the file, C types, P pairs.
+Shapes: n cells, T classes, C types, D directions, N cells of the bank, m reference cells, P pairs, W weights.
 """
 
 from collections import Counter
@@ -31,17 +26,18 @@ from canal.errors import StageError
 from canal.model.novelty.calibration import SIMILARITY_POWER
 
 LOW, HIGH = 0.5, 0.9  # quantiles of known cells that become 0 and 1
-FEWEST = 8  # cells of a type that give it quantiles of its own
+FEWEST = 8  # cells of a type at least for quantiles of its own
+FLOOR = 1e-3  # of the mean variance, added to each: no direction gets a weight without bound
 
 
 @dataclass(frozen=True, kw_only=True)
 class TypeScale:
-    """What a score is among known cells, by the type that claims the cell.
+    """The scale of a score among known cells, by the type that claims the cell: the type it is nearest to.
 
     Attributes
     ----------
     low, high
-        Quantiles of the score among known cells claimed by each type, (C,).
+        Quantiles of the score among the known cells that each type claims, (C,).
     """
 
     low: np.ndarray
@@ -54,7 +50,7 @@ class TypeScale:
         Parameters
         ----------
         score, claimed
-            Of known cells: the score and the index of the type that claims each, (n,).
+            Score of known cells, and the index of the type that claims each, (n,).
         types
             Number of types; one that claims few cells takes the quantiles of all.
         """
@@ -83,8 +79,9 @@ def centre_distance(
     whitening
         From coordinates to directions of unit spread within classes, (D, D); see `whitening_of`.
     means, n
-        Centre (T, D) and cells of each class; a centre known from few cells counts as wider.
+        Centre (T, D) and number of cells of each class; the distance to a centre known from few cells is reduced.
     """
+    # Squared distances of all cells to all centres, from the products.
     white, centres = coordinates @ whitening, means @ whitening
     squares = (white**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1) - 2 * white @ centres.T
     squares = np.maximum(squares, 0.0) / (1.0 + 1.0 / n)
@@ -92,14 +89,14 @@ def centre_distance(
     return squares[np.arange(len(squares)), nearest], nearest
 
 
-def whitening_of(covariance: np.ndarray, floor: float = 1e-3) -> np.ndarray:
-    """Return W with W W' the inverse of a covariance (D, D) whose variances are raised by a share of their mean."""
-    raised = covariance + floor * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+def whitening_of(covariance: np.ndarray) -> np.ndarray:
+    """Return W with W W' the inverse of a covariance (D, D) whose variances are raised by `FLOOR` of their mean."""
+    raised = covariance + FLOOR * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     values, vectors = np.linalg.eigh(raised)
     return np.asarray(vectors / np.sqrt(np.maximum(values, 1e-12)))
 
 
-def joined(standardised: Sequence[np.ndarray]) -> np.ndarray:
+def combined(standardised: Sequence[np.ndarray]) -> np.ndarray:
     """Return one number a cell from standardised scores: the sum of their signed ``log1p``."""
     return np.asarray(sum(np.sign(s) * np.log1p(np.abs(s)) for s in standardised))
 
@@ -112,39 +109,29 @@ def weighted_quantiles(score: np.ndarray, weight: np.ndarray) -> tuple[float, fl
     return float(low), float(high)
 
 
-def max_probability(logits: np.ndarray) -> np.ndarray:
-    """Return one less the largest softmax probability of logits (n, C)."""
-    return np.asarray(1.0 - softmax(logits, axis=1).max(axis=1))
-
-
-def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return the free energy ``-t logsumexp(logits / t)`` of logits (n, C)."""
-    return np.asarray(-temperature * logsumexp(logits / temperature, axis=1))
-
-
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """Known cells to compare with, through one set of genes.
+class ReferenceCells:
+    """The known cells that a cell is compared with, through one set of genes.
 
     Attributes
     ----------
     novelty
-        Of each cell, ascending, (m,).
+        Of each known cell, ascending, (m,).
     above
-        Weight of the cells from each position on, and 0 behind the last, (m + 1,).
+        Weight of the known cells from each position on, and 0 behind the last, (m + 1,).
     """
 
     novelty: np.ndarray
     above: np.ndarray
 
     @classmethod
-    def of(cls, novelty: np.ndarray, weight: np.ndarray) -> "Reference":
-        """Sort known cells.
+    def of(cls, novelty: np.ndarray, weight: np.ndarray) -> "ReferenceCells":
+        """Sort known cells by their novelty.
 
         Parameters
         ----------
         novelty, weight
-            Of each cell: its novelty, and what it counts beside the cell that is judged, which counts 1; (m,).
+            Novelty of each known cell, and its weight beside the cell that is judged, which has weight 1; (m,).
 
         Raises
         ------
@@ -162,7 +149,7 @@ class Reference:
         return cls(novelty=novelty[order], above=above)
 
     def p_values(self, novelty: np.ndarray) -> np.ndarray:
-        """Return the weighted share of known cells that look at least as new, the cell itself counted in, (n,).
+        """Return the weighted share of known cells whose novelty is at least as high, the cell itself included, (n,).
 
         A known cell exchangeable with the reference has a p-value of at most alpha with a chance of at most alpha.
         """
@@ -171,7 +158,7 @@ class Reference:
 
 
 def stage_weights(similarity: Mapping[int, float]) -> dict[int, float]:
-    """Return how much each stage's known cells count for a file, 1 for the stage of the most similar genes.
+    """Return the weight of each stage's known cells for a file, 1 for the stage of the most similar genes.
 
     Parameters
     ----------
@@ -194,20 +181,20 @@ def natural_weights(stages: np.ndarray, types: np.ndarray, counts: Mapping[tuple
     counts
         Number of cells of each type of each stage; a type that is not counted weighs by its cells in the bank.
     """
-    keys = list(zip(stages.tolist(), types.tolist(), strict=True))
-    kept = Counter(keys)
-    weight = np.array([counts.get(key, kept[key]) / kept[key] for key in keys], dtype=np.float64)
+    groups = list(zip(stages.tolist(), types.tolist(), strict=True))
+    in_bank = Counter(groups)
+    weight = np.array([counts.get(group, in_bank[group]) / in_bank[group] for group in groups], dtype=np.float64)
     for stage in np.unique(stages):
         weight[stages == stage] /= weight[stages == stage].mean()
     return weight
 
 
-PUBLISHED = 0.5
+PUBLISHED = 0.5  # scBERT's threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbabilityVerdicts:
-    """What the threshold says of cells: novelty 1 - p, float32 (n,), and ``"known"`` or ``"novel"``, (n,)."""
+    """Verdicts of the threshold rule: novelty 1 - p, float32 (n,), and ``"known"`` or ``"novel"``, (n,)."""
 
     novelty: np.ndarray
     status: np.ndarray
@@ -228,7 +215,7 @@ def probability_verdicts(highest: np.ndarray, threshold: float) -> ProbabilityVe
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse what is no probability to compare with.
+    """Refuse a threshold that is no probability.
 
     Raises
     ------
@@ -247,16 +234,26 @@ WEIGHTS = 128  # mixes of each pair, their weights uniform in [0, 1]: the paper'
 PAIRS = 1_000  # the mean over this many settles the threshold to the third decimal
 
 
+def max_probability(logits: np.ndarray) -> np.ndarray:
+    """Return the largest softmax probability of logits (n, C), (n,)."""
+    return np.asarray(softmax(logits, axis=1).max(axis=1))
+
+
+def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the free energy ``-t logsumexp(logits / t)`` of logits (n, C), (n,)."""
+    return np.asarray(-temperature * logsumexp(logits / temperature, axis=1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mixes:
-    """Which cells of a file are mixed.
+    """Which cells of a file are mixed, for the threshold of the transductive rule.
 
     Attributes
     ----------
     first, second
-        Rows of the pairs, (P,).
+        Rows of the two cells of each pair, (P,).
     weights
-        Of the first cell of a pair, (W,).
+        Of the first cell in the mixes of a pair, (W,).
     """
 
     first: np.ndarray
@@ -279,7 +276,7 @@ class Mixes:
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows that are mixed, ascending."""
+        """Rows of all cells that are mixed, ascending."""
         return np.union1d(self.first, self.second)
 
 
@@ -302,16 +299,19 @@ def transductive_threshold(first: np.ndarray, second: np.ndarray, weights: np.nd
     Parameters
     ----------
     first, second
-        Logits of the cells of each pair, (P, C).
+        Logits of the two cells of each pair, (P, C).
     weights
-        Of the first, (W,).
+        Of the first cell in the mixes of a pair, (W,).
     """
     w = weights.astype(np.float32)[None, :, None]
     mixes = (w * first[:, None, :] + (1 - w) * second[:, None, :]).reshape(-1, first.shape[1])
-    scores = transductive_scores(1.0 - max_probability(mixes), energy(mixes, TEMPERATURE))
+    scores = transductive_scores(max_probability(mixes), energy(mixes, TEMPERATURE))
     return float(1.0 - scores.mean())
 
 
 def _min_max(values: np.ndarray) -> np.ndarray:
+    """Scale values to [0, 1] by the lowest and the highest; 0 where all are the same."""
     low, high = values.min(), values.max()
-    return np.asarray((values - low) / (high - low)) if high > low else np.zeros(len(values))
+    if not high > low:
+        return np.zeros(len(values))
+    return np.asarray((values - low) / (high - low))

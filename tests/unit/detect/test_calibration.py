@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from canal.errors import RegistryError, StageError
-from canal.model.novelty.calibration import HeldOut, NoveltyCalibration, check_alpha, verdicts
-from canal.model.novelty.scores import Reference, natural_weights, stage_weights
+from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration, check_alpha, verdicts
+from canal.model.novelty.scores import ReferenceCells, natural_weights, stage_weights
 
 
-def make_held_out(stage: int = 1, n: int = 50, genes: int = 100) -> HeldOut:
+def make_held_out(stage: int = 1, n: int = 50, genes: int = 100) -> HeldOutNovelties:
     novelty = np.random.default_rng(stage).normal(size=n)
-    return HeldOut(stage=stage, genes=genes, novelty=novelty, low=0.0, high=1.3)
+    return HeldOutNovelties(stage=stage, genes=genes, novelty=novelty, low=0.0, high=1.3)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
@@ -21,7 +21,7 @@ def test_false_alarms_meet_alpha(alpha):
     rng = np.random.default_rng(0)
     rates = []
     for _ in range(200):
-        reference = Reference.of(rng.gamma(2.0, size=400), np.ones(400))
+        reference = ReferenceCells.of(rng.gamma(2.0, size=400), np.ones(400))
         rates.append((reference.p_values(rng.gamma(2.0, size=500)) <= alpha).mean())
 
     assert np.mean(rates) <= alpha + 0.003
@@ -30,7 +30,7 @@ def test_false_alarms_meet_alpha(alpha):
 
 def test_p_value_by_hand():
     """The p-value is the weighted share of known cells at least as new, the cell itself counted in."""
-    reference = Reference.of(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.5]))
+    reference = ReferenceCells.of(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.5]))
 
     found = reference.p_values(np.array([0.0, 2.0, 2.5, 9.0]))
 
@@ -40,7 +40,7 @@ def test_p_value_by_hand():
 def test_weights_shift_the_comparison():
     """Cells of a stage that does not count do not move the p-value."""
     novelty = np.concatenate([np.zeros(50), np.full(50, 9.0)])
-    reference = Reference.of(novelty, np.repeat([1.0, 1e-9], 50))
+    reference = ReferenceCells.of(novelty, np.repeat([1.0, 1e-9], 50))
 
     assert reference.p_values(np.array([1.0]))[0] == pytest.approx(1 / 51)
 
@@ -51,7 +51,7 @@ def test_weights_shift_the_comparison():
 def test_nothing_to_compare_with_is_explained(novelty, weight):
     """A model of an older stage says that it has no calibration."""
     with pytest.raises(StageError, match="no novelty calibration"):
-        Reference.of(novelty, weight)
+        ReferenceCells.of(novelty, weight)
 
 
 def test_calibration_survives_json():
@@ -114,10 +114,10 @@ def test_bad_alpha_is_explained(alpha):
 
 def test_held_out_cells_keep_their_place_beside_drawn_ones():
     """A later stage that moves the scale moves the table alike; one that does not leaves it."""
-    held = HeldOut(stage=1, genes=10, novelty=np.array([0.0, 1.0, 3.0]), low=0.0, high=1.0)
+    held = HeldOutNovelties(stage=1, genes=10, novelty=np.array([0.0, 1.0, 3.0]), low=0.0, high=1.0)
 
-    np.testing.assert_allclose(held.seen_now(0.5, 2.5), [0.5, 2.5, 6.5])
-    np.testing.assert_allclose(held.seen_now(0.0, 1.0), held.novelty)
+    np.testing.assert_allclose(held.rescaled(0.5, 2.5), [0.5, 2.5, 6.5])
+    np.testing.assert_allclose(held.rescaled(0.0, 1.0), held.novelty)
 
 
 def test_first_format_is_read_and_left_as_it_was():
@@ -126,13 +126,13 @@ def test_first_format_is_read_and_left_as_it_was():
 
     held = NoveltyCalibration.from_dict(old).stages[0]
 
-    assert held.seen_now(1.0, 9.0).tolist() == [0.5, 2.0]
+    assert held.rescaled(1.0, 9.0).tolist() == [0.5, 2.0]
 
 
 def test_a_table_loses_its_say_as_its_scale_moves():
     """All of it where nothing moved, none where it moved by its own spread; one without a scale keeps it."""
-    found = HeldOut(stage=1, genes=9, novelty=np.zeros(3), low=0.0, high=2.0)
-    old = HeldOut(stage=1, genes=9, novelty=np.zeros(3), low=0.0, high=0.0)
+    found = HeldOutNovelties(stage=1, genes=9, novelty=np.zeros(3), low=0.0, high=2.0)
+    old = HeldOutNovelties(stage=1, genes=9, novelty=np.zeros(3), low=0.0, high=0.0)
 
     assert found.trust(0.0, 2.0) == 1.0
     assert found.trust(0.0, 2.2) == pytest.approx(0.9**6)

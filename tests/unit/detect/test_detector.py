@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from canal.errors import StageError
 from canal.figures import auroc
 from canal.model.novelty.calibration import NoveltyCalibration, verdicts
-from canal.model.novelty.detector import BankView, GeneSetDetector, NoveltyDetector
-from canal.model.novelty.scores import TypeScale, energy, joined, max_probability, weighted_quantiles, whitening_of
+from canal.model.novelty.detector import BankProfiles, GeneSetDetector, NoveltyDetector
+from canal.model.novelty.scores import TypeScale, combined, energy, max_probability, weighted_quantiles, whitening_of
 from canal.model.novelty.space import build_space, known_classes
 from tests.unit.detect.toy import GENES, TYPES, make_cells, make_known, make_profiles, make_summary
 
@@ -24,21 +24,21 @@ def make_detector(*, calibrated: bool = True, stages: int = 1) -> NoveltyDetecto
     )
     if not calibrated:
         return detector
-    held = detector.held_out(1, ALL, GENES, make_cells(60, seed=100))
+    held = detector.score_held_out(1, ALL, GENES, make_cells(60, seed=100))
     return NoveltyDetector(
         statistics=known, measured=detector.measured, calibration=NoveltyCalibration().with_stage(held)
     )
 
 
-def make_bank(n: int = 20) -> BankView:
-    return BankView(
+def make_bank(n: int = 20) -> BankProfiles:
+    return BankProfiles(
         values=make_cells(n, seed=200),
         types=np.repeat(np.array(TYPES, dtype=object), n),
         stages=np.ones(n * len(TYPES), dtype=np.int64),
     )
 
 
-def seen_through(detector: NoveltyDetector, columns: np.ndarray, bank: BankView | None = None) -> GeneSetDetector:
+def seen_through(detector: NoveltyDetector, columns: np.ndarray, bank: BankProfiles | None = None) -> GeneSetDetector:
     seen = np.zeros(GENES, dtype=bool)
     seen[columns] = True
     return detector.for_genes(seen, len(columns), bank)
@@ -166,7 +166,7 @@ def test_coordinates_of_the_classes_follow_from_the_cells():
     profiles = make_profiles(0, 400, seed=4)
     known = (make_summary(profiles, "B", rank=79), *make_known()[1:])
     space = build_space(known, {1: np.arange(GENES)}, ALL)
-    projected = space.coordinates(profiles)
+    projected = np.asarray(profiles @ space.directions, dtype=np.float64)
 
     np.testing.assert_allclose(space.means[0], projected.mean(axis=0), atol=1e-4)
     own = np.cov(projected.T)
@@ -192,14 +192,14 @@ def test_scores_by_hand():
     assert scale.low[0] == np.quantile(score[:18], 0.5)
     assert scale.low[1] == np.quantile(score, 0.5)
     assert scale.standardised(scale.high, np.array([0, 1])) == pytest.approx([1.0, 1.0])
-    np.testing.assert_allclose(joined([np.array([-1.0, 3.0]), np.zeros(2)]), [-np.log(2), np.log(4)])
-    np.testing.assert_allclose(max_probability(np.zeros((1, 4))), 0.75)
+    np.testing.assert_allclose(combined([np.array([-1.0, 3.0]), np.zeros(2)]), [-np.log(2), np.log(4)])
+    np.testing.assert_allclose(max_probability(np.zeros((1, 4))), 0.25)
     np.testing.assert_allclose(energy(np.zeros((1, 4))), -np.log(4))
     even, skewed = np.ones(1001), np.r_[np.zeros(500) + 1e-9, np.ones(501)]
     assert weighted_quantiles(np.arange(1001.0), even) == pytest.approx((500, 900.4))
     assert weighted_quantiles(np.arange(1001.0), skewed)[0] == pytest.approx(750, abs=1)
-    whitening = whitening_of(np.diag([4.0, 1.0]), floor=0.0)
-    np.testing.assert_allclose(whitening @ whitening.T, np.diag([0.25, 1.0]))
+    whitening = whitening_of(np.diag([4.0, 1.0]))
+    np.testing.assert_allclose(whitening @ whitening.T, np.diag([1 / 4.0025, 1 / 1.0025]))
 
 
 def test_a_later_stage_leaves_the_calibration_right():

@@ -3,12 +3,12 @@
 import numpy as np
 
 from canal.compare.gather import ALPHAS, LEAST_HELD_OUT, false_alarms
-from canal.model.novelty.calibration import HeldOut, NoveltyCalibration
+from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 
 
 def calibration(*novelties: np.ndarray) -> NoveltyCalibration:
     """Return a calibration of stages 1, 2, ..."""
-    stages = [HeldOut(stage=k + 1, genes=10, novelty=v, low=0.0, high=1.0) for k, v in enumerate(novelties)]
+    stages = [HeldOutNovelties(stage=k + 1, genes=10, novelty=v, low=0.0, high=1.0) for k, v in enumerate(novelties)]
     return NoveltyCalibration(stages=tuple(stages))
 
 

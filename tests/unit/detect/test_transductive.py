@@ -32,7 +32,7 @@ def test_scores_and_threshold_are_the_papers() -> None:
     logits = np.random.default_rng(0).normal(scale=3.0, size=(30, 4))
     mixes = Mixes.draw(30, np.random.default_rng(1))
 
-    scores = transductive_scores(1 - max_probability(logits), energy(logits, TEMPERATURE))
+    scores = transductive_scores(max_probability(logits), energy(logits, TEMPERATURE))
     threshold = transductive_threshold(logits[mixes.first], logits[mixes.second], mixes.weights)
 
     np.testing.assert_allclose(scores, by_hand(logits), rtol=1e-6)
@@ -48,7 +48,7 @@ def test_doubtful_cells_are_above_the_threshold() -> None:
     logits = np.concatenate([sure, rng.normal(scale=0.3, size=(10, 4))])
     mixes = Mixes.draw(100, rng)
 
-    scores = transductive_scores(1 - max_probability(logits), energy(logits, TEMPERATURE))
+    scores = transductive_scores(max_probability(logits), energy(logits, TEMPERATURE))
     novel = scores > transductive_threshold(logits[mixes.first], logits[mixes.second], mixes.weights)
 
     assert novel[90:].sum() >= 9
@@ -69,6 +69,6 @@ def test_cells_that_are_all_alike_have_no_energy_to_compare() -> None:
     """The scaled energy is 0 then, not 0 / 0."""
     logits = np.tile([2.0, 0.0], (3, 1))
 
-    found = transductive_scores(1 - max_probability(logits), energy(logits, TEMPERATURE))
+    found = transductive_scores(max_probability(logits), energy(logits, TEMPERATURE))
 
-    np.testing.assert_allclose(found, max_probability(logits) / 2)
+    np.testing.assert_allclose(found, (1 - max_probability(logits)) / 2)

@@ -137,7 +137,7 @@ def test_the_own_path_is_performer_pytorch(cells: int, attention: str) -> None:
         tokens = torch.nn.functional.pad(encoder.tokens(values, measured), (0, 1))
         expected = encoder.performer(encoder._embedded(tokens))
         exact = encoder._from_tables(values, measured, 3)
-        encoder.numbers = torch.bfloat16
+        encoder.product_dtype = torch.bfloat16
         rough = encoder._from_tables(values, measured, 3)
 
     assert exact.shape == (cells, 61, 40)
@@ -183,7 +183,7 @@ def test_two_halves_are_the_whole() -> None:
 
     with torch.no_grad():
         whole = encoder(values, measured)
-        halves = encoder.finish(encoder.halfway(values, measured), measured)
+        halves = encoder.from_frozen(encoder.frozen_outputs(values, measured), measured)
 
     assert encoder.frozen_layers == 2
     torch.testing.assert_close(halves, whole, rtol=1e-5, atol=1e-6)

@@ -164,8 +164,8 @@ def test_cells_to_be_tested_on_come_last() -> None:
     rows = dict.fromkeys(set(pool.labels.tolist()), rep[0])
     last = np.arange(90) % 5 == 0
 
-    few = choose_bank(pool, rep, rows, size=60, selection="random", seed=0, last=last)
-    all_of_them = choose_bank(pool, rep, rows, size=1000, selection="random", seed=0, last=last)
+    few = choose_bank(pool, rep, rows, size=60, selection="random", seed=0, held_out=last)
+    all_of_them = choose_bank(pool, rep, rows, size=1000, selection="random", seed=0, held_out=last)
 
     assert not set(few.names.tolist()) & set(pool.names[last].tolist())
     assert len(few) == 60

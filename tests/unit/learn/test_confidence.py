@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from canal.model.model import Fusion
-from canal.training.stage import calibrate, halves
+from canal.training.stage import calibrate, half_of_each_type
 
 NAMES = ("a", "b", "c")
 
@@ -46,7 +46,7 @@ def test_confidence_meets_accuracy_on_cells_it_was_not_fitted_to() -> None:
 def test_the_temperature_of_a_half_comes_from_the_other() -> None:
     """Where one half is all right and the other all wrong, each is judged by what the other shows."""
     types = np.zeros(40, dtype=np.int64)
-    logits = np.where(halves(types)[:, None], [8.0, 0.0, 0.0], [0.0, 8.0, 0.0])
+    logits = np.where(half_of_each_type(types)[:, None], [8.0, 0.0, 0.0], [0.0, 8.0, 0.0])
 
     _, found = calibrate(make_model(logits, Fusion(memory=0.0, temperature=1.0)), None, make_held(types))
 
@@ -67,10 +67,10 @@ def test_stages_before_are_averaged_in() -> None:
 
 
 def test_halves_share_every_type() -> None:
-    """A type's cells differ by one at most between the halves."""
+    """A type's cells differ by one at most between the half_of_each_type."""
     types = np.array([0, 0, 0, 1, 2, 2, 1, 2, 2])
 
-    first = halves(types)
+    first = half_of_each_type(types)
 
     for t in range(3):
         assert abs(int(first[types == t].sum()) - int((~first)[types == t].sum())) <= 1

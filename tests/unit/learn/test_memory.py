@@ -9,7 +9,7 @@ from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.errors import RegistryError
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
-from canal.training.fitting import draw_cells
+from canal.training.fitting import draw_pseudo_cells
 from tests.make import make_adata
 
 
@@ -150,7 +150,7 @@ def test_pseudo_cells_have_the_moments_of_their_type() -> None:
     memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=10)
     panel = GenePanel.empty().extended(cells.genes, 1)
 
-    drawn = draw_cells(memory, 60_000, panel, np.random.default_rng(0))
+    drawn = draw_pseudo_cells(memory, 60_000, panel, np.random.default_rng(0))
 
     for name in set(cells.labels.tolist()):
         x = unit(cells.expression.toarray()[cells.labels == name])

@@ -33,7 +33,7 @@ def test_the_parts_are_what_they_are_alone(model: Model) -> None:
     assert detector is not None
     assert reader.solved is not None
 
-    found = reader.judging(detector).predict_kept(cells.expression[:, reader.columns], neighbors=3)
+    found = reader.with_novelty(detector).predict_columns(cells.expression[:, reader.columns], neighbors=3)
 
     values = reader.match.project(cells.expression)
     panel = PanelCells(values=values, measured=reader.match.measured[None], source=np.zeros(len(cells), dtype=int))
@@ -55,11 +55,11 @@ def test_a_cell_gets_the_same_bits_in_any_block(model: Model, size: int) -> None
     reader = model.reader(cells.genes)
     detector = reader.novelty()
     assert detector is not None
-    reader = reader.judging(detector)
+    reader = reader.with_novelty(detector)
     kept = cells.expression[:, reader.columns]
 
-    whole = reader.predict_kept(kept)
-    parts = [reader.predict_kept(kept[k : k + size]) for k in range(0, len(cells), size)]
+    whole = reader.predict_columns(kept)
+    parts = [reader.predict_columns(kept[k : k + size]) for k in range(0, len(cells), size)]
 
     assert whole.novelty is not None
     assert_same(np.concatenate([p.probabilities for p in parts]), whole.probabilities)

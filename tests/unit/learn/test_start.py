@@ -11,14 +11,14 @@ from canal.data.panel import GenePanel
 from canal.errors import StageError
 from canal.model.encoders.performer import LN_2, PerformerEncoder
 from canal.model.network import Network, new_network
-from canal.training.start import PretrainedWeights, check_weights, pretrained_of, take_weights
+from canal.training.start import PretrainedWeights, check_weights, checked_pretrained, start_from_pretrained
 from tests.published import gene_names, published_model, published_state
 
 FULL = {"dim": 200, "heads": 10, "dim_head": 64}
 
 
 def weights_of(model: object, genes: list[str]) -> PretrainedWeights:
-    return pretrained_of("toy", published_state(model), tuple(genes), {"source": "toy"})
+    return checked_pretrained("toy", published_state(model), tuple(genes), {"source": "toy"})
 
 
 def preset_for(weights: PretrainedWeights, *more: str) -> Preset:
@@ -49,8 +49,8 @@ def test_encodings_are_those_of_the_published_architecture(sizes: dict[str, int]
     n = model.max_seq_len - 1
     weights = weights_of(model, gene_names(n))
     network = new_network(preset_for(weights), n, 3, seed=5)
-    network.encoder.numbers = torch.float32
-    taken = take_weights(network, weights, panel_of(gene_names(n)), known=0, seed=5)
+    network.encoder.product_dtype = torch.float32
+    taken = start_from_pretrained(network, weights, panel_of(gene_names(n)), known=0, seed=5)
     tokens = torch.randint(0, 7, (3, n), generator=torch.Generator().manual_seed(1))
     values, measured = tokens.clamp(max=5) * LN_2 + 1e-3, tokens != 6
 
@@ -70,7 +70,7 @@ def test_rows_go_by_gene_and_not_by_position() -> None:
     network = new_network(preset_for(weights), 4, 2, seed=0)
     fresh = {k: v.clone() for k, v in network.state_dict().items()}
 
-    taken = take_weights(network, weights, panel_of([g.upper() for g in panel]), known=0, seed=0)
+    taken = start_from_pretrained(network, weights, panel_of([g.upper() for g in panel]), known=0, seed=0)
 
     table = model.pos_emb.emb.weight.detach()
     rows = network.encoder.gene_emb.weight.detach()
@@ -91,7 +91,7 @@ def test_genes_without_a_row_are_drawn_like_the_rows() -> None:
 
     def drawn(seed: int) -> np.ndarray:
         network = new_network(preset_for(weights), 2000, 2, seed)
-        take_weights(network, weights, strange, known=0, seed=seed)
+        start_from_pretrained(network, weights, strange, known=0, seed=seed)
         return network.encoder.gene_emb.weight.detach().numpy()
 
     table = model.pos_emb.emb.weight[:-1].detach().numpy()
@@ -108,7 +108,7 @@ def test_a_grown_network_takes_new_genes_only() -> None:
     network.grow(4, 3)
     before = {k: v.clone() for k, v in network.state_dict().items()}
 
-    taken = take_weights(network, weights, panel_of(gene_names(4)), known=2, seed=0)
+    taken = start_from_pretrained(network, weights, panel_of(gene_names(4)), known=2, seed=0)
 
     after = network.state_dict()
     changed = [k for k in after if not torch.equal(after[k], before[k])]
@@ -123,7 +123,7 @@ def test_exact_attention_takes_them_too() -> None:
     weights = weights_of(published_model(), gene_names(40))
     network = new_network(preset_for(weights, "encoder.attention=exact"), 40, 2, seed=0)
 
-    take_weights(network, weights, panel_of(gene_names(40)), known=0, seed=0)
+    start_from_pretrained(network, weights, panel_of(gene_names(40)), known=0, seed=0)
 
     name = "performer.net.layers.1.0.fn.to_q.weight"
     assert torch.equal(network.encoder.state_dict()[name], weights.tensors[name])

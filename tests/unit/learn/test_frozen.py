@@ -8,7 +8,7 @@ from canal.config import Preset, load_preset
 from canal.data.cells import CellPool
 from canal.model.network import new_network
 from canal.training import fitting
-from canal.training.frozen import Halfway, can_keep
+from canal.training.frozen import FrozenOutputs, can_precompute
 from canal.training.stage import LearnedStage
 from tests.learning import learn, toy, weights_of
 
@@ -31,10 +31,10 @@ def two_stages(preset: Preset) -> LearnedStage:
     return learn(toy(("B", "HSC"), n=20, prefix="b"), first, preset)
 
 
-def test_training_from_halfway_is_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_from_frozen_outputs_is_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, figures and bank are those of a training that runs all layers at every step."""
     kept = two_stages(paper())
-    monkeypatch.setattr(fitting, "can_keep", lambda *_: False)
+    monkeypatch.setattr(fitting, "can_precompute", lambda *_: False)
     long = two_stages(paper())
 
     for name, value in weights_of(long).items():
@@ -50,9 +50,9 @@ def test_training_from_halfway_is_the_training(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_nothing_is_kept_where_the_frozen_outputs_change(sets: tuple[str, ...]) -> None:
     """Trained layers, or genes hidden anew in every epoch, are computed every time."""
-    assert can_keep(new_network(paper(), 30, 2, 0), paper().training)
+    assert can_precompute(new_network(paper(), 30, 2, 0), paper().training)
     preset = paper(*sets)
-    assert not can_keep(new_network(preset, 30, 2, 0), preset.training)
+    assert not can_precompute(new_network(preset, 30, 2, 0), preset.training)
 
 
 def test_the_file_is_nobodys_rubbish(tmp_path) -> None:
@@ -61,10 +61,10 @@ def test_the_file_is_nobodys_rubbish(tmp_path) -> None:
     network = new_network(paper(), pool.expression.shape[1], 2, 0)
     cells = fitting.PanelCells(values=pool.expression, measured=pool.measured, source=pool.source)
 
-    kept = Halfway.of(network, cells, torch.device("cpu"), tmp_path)
+    kept = FrozenOutputs.of(network, cells, torch.device("cpu"), tmp_path)
 
     assert list(tmp_path.iterdir()) == []
     rows = np.array([5, 0, 59])
     with torch.no_grad():
-        expected = network.encoder.halfway(*cells.dense(rows))
+        expected = network.encoder.frozen_outputs(*cells.dense(rows))
     torch.testing.assert_close(kept.rows(rows), expected, rtol=1e-5, atol=1e-6)

@@ -1,8 +1,9 @@
-"""Training one network in several processes: what the first one sends, and what the others do with it.
+"""Training one network in several processes: what the first one sends, and what its helpers do with it.
 
 Everything goes through the group as one safetensors message: weights, cells and targets as tensors, the rest as JSON.
 
-The program of a helper process: ``python -m canal.training.together DEVICES``, started by the first process.
+This module is also the program of a helper: ``python -m canal.training.distributed DEVICES``, started by the first
+process (`canal.training.processes`).
 """
 
 import json
@@ -22,23 +23,23 @@ from torch import Tensor
 
 from canal.config import EncoderConfig, TrainingConfig
 from canal.errors import StageError
-from canal.model.network import Network, PanelCells, build_encoder, product_numbers
-from canal.training.frozen import Halfway
-from canal.training.processes import Processes, joined_processes
+from canal.model.network import Network, PanelCells, build_encoder, product_dtype
+from canal.training.frozen import FrozenOutputs
+from canal.training.processes import ProcessGroup, process_group
 from canal.training.run import ReceivedDraft, Run
-from canal.training.train import CHECKPOINT, Distillation, TrainingData, train_network
+from canal.training.train import CHECKPOINT, Distillation, TrainingData, tensors_under, train_network
 
 ENCODER: TypeAdapter[Any] = TypeAdapter(EncoderConfig)
 
 
-def train_together(
+def train_on_devices(
     network: Network, data: TrainingData, config: TrainingConfig, run: Run, distillation: Distillation | None
 ) -> list[dict[str, float]]:
     """Train a network on as many devices and nodes as the run names; as `train_network`."""
     if run.devices * run.nodes == 1:
         return train_network(network, data, config, run, distillation=distillation)
-    with joined_processes(run.devices, run.nodes) as processes:
-        processes.sent(_packed(network, data, config, run, distillation))
+    with process_group(run.devices, run.nodes) as processes:
+        processes.broadcast(_message(network, data, config, run, distillation))
         return train_network(network, data, config, run, distillation=distillation, processes=processes)
 
 
@@ -50,14 +51,15 @@ def help_training(devices: int, nodes: int) -> None:
     StageError
         If a process is lost.
     """
-    with joined_processes(devices, nodes) as processes, tempfile.TemporaryDirectory() as folder:
-        tensors, facts = _unpacked(processes.sent(None), Path(folder))
-        _train(tensors, facts, processes, Path(folder))
+    with process_group(devices, nodes) as processes, tempfile.TemporaryDirectory() as folder:
+        tensors, facts = _read_message(processes.broadcast(None), Path(folder))
+        _train_along(tensors, facts, processes, Path(folder))
 
 
-def _packed(
+def _message(
     network: Network, data: TrainingData, config: TrainingConfig, run: Run, distillation: Distillation | None
 ) -> bytes:
+    """Return all that a helper needs to train along."""
     facts = {
         "training": config.model_dump(mode="json"),
         "seed": run.seed,
@@ -65,30 +67,35 @@ def _packed(
         "encoder": ENCODER.dump_python(network.encoder.config, mode="json"),
         "genes": network.encoder.n_genes,
         "types": network.classifier.out_features,
-        "halfway": data.halfway is not None,
+        "frozen_outputs": data.frozen_outputs is not None,
         "weight": distillation.weight if distillation is not None else 0.0,
         "key": run.draft.key if run.draft is not None else "",
     }
     tensors = {f"network.{k}": v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    tensors |= _cells("cells", data.cells) | _cells("validation", data.validation)
-    arrays = {"types": data.types, "weights": data.weights, "validation_types": data.validation_types}
-    tensors |= {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+    # Cells, their types and weights.
+    tensors |= _cell_tensors("cells", data.cells) | _cell_tensors("validation", data.validation)
+    tensors["types"] = torch.from_numpy(np.ascontiguousarray(data.types))
+    tensors["weights"] = torch.from_numpy(np.ascontiguousarray(data.weights))
+    tensors["validation_types"] = torch.from_numpy(np.ascontiguousarray(data.validation_types))
     if distillation is not None:
         tensors["previous"] = distillation.previous.contiguous()
+    # Where the first process goes on from a checkpoint, so does a helper.
     checkpoint = None if run.draft is None else run.draft.folder / CHECKPOINT
     if checkpoint is not None and checkpoint.is_file():
         tensors["checkpoint"] = torch.frombuffer(bytearray(checkpoint.read_bytes()), dtype=torch.uint8)
     return save(tensors, metadata={"facts": json.dumps(facts)})
 
 
-def _cells(name: str, cells: PanelCells) -> dict[str, Tensor]:
+def _cell_tensors(name: str, cells: PanelCells) -> dict[str, Tensor]:
+    """Return cells as tensors whose names begin with ``name``; `_panel_cells` reads them."""
     values = cells.values
     parts = {"data": values.data, "indices": values.indices, "indptr": values.indptr}
     parts |= {"measured": cells.measured, "source": cells.source}
     return {f"{name}.{k}": torch.from_numpy(v.copy()) for k, v in parts.items()}  # safetensors refuses shared memory
 
 
-def _unpacked(content: bytes, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_message(content: bytes, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and facts of a message, which passes through a file of the folder."""
     message = folder / "message.safetensors"
     message.write_bytes(content)
     with safe_open(message, "pt") as file:
@@ -98,25 +105,26 @@ def _unpacked(content: bytes, folder: Path) -> tuple[dict[str, Tensor], dict[str
     return tensors, facts
 
 
-def _network(facts: dict[str, Any], tensors: dict[str, Tensor], config: TrainingConfig) -> Network:
+def _received_network(facts: dict[str, Any], tensors: dict[str, Tensor], config: TrainingConfig) -> Network:
     network = Network(build_encoder(ENCODER.validate_python(facts["encoder"]), facts["genes"]), facts["types"])
-    network.encoder.numbers = product_numbers(config.precision)
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    network.encoder.product_dtype = product_dtype(config.precision)
+    network.load_state_dict(tensors_under(tensors, "network."))
     return network
 
 
-def _read_cells(name: str, tensors: dict[str, Tensor]) -> PanelCells:
-    part = {k: tensors[f"{name}.{k}"].numpy() for k in ("data", "indices", "indptr", "measured", "source")}
-    shape = (len(part["indptr"]) - 1, part["measured"].shape[1])
-    values = sp.csr_matrix((part["data"], part["indices"], part["indptr"]), shape=shape)
-    return PanelCells(values=values, measured=part["measured"], source=part["source"])
+def _panel_cells(name: str, tensors: dict[str, Tensor]) -> PanelCells:
+    """Return the cells of `_cell_tensors`."""
+    arrays = {part: tensor.numpy() for part, tensor in tensors_under(tensors, f"{name}.").items()}
+    shape = (len(arrays["indptr"]) - 1, arrays["measured"].shape[1])
+    values = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+    return PanelCells(values=values, measured=arrays["measured"], source=arrays["source"])
 
 
-def _train(tensors: dict[str, Tensor], facts: dict[str, Any], processes: Processes, folder: Path) -> None:
+def _train_along(tensors: dict[str, Tensor], facts: dict[str, Any], processes: ProcessGroup, folder: Path) -> None:
     """Train as the first process does, from what it sent; its checkpoint is read and none is written."""
     config = TrainingConfig.model_validate(facts["training"])
-    network = _network(facts, tensors, config)
-    cells, validation = _read_cells("cells", tensors), _read_cells("validation", tensors)
+    network = _received_network(facts, tensors, config)
+    cells, validation = _panel_cells("cells", tensors), _panel_cells("validation", tensors)
     data = TrainingData(
         cells=cells,
         types=tensors["types"].numpy(),
@@ -124,13 +132,15 @@ def _train(tensors: dict[str, Tensor], facts: dict[str, Any], processes: Process
         validation=validation,
         validation_types=tensors["validation_types"].numpy(),
     )
-    if facts["halfway"]:
+    # Outputs of frozen layers are not sent: every process computes its own.
+    if facts["frozen_outputs"]:
         network.to(device := processes.fabric.device)
         data = replace(
             data,
-            halfway=Halfway.of(network, cells, device),
-            validation_halfway=Halfway.of(network, validation, device),
+            frozen_outputs=FrozenOutputs.of(network, cells, device),
+            validation_frozen_outputs=FrozenOutputs.of(network, validation, device),
         )
+    # Checkpoint and distillation, where the first process has them.
     draft = None
     if "checkpoint" in tensors:
         draft = ReceivedDraft(folder, facts["key"])
