@@ -22,6 +22,7 @@ import anndata as ad
 import numpy as np
 
 from canal.data.formats import read_adata
+from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import CanalError, DataError
 from canal.figures import score
@@ -86,7 +87,7 @@ def cross_validate(question: Question, out: Path) -> list[dict[str, Any]]:
 
 def _labelled(question: Question) -> ad.AnnData:
     """Return the cells that have a label, after every check that a stage makes."""
-    named = read_cells(question.data, labels=question.labels, drop_rare=True).names
+    named = read_cells(question.data, labels=LabelOptions(question.labels, drop_rare=True)).names
     cells = read_adata(question.data)
     return cells[cells.obs_names.isin(named)].copy()
 

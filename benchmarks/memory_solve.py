@@ -38,7 +38,7 @@ def main() -> None:
         ridge=0.05,
     )
     begin = time.perf_counter()
-    memory.solved_for(genes, [""] * GENES, [s.name for s in statistics])
+    memory.solved_for(Genes.of(genes), [s.name for s in statistics])
     seconds = time.perf_counter() - begin
     with tempfile.TemporaryDirectory() as folder:
         save_memory(memory, Path(folder) / "memory.safetensors")

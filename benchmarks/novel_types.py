@@ -19,6 +19,7 @@ import numpy as np
 
 from canal.config import Preset, load_preset
 from canal.data.cells import Cells
+from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.figures import NoveltyFigures, auroc, novelty_figures, share
 from canal.model.model import Model
@@ -148,7 +149,7 @@ def main() -> None:
     train, test = stream_files(options.stream, "train"), stream_files(options.stream, "test")
     order = [int(n) - 1 for n in options.order.split(",")] if options.order else list(range(len(train)))
     stages = [read_cells(train[i], labels=options.labels) for i in order]
-    queries = [read_cells(path, labels=options.labels, keep_rare=True) for path in test]
+    queries = [read_cells(path, labels=LabelOptions(options.labels, keep_rare=True)) for path in test]
     preset, found = load_preset(options.preset), {}
     for name in options.types.split(","):
         model = learn_without(stages, name, preset, options.seed)

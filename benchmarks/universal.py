@@ -26,6 +26,7 @@ from novel_types import NEIGHBOUR, stream_files
 
 from canal.config import Preset, load_preset
 from canal.data.cells import Cells
+from canal.data.labels import LabelOptions
 from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.data.variable_genes import highly_variable
@@ -210,7 +211,9 @@ def main() -> None:
     without = [name.strip() for name in options.without.split(",") if name.strip()]
     train = [read_cells(path, labels=options.labels) for path in stream_files(options.stream, "train")]
     stages = [cells.take(np.flatnonzero(~np.isin(cells.labels, without))) for cells in train]
-    queries = [read_cells(p, labels=options.labels, keep_rare=True) for p in stream_files(options.stream, "test")]
+    queries = [
+        read_cells(p, labels=LabelOptions(options.labels, keep_rare=True)) for p in stream_files(options.stream, "test")
+    ]
     preset, naive = load_preset(options.preset), load_preset(options.preset, NAIVE)
     run(stages, queries, preset, naive, options.alpha, options.seed)
 
