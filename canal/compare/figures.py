@@ -216,10 +216,12 @@ def alarm_curves(report: CompareReport) -> str:
 
     figure = Figure(figsize=(WIDE, 3.4), layout="constrained")
     axes = figure.subplots()
-    colours = type_colours([str(c.stage) for c in report.alarms])
-    for curve in report.alarms:
-        label = f"{curve.stage} {curve.name}".strip() + f", {curve.cells} cells"
-        axes.plot(curve.alpha, curve.share, marker="o", ms=3, lw=1.3, color=colours[str(curve.stage)], label=label)
+    # An imported stage may have several curves: the number alone does not tell them apart.
+    names = [f"{curve.stage} {curve.name}".strip() for curve in report.alarms]
+    colours = type_colours(names)
+    for name, curve in zip(names, report.alarms, strict=True):
+        label = f"{name}, {curve.cells} cells"
+        axes.plot(curve.alpha, curve.share, marker="o", ms=3, lw=1.3, color=colours[name], label=label)
     top = max((curve.alpha[-1] for curve in report.alarms), default=1.0)
     axes.plot([0, top], [0, top], color="#5b6472", lw=1, ls="--", label="as asked for")
     axes.set_xlabel("alpha: share of known cells that may be called novel")

@@ -22,7 +22,8 @@ from canal.figures import Counts, Figures, continual, figures, total
 from canal.model.model import Annotator, load_annotator
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.scores import Reference
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
+from canal.model.stage_keys import has_noted, stages_by_key
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
 from canal.stages.held_out import HeldOut, read_held_out
@@ -247,13 +248,32 @@ def _alarms(registry: Registry, kept: Kept, focus: int) -> tuple[AlarmCurve, ...
         return ()
     calibration = NoveltyCalibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
     cells = {s.stage: len(s.novelty) for s in calibration.stages}
-    line = [kept.records[n] for n in kept.line(focus)]
-    # Below an import the numbers are those of the registry it came from: these stages have no name here.
-    names = {} if any("imported" in r.notes for r in line) else {r.number: r.name for r in line}
+    names = _names_of_keys(kept, focus, list(cells))
     return tuple(
-        AlarmCurve(stage=n, name=names.get(n, ""), cells=cells[n], alpha=ALPHAS, share=tuple(found.tolist()))
-        for n, found in false_alarms(calibration).items()
+        AlarmCurve(stage=names[k][0], name=names[k][1], cells=cells[k], alpha=ALPHAS, share=tuple(found.tolist()))
+        for k, found in false_alarms(calibration).items()
     )
+
+
+def _names_of_keys(kept: Kept, focus: int, keys: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Return number and name of the stage of this registry that each key of a model belongs to.
+
+    An imported model may bring several stages: all have the number that it has here, and their own in the name.
+    """
+    record = kept.records[focus]
+    stages = stages_by_key(record, keys)
+    line = [kept.records[n] for n in kept.line(focus)]
+    if any(IMPORTED in r.notes for r in line) and not has_noted(record):
+        # An older canal learned this line: it is not known which stages the numbers are here.
+        return {key: (key, "") for key in keys}
+    names = {r.number: r.name for r in line}
+    found = {}
+    for key in keys:
+        number = stages[key]
+        several = sum(other == number for other in stages.values()) > 1
+        name = names.get(number, "")
+        found[key] = (number, f"{name}, its stage {key}" if several else name)
+    return found
 
 
 def _untested(kept: Kept, chosen: Sequence[int]) -> list[dict[str, Any]]:

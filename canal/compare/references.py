@@ -11,7 +11,7 @@ before, or that came or went, has the references trained again.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from canal.files import file_stamp
 from canal.model.bank import load_bank
 from canal.model.model import Annotator
 from canal.model.record import StageRecord
+from canal.model.stage_keys import bank_stages, stages_by_key
 from canal.progress import Progress
 from canal.registry.cache import key_of
 from canal.registry.registry import Registry
@@ -90,10 +91,7 @@ def read_all(registry: Registry, kept: Kept, focus: int) -> Readable:
         raise DataError(message)
     records = tuple(r for r in line if r.data)
     cells = {r.number: c for r in records if (c := _training_cells(r)) is not None}
-    bank = registry.file(kept.records[focus], "bank.safetensors")
-    return Readable(
-        records=records, cells=cells, tests=tests, bank=CellPool.empty() if bank is None else load_bank(bank)
-    )
+    return Readable(records=records, cells=cells, tests=tests, bank=_bank_of(registry, kept.records[focus]))
 
 
 def train_references(kept: Kept, readable: Readable, progress: Progress) -> tuple[Reference, ...]:
@@ -112,6 +110,16 @@ def train_references(kept: Kept, readable: Readable, progress: Progress) -> tupl
     if readable.cells:
         found.append(_fine_tuning(kept, readable, progress))
     return tuple(r for r in found if r is not None)
+
+
+def _bank_of(registry: Registry, record: StageRecord) -> CellPool:
+    """Return the example bank of a stage, its cells by the number of the stage they came with."""
+    path = registry.file(record, "bank.safetensors")
+    if path is None:
+        return CellPool.empty()
+    bank = load_bank(path)
+    stages = stages_by_key(record, set(bank.stage.tolist()))
+    return replace(bank, stage=bank_stages(bank, stages))
 
 
 def _training_cells(record: StageRecord) -> Cells | None:

@@ -11,7 +11,7 @@ never been. The gene panel and the temperature of the calibration stay as they a
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from canal.model.bank import bank_contents, bank_digest, save_bank
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Annotator, save_annotator
 from canal.model.network import new_network, weights_of
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
+from canal.model.stage_keys import free_key, has_noted, key_note, stages_by_key, used_keys
 from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
 from canal.stages.add import open_stage
@@ -71,7 +72,7 @@ class Relearned:
 def relearn_without(
     previous: Annotator,
     bank: CellPool,
-    removed: int,
+    removed: Collection[int],
     *,
     stage: int,
     seed: int,
@@ -86,7 +87,7 @@ def relearn_without(
     previous, bank
         The model and its example bank.
     removed
-        Number of the stage to take out.
+        Keys of the stage to take out: its number, or all that an imported model brought.
     stage, seed
         Number of the new stage and its recorded seed.
     progress, checkpoint, on_epoch
@@ -97,17 +98,22 @@ def relearn_without(
     StageError
         If fewer than two types would be left.
     """
-    memory = None if previous.memory is None else previous.memory.without_stage(removed)
-    left = bank.take(np.flatnonzero(bank.stage != removed)) if (bank.stage != removed).any() else CellPool.empty()
-    types = _types_left(previous.types, memory, left, removed)
+    memory, novelty = previous.memory, previous.novelty
+    for key in removed:
+        memory = None if memory is None else memory.without_stage(key)
+        novelty = novelty.without_stage(key)
+    kept = ~np.isin(bank.stage, list(removed))
+    left = bank.take(np.flatnonzero(kept)) if kept.any() else CellPool.empty()
+    types = _types_left(previous.types, memory, left)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(previous, types=types, memory=memory, novelty=previous.novelty.without_stage(removed))
+    base = replace(previous, types=types, memory=memory, novelty=novelty)
     network = new_network(previous.preset, len(base.panel), len(types), seed)
     pool = _rehearsed(base, left, seed)
     history = fit_network(
         network, base, pool, _validation(pool, base.preset, seed), base.panel, types, _fresh(base.preset),
-        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
+        stage=stage, key=free_key(stage, previous, bank), seed=seed,
+        progress=progress, checkpoint=checkpoint, on_epoch=on_epoch,
     )  # fmt: skip
     gone = tuple(name for name in previous.types if name not in types)
     return Relearned(
@@ -115,13 +121,13 @@ def relearn_without(
     )
 
 
-def _types_left(known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool, removed: int) -> tuple[str, ...]:
+def _types_left(known: tuple[str, ...], memory: AnalyticMemory | None, bank: CellPool) -> tuple[str, ...]:
     """Return the types that the memory or the bank still knows, in their order."""
     found = set(bank.labels.tolist()) | ({name for _, name in memory.counts()} if memory is not None else set())
     types = tuple(name for name in known if name in found)
     if len(types) < FEWEST_TYPES:
         message = (
-            f"Without stage {removed} the model would know {len(types)} types ({', '.join(types) or 'none'}); expected "
+            f"Without this stage the model would know {len(types)} types ({', '.join(types) or 'none'}); expected "
             f"{FEWEST_TYPES} at least. Add another stage first, or go back to an earlier one: canal stage promote N."
         )
         raise StageError(message)
@@ -215,19 +221,22 @@ def remove_stage(
         _check(records, parent, gone)
         previous, bank = open_stage(registry, parent)
         assert previous is not None
+        stages = stages_by_key(parent, used_keys(previous, bank))
+        keys = [key for key, stage in stages.items() if stage == removed]
         new = next_number(records) if number is None else number
         draft = registry.draft(_key(parent, removed))
         draft.clear()
         learned = relearn_without(
-            previous, bank, removed, stage=new, seed=parent.seed, progress=progress, on_epoch=draft.log_epoch
+            previous, bank, keys, stage=new, seed=parent.seed, progress=progress, on_epoch=draft.log_epoch
         )
+        stages = {key: stage for key, stage in stages.items() if stage != removed}
         earlier = [e for e in earlier_stages(registry, records, parent) if e.stage != removed]
         outcomes, known = run_on_earlier(learned.annotator, previous, earlier, progress)
         tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite(learned.history))
         changes = compared(outcomes, known)
         why = held_back(new, parent.number, changes, previous.preset.promotion.max_fall)
         figures = figures_for_record(new, tests, earlier)
-        record = _record(new, gone, parent, learned, figures, why, time.monotonic() - begin)
+        record = _record(new, gone, parent, learned, stages, figures, why, time.monotonic() - begin)
         committed = draft.commit(record, _write(learned, tests, draft.folder), promote=not why)
     return RemovalResult(
         stage=new,
@@ -249,7 +258,7 @@ def remove_stage(
 def _check(records: Sequence[StageRecord], parent: StageRecord, gone: StageRecord) -> None:
     line = line_of(records, parent.number)
     left = line_of(records, parent.number, without_removed=True)
-    with_cells = [r.number for r in records if r.number in left and not r.notes.get("removed")]
+    with_cells = [r.number for r in records if r.number in left and _has_cells(r)]
     known = ", ".join(map(str, with_cells))
     if gone.number not in line:
         why = f"stage {parent.number}, which annotates, was not learned from it"
@@ -257,10 +266,12 @@ def _check(records: Sequence[StageRecord], parent: StageRecord, gone: StageRecor
         why = f"stage {parent.number}, which annotates, is without it already"
     elif gone.number not in with_cells:
         why = "it brought no cells of its own, for it took another stage out"
-    elif clash := [r.number for r in records if r.number in left and _has_cells_called(r, gone.number)]:
+    elif not has_noted(parent) and (
+        clash := [r.number for r in records if r.number in left and _has_cells_called(r, gone.number)]
+    ):
         why = (
-            f"stage {clash[0]} was imported, and its cells carry the numbers of the registry it came from; "
-            "they cannot be told from those of this stage"
+            f"stage {clash[0]} was imported, its cells carry the numbers of the registry it came from, and the stages "
+            "on top of it were learned by an older canal, which did not tell them from its own"
         )
     elif with_cells == [gone.number]:
         why = "nothing would be left; choose another stage with `canal stage promote N`"
@@ -270,9 +281,14 @@ def _check(records: Sequence[StageRecord], parent: StageRecord, gone: StageRecor
     raise StageError(message)
 
 
+def _has_cells(record: StageRecord) -> bool:
+    """Tell whether a stage brought cells of its own; an imported one did, even if it took others out where it was."""
+    return IMPORTED in record.notes or not record.notes.get("removed")
+
+
 def _has_cells_called(record: StageRecord, number: int) -> bool:
     """Tell whether a stage was imported, and it or its cells bear this number."""
-    return "imported" in record.notes and (
+    return IMPORTED in record.notes and (
         record.number == number or str(number) in {str(n) for n in record.bank.get("per_stage", {})}
     )
 
@@ -287,6 +303,7 @@ def _record(
     gone: StageRecord,
     parent: StageRecord,
     learned: Relearned,
+    stages: Mapping[int, int],
     metrics: dict[str, float],
     why: str,
     seconds: float,
@@ -302,7 +319,7 @@ def _record(
         new_types=(),
         cells=0,
         genes=len(annotator.panel),
-        bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
+        bank=bank_contents(learned.bank, stages) | {"digest": bank_digest(learned.bank)},
         metrics=metrics,
         seconds=round(seconds, 3),
         notes={
@@ -310,6 +327,7 @@ def _record(
             "removed_types": list(learned.removed_types),
             "held_back": why or None,
             "epochs": len(learned.history),
+            **key_note(parent, stages),
         },
     )
 

@@ -6,6 +6,7 @@ The bank is one file that holds its cells and nothing else of the data they came
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,25 @@ import scipy.sparse as sp
 from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
 from canal.files import read_tensor_file, write_tensor_file
+from canal.model.stage_keys import bank_stages
 
 FORMAT = 1
 
 
-def bank_contents(bank: CellPool) -> dict[str, object]:
-    """Return size, cells per type and cells per stage, as they go into the record."""
+def bank_contents(bank: CellPool, stages: Mapping[int, int] | None = None) -> dict[str, object]:
+    """Return size, cells per type and cells per stage, as they go into the record.
+
+    Parameters
+    ----------
+    bank
+        The example bank.
+    stages
+        Number of the stage by the key of its cells, where they differ; see `canal.model.stage_keys`.
+    """
     return {
         "size": len(bank),
         "per_type": dict(sorted(Counter(bank.labels.tolist()).items())),
-        "per_stage": {str(k): n for k, n in sorted(Counter(bank.stage.tolist()).items())},
+        "per_stage": {str(k): n for k, n in sorted(Counter(bank_stages(bank, stages or {}).tolist()).items())},
     }
 
 

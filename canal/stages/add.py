@@ -22,6 +22,7 @@ from canal.figures import score
 from canal.model.bank import bank_contents, bank_digest, load_bank, save_bank
 from canal.model.model import Annotator, load_annotator, save_annotator
 from canal.model.record import StageRecord
+from canal.model.stage_keys import key_note, stages_by_key, used_keys
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
 from canal.stages.declarations import options_of, source_of
@@ -192,8 +193,11 @@ def _record(
     label_warnings: list[LabelWarning],
     seconds: float,
 ) -> StageRecord:
-    annotator = learned.annotator
+    annotator, bank = learned.annotator, learned.bank
     known = set(parent.types) if parent is not None else set()
+    # All that the new model holds: what its parent held under the same keys, and its own cells.
+    keys = used_keys(annotator, bank)
+    stages = ({} if parent is None else stages_by_key(parent, keys)) | {learned.key: number}
     return StageRecord(
         number=number,
         name=request.name or _name_of(request),
@@ -205,7 +209,7 @@ def _record(
         cells=len(cells),
         genes=len(annotator.panel),
         data=(asdict(cells.report) | source_of(request),),
-        bank=bank_contents(learned.bank) | {"digest": bank_digest(learned.bank)},
+        bank=bank_contents(bank, stages) | {"digest": bank_digest(bank)},
         metrics=_metrics(cells, learned) | exam.metrics,
         label_warnings=tuple(asdict(w) for w in label_warnings),
         seconds=round(seconds, 3),
@@ -214,6 +218,7 @@ def _record(
             **start.note(learned.taken),
             "held_back": exam.held_back or None,
             "epochs": len(learned.history),
+            **key_note(parent, stages),
         },
     )
 

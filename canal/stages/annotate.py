@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from canal.errors import DataError, StageError
 from canal.model.bank import load_bank
 from canal.model.model import Annotator, load_annotator
 from canal.model.record import StageRecord
+from canal.model.stage_keys import stages_by_key
 from canal.progress import Progress, Silent
 from canal.registry.package import open_package
 from canal.report.annotation import Annotation
@@ -40,6 +42,11 @@ class Model:
     annotator: Annotator
     bank: CellPool
     name: str
+
+    @cached_property
+    def stages(self) -> dict[int, int]:
+        """Number of the stage that each key of the bank belongs to; see `canal.model.stage_keys`."""
+        return stages_by_key(self.record, set(self.bank.stage.tolist()))
 
     @classmethod
     def open(cls, folder: Path, record: StageRecord, name: str) -> "Model":
@@ -112,7 +119,7 @@ def annotate(
         if rows is not None:
             stream.only(*rows)
         reader = reader_of(annotator, stream)
-        verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed)
+        verdict = verdict_for(rule, reader, model.bank, cells=len(stream), seed=model.record.seed, stages=model.stages)
         clusters = _clusters(stream, over_clustering) if over_clustering else None
         answers = answer_stream(
             verdict.reader, stream, progress or Silent(),

@@ -128,7 +128,7 @@ def examine(
     progress
         Told about every stage.
     """
-    held, found = own or _share(number, request, cells, learned)
+    held, found = own or _share(request, cells, learned)
     outcomes, known = run_on_earlier(learned.annotator, previous, earlier, progress)
     mine = tested(learned.annotator, found, number, held.digest)
     tests = StageTests(own=held, outcomes=(*outcomes, mine), history=finite(learned.history))
@@ -141,8 +141,8 @@ def examine(
     )
 
 
-def _share(number: int, request: StageRequest, cells: Cells, learned: LearnedStage) -> Taken:
-    in_bank = np.isin(cells.names[learned.held_out], learned.bank.names[learned.bank.stage == number])
+def _share(request: StageRequest, cells: Cells, learned: LearnedStage) -> Taken:
+    in_bank = np.isin(cells.names[learned.held_out], learned.bank.names[learned.bank.stage == learned.key])
     path = Path(request.data) if isinstance(request.data, str | Path) else None
     return from_share(path, _options(request), cells, learned.held_out, in_bank, drop_rare=request.drop_rare)
 

@@ -28,6 +28,7 @@ from canal.model.novelty.rules import (
 )
 from canal.model.novelty.scores import energy, max_probability
 from canal.model.reader import GeneSetReader, Prediction
+from canal.model.stage_keys import bank_stages
 from canal.seeds import numpy_generator
 from canal.stages.predictions import Answers
 
@@ -48,12 +49,15 @@ class NoveltyColumns:
         Share of known cells that may be called novel.
     neighbors
         Nearest reference cells to name.
+    stages
+        Number of the stage by the key of a reference cell, where they differ; see `canal.model.stage_keys`.
     """
 
     reader: GeneSetReader
     bank: CellPool
     alpha: float
     neighbors: int
+    stages: Mapping[int, int] = field(default_factory=dict)
 
     def add(self, found: Prediction) -> None:
         """Nothing is kept of the cells: their answers hold all."""
@@ -75,19 +79,23 @@ class NoveltyColumns:
 
     def _neighbor_columns(self, answers: Answers) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        near = answers.neighbours
+        near, stages = answers.neighbours, bank_stages(self.bank, self.stages)
         for k in range(0 if near is None else near.k):
             assert near is not None
             of = near.indices[:, k]
             found[f"neighbor_{k + 1}"] = self.bank.names[of]
             found[f"neighbor_{k + 1}_type"] = self.bank.labels[of]
-            found[f"neighbor_{k + 1}_stage"] = self.bank.stage[of]
+            found[f"neighbor_{k + 1}_stage"] = stages[of]
             found[f"neighbor_{k + 1}_distance"] = near.distances[:, k]
         return found
 
 
 def novelty_columns(
-    reader: GeneSetReader, bank: CellPool, alpha: float | None, neighbors: int
+    reader: GeneSetReader,
+    bank: CellPool,
+    alpha: float | None,
+    neighbors: int,
+    stages: Mapping[int, int] | None = None,
 ) -> NoveltyColumns | None:
     """Return what is said of novelty, or ``None`` where the model cannot tell and nobody asked.
 
@@ -101,6 +109,8 @@ def novelty_columns(
         Share of known cells that may be called novel; 0.05, if the model can tell, where ``None``.
     neighbors
         Nearest reference cells to name.
+    stages
+        Number of the stage by the key of a reference cell, where they differ.
 
     Raises
     ------
@@ -128,7 +138,11 @@ def novelty_columns(
     if detector is None:
         return None
     return NoveltyColumns(
-        reader=reader.judging(detector), bank=bank, alpha=ALPHA if alpha is None else alpha, neighbors=neighbors
+        reader=reader.judging(detector),
+        bank=bank,
+        alpha=ALPHA if alpha is None else alpha,
+        neighbors=neighbors,
+        stages=stages or {},
     )
 
 
@@ -327,7 +341,15 @@ class Unjudged:
         return {"alpha": None}
 
 
-def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cells: int, seed: int) -> Verdict:
+def verdict_for(
+    rule: NoveltyRule,
+    reader: GeneSetReader,
+    bank: CellPool,
+    *,
+    cells: int,
+    seed: int,
+    stages: Mapping[int, int] | None = None,
+) -> Verdict:
     """Return what judges novelty in a file; `Unjudged` where the model cannot tell and nobody asked.
 
     Parameters
@@ -340,6 +362,8 @@ def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cel
         Number of cells of the file.
     seed
         Seed that the stage recorded.
+    stages
+        Number of the stage by the key of a reference cell, where they differ.
 
     Raises
     ------
@@ -350,9 +374,9 @@ def verdict_for(rule: NoveltyRule, reader: GeneSetReader, bank: CellPool, *, cel
     if threshold is not None:
         return probability_columns(reader, threshold)
     if rule.transductive:
-        near = novelty_columns(reader, bank, None, rule.neighbors) if rule.neighbors else None
+        near = novelty_columns(reader, bank, None, rule.neighbors, stages) if rule.neighbors else None
         return transductive_columns(reader, cells, seed, alpha=rule.alpha, neighbors=near)
-    return novelty_columns(reader, bank, rule.alpha, rule.neighbors) or Unjudged(reader)
+    return novelty_columns(reader, bank, rule.alpha, rule.neighbors, stages) or Unjudged(reader)
 
 
 def _threshold(rule: NoveltyRule, preset: Preset) -> float | None:

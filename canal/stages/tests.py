@@ -22,7 +22,7 @@ from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
 from canal.figures import Counts, Figures, continual, count, figures
 from canal.model.model import Annotator
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
@@ -125,7 +125,21 @@ def read_tests(registry: Registry, record: StageRecord) -> StageTests:
         If it is missing or altered.
     """
     path = registry.file(record, FILE)
-    return StageTests(own=None) if path is None else parse_tests(path.read_text(encoding="utf-8"), str(path))
+    if path is None:
+        return StageTests(own=None)
+    tests = parse_tests(path.read_text(encoding="utf-8"), str(path))
+    return _of_import(tests, record.number) if IMPORTED in record.notes else tests
+
+
+def _of_import(tests: StageTests, number: int) -> StageTests:
+    """Return the tests of an imported stage under its number here.
+
+    The other outcomes are of stages of the registry it comes from, whose numbers are other stages' here.
+    """
+    digest = None if tests.own is None else tests.own.digest
+    own = [outcome for outcome in tests.outcomes if outcome.digest == digest]
+    outcomes = tuple(outcome.model_copy(update={"stage": number}) for outcome in own[-1:])
+    return tests.model_copy(update={"outcomes": outcomes})
 
 
 ONE_SIDED_95 = 1.645

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from canal.errors import RegistryError
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout, open_registry
 
@@ -31,7 +31,7 @@ def line_of(records: Sequence[StageRecord], number: int, *, without_removed: boo
     at: int | None = number
     while at is not None and at in by_number and at not in line:
         line.append(at)
-        if "imported" not in by_number[at].notes:  # its numbers are those of the registry it came from
+        if IMPORTED not in by_number[at].notes:  # its numbers are those of the registry it came from
             gone |= {int(n) for n in by_number[at].notes.get("removed", ())}
         at = by_number[at].parent
     return [n for n in reversed(line) if not (without_removed and n in gone)]

@@ -151,14 +151,18 @@ def fit_network(
     preset: Preset,
     *,
     stage: int,
+    key: int,
     seed: int,
     progress: Progress,
     checkpoint: tuple[Path, str] | None,
     on_epoch: Callable[[int, dict[str, float]], None],
     train: Callable[..., list[dict[str, float]]] = train_network,
 ) -> list[dict[str, float]]:
-    """Train a network in place on pool and pseudo-cells; the stage's held-out rows and a share of the bank validate."""
-    held = _held_out(pool, stage_held_rows, stage, preset, seed)
+    """Train a network in place on pool and pseudo-cells; the stage's held-out rows and a share of the bank validate.
+
+    ``stage`` is its number, for whoever watches; in the pool its cells have the ``key``.
+    """
+    held = _held_out(pool, stage_held_rows, key, preset, seed)
     kept = np.setdiff1d(np.arange(len(pool)), held)
     drawn = _pseudo_cells(previous, panel, preset, seed)
     cells, targets = on_panel(pool, panel), type_index(pool.labels, types)
@@ -207,9 +211,9 @@ def _weights(
     )
 
 
-def _held_out(pool: CellPool, stage_rows: np.ndarray, stage: int, preset: Preset, seed: int) -> np.ndarray:
+def _held_out(pool: CellPool, stage_rows: np.ndarray, key: int, preset: Preset, seed: int) -> np.ndarray:
     """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
-    old = np.flatnonzero(pool.stage != stage)
+    old = np.flatnonzero(pool.stage != key)
     if not len(old):
         return stage_rows
     keys = np.array([f"{s}:{t}" for s, t in zip(pool.stage[old], pool.labels[old], strict=True)])

@@ -16,6 +16,7 @@ from canal.model.model import Annotator, Fusion
 from canal.model.network import Network, new_network, run_network, seeded, weights_of
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.reliability import Reliability
+from canal.model.stage_keys import free_key
 from canal.progress import Progress
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
@@ -46,6 +47,8 @@ class LearnedStage:
         One dict of figures an epoch.
     taken
         What the network took of pre-trained weights.
+    key
+        Under which memory, calibration and bank keep the stage; its number, but on top of an imported model.
     """
 
     annotator: Annotator
@@ -54,6 +57,7 @@ class LearnedStage:
     held_out_types: np.ndarray
     reliability: Reliability
     history: list[dict[str, float]]
+    key: int
     taken: Taken | None = None
 
 
@@ -94,6 +98,7 @@ def learn_stage(
     """
     assert cells.labels is not None
     types = grown_types(previous, cells.labels)
+    key = free_key(stage, previous, bank)
     check_places(preset, types)
     _check_encoder(previous, preset)
     ranked = rank_by_variance(cells)
@@ -102,25 +107,25 @@ def learn_stage(
     )
     # Genes that are chosen by the labels must not be chosen by those of held-out cells.
     by_labels = preset.genes.specific is not None
-    panel = grown_panel(previous, cells.take(train_rows) if by_labels else cells, preset, stage, ranked)
-    pool = bank.joined(CellPool.of(cells, stage))
+    panel = grown_panel(previous, cells.take(train_rows) if by_labels else cells, preset, key, ranked)
+    pool = bank.joined(CellPool.of(cells, key))
     network, taken = _start(previous, preset, panel, len(types), seed, weights)
     history = fit_network(
         network, previous, pool, held_rows + len(bank), panel, types, preset,
-        stage=stage, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch, train=train,
+        stage=stage, key=key, seed=seed, progress=progress, checkpoint=checkpoint, on_epoch=on_epoch, train=train,
     )  # fmt: skip
     columns = statistics_columns(previous, panel, cells, ranked[: preset.genes.statistics])
     fitted = Annotator(
         preset=preset, panel=panel, types=types, weights=weights_of(network),
-        memory=_memory(previous, cells.take(train_rows), columns, preset, stage=stage),
+        memory=_memory(previous, cells.take(train_rows), columns, preset, key=key),
         fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
     )  # fmt: skip
     # Calibrated and scored on cells that neither network nor memory has seen; then the memory takes these in too.
     held = cells.take(held_rows)
     fusion, reliability = calibrate(fitted, previous, held)
     held_types = fitted.reader(held.genes, held.ensembl).best_types(held.expression)
-    memory = _memory(previous, cells, columns, preset, stage=stage)
-    novelty = _novelty(previous, fitted, held, stage)
+    memory = _memory(previous, cells, columns, preset, key=key)
+    novelty = _novelty(previous, fitted, held, key)
     annotator = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
     return LearnedStage(
         annotator=annotator,
@@ -129,6 +134,7 @@ def learn_stage(
         held_out_types=held_types,
         reliability=reliability,
         history=history,
+        key=key,
         taken=taken,
     )
 
@@ -139,7 +145,7 @@ def grown_types(previous: Annotator | None, labels: np.ndarray) -> tuple[str, ..
     return known + tuple(sorted(set(labels.tolist()) - set(known)))
 
 
-def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage: int, ranked: np.ndarray) -> GenePanel:
+def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, key: int, ranked: np.ndarray) -> GenePanel:
     """Return the panel with the stage's type-specific or variable genes added; ``ranked`` as `rank_by_variance`."""
     panel = previous.panel if previous is not None else GenePanel.empty()
     n, specific = preset.genes.per_stage, preset.genes.specific
@@ -147,11 +153,11 @@ def grown_panel(previous: Annotator | None, cells: Cells, preset: Preset, stage:
         columns = type_specific(cells, n, specific)
     else:
         columns = ranked[:n] if preset.genes.ranking == "variance" else highly_variable(cells, n)
-    return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], stage)
+    return panel.extended([cells.genes[c] for c in columns], [cells.ensembl[c] for c in columns], key)
 
 
 def _memory(
-    previous: Annotator | None, cells: Cells, columns: np.ndarray, preset: Preset, *, stage: int
+    previous: Annotator | None, cells: Cells, columns: np.ndarray, preset: Preset, *, key: int
 ) -> AnalyticMemory | None:
     """Return the previous memory with some of the stage's cells."""
     config = preset.analytic
@@ -159,7 +165,7 @@ def _memory(
         return None
     before = previous.memory if previous is not None else None
     memory = before or AnalyticMemory.empty(config.ridge)
-    return memory.with_stage(cells, columns, stage=stage, rank=config.rank)
+    return memory.with_stage(cells, columns, stage=key, rank=config.rank)
 
 
 def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cells, variable: np.ndarray) -> np.ndarray:
@@ -171,11 +177,11 @@ def statistics_columns(previous: Annotator | None, panel: GenePanel, cells: Cell
     return np.unique(np.concatenate([variable, followed[followed >= 0]]))
 
 
-def _novelty(previous: Annotator | None, fitted: Annotator, held: Cells, stage: int) -> NoveltyCalibration:
+def _novelty(previous: Annotator | None, fitted: Annotator, held: Cells, key: int) -> NoveltyCalibration:
     before = previous.novelty if previous is not None else NoveltyCalibration()
     if fitted.memory is None:
         return before
-    return with_held_out(before, fitted.memory, held, stage)
+    return with_held_out(before, fitted.memory, held, key)
 
 
 def check_places(preset: Preset, types: tuple[str, ...]) -> None:
