@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.sparse_checks import check_matrix
 from canal.data.stored import rows_of
 from canal.errors import DataError
 
@@ -40,6 +41,7 @@ class Matrix:
     def __init__(self, stored: Any, source: str, where: str) -> None:
         self._stored = stored
         self._source, self._where = source, where
+        self._checked = False
         self.shape: tuple[int, int] = (int(stored.shape[0]), int(stored.shape[1]))
 
     def rows(self, start: int, stop: int) -> sp.csr_matrix:
@@ -92,6 +94,9 @@ class Matrix:
     def _convert_columns(self) -> None:
         stored = self._stored
         if sp.issparse(stored):
+            if not self._checked:  # once; those on disk check what they read
+                check_matrix(stored)
+                self._checked = True
             if stored.format != "csr":
                 self._stored = stored.tocsr()
         elif hasattr(stored, "group"):  # AnnData's backed matrices

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.data.labels import NO_LABEL
+from canal.data.sparse_checks import BadSparseError, check_all_matrices
 from canal.errors import DataError, StageError
 from canal.files import write_file_whole as write_whole
 from canal.novel.folder import CELLS, NAMED, NAMES, read_summary, read_table
@@ -83,7 +84,8 @@ def name_novel(
         warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
         try:
             adata = ad.read_h5ad(cells)
-        except (OSError, KeyError) as error:
+            check_all_matrices(adata)
+        except (OSError, KeyError, BadSparseError) as error:
             message = f"{cells} cannot be read ({error}). Run canal novel find again."
             raise DataError(message) from error
         named = _named(adata, given, labels, cells)
