@@ -73,6 +73,29 @@ def write_element(group: Any, name: str, value: Any) -> None:
         _marked(group.create_dataset(name, data=value), "numeric-scalar")
 
 
+def holds(group: Any, name: str, value: Any) -> bool:
+    """Tell whether a group holds what `write_element` writes.
+
+    Parameters
+    ----------
+    group, name, value
+        As for `write_element`.
+    """
+    element = group.get(name)
+    if element is None:
+        return False
+    if isinstance(value, Mapping):
+        return set(element) == set(value) and all(holds(element, key, part) for key, part in value.items())
+    if hasattr(value, "categories"):
+        names = np.asarray(value.categories, dtype=object)
+        return holds(element, "codes", np.asarray(value.codes)) and holds(element, "categories", names)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
+        return bool(element.shape == value.shape and element.asstr()[...].tolist() == value.astype(object).tolist())
+    if isinstance(value, np.ndarray):
+        return np.array_equal(element[...], value, equal_nan=value.dtype.kind == "f")
+    return bool((element.asstr()[()] if isinstance(value, str) else element[()]) == value)
+
+
 def _texts(group: Any, name: str, value: Any) -> Any:
     import h5py
 

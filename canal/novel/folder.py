@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,12 @@ import numpy as np
 
 from canal.data.formats import read_adata
 from canal.errors import DataError, StageError
+from canal.files import sync_tree
 from canal.novel.groups import Groups
 from canal.novel.page import dot_plot, novel_page, umap_picture
 from canal.novel.report import FORMAT, KIND, NovelReport
 from canal.report.annotation import Annotation
+from canal.report.h5ad import write_adata
 from canal.stages.clusters import places_of
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def write_folder(out: Path, report: NovelReport, files: dict[str, Callable[[Path
         _write_names(fresh / NAMES, report)
         for name, write in files.items():
             write(fresh / name)
+        sync_tree(fresh)
         if out.exists():
             out.rename(old)
         fresh.rename(out)
@@ -224,6 +226,4 @@ def _write_cells(data: "str | Path | ad.AnnData", annotation: Annotation, cells:
         facts=annotation.facts,
         columns={k: v[rows] for k, v in annotation.columns.items()} | {"cluster": cells.groups[~cells.known]},
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
-        part.to_adata(adata[rows].copy(), copy=False).write_h5ad(path)
+    write_adata(part.to_adata(adata[rows].copy(), copy=False), path)

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from canal.data.sparse_checks import BadSparseError, check_all_matrices
 from canal.errors import DataError, StageError
 from canal.files import write_file_whole as write_whole
 from canal.novel.folder import CELLS, NAMED, NAMES, read_summary, read_table
+from canal.report.h5ad import write_adata
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -89,7 +91,7 @@ def name_novel(
             message = f"{cells} cannot be read ({error}). Run canal novel find again."
             raise DataError(message) from error
         named = _named(adata, given, labels, cells)
-        write_whole(folder / NAMED, named.write_h5ad)
+    write_whole(folder / NAMED, partial(write_adata, named))
     values, counts = np.unique(named.obs[labels].astype(str), return_counts=True)
     return Naming(
         out=folder / NAMED,
