@@ -16,7 +16,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tests.make import make_adata
 
 LIBRARY = ctypes.CDLL(None)
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
+KINDS = tuple((error, for_good) for error in ERRORS for for_good in (False, True))
 WAYS = ("in place", "new", "zarr", "adata")
 
 
@@ -174,22 +175,17 @@ def judge(way: Way, code: int, told: str, expected: dict[str, Any]) -> str:
     return f"exit 0 with a wrong output: {', '.join(different[:3])}" if different else noise
 
 
-def sweep(
-    workspace: Path, folder: Path, chosen: Callable[[int], Sequence[int]], names: Sequence[str] = WAYS
-) -> list[Outcome]:
-    """Try the chosen faults of some ways; ``chosen`` is told how many operations there are."""
-    found = []
-    for name in names:
-        way, note = Way(name, workspace, folder / name), folder / "note"
-        code, operations, told = run(way, 0, 0, for_good=False, note=note)
-        assert (code, judge(way, code, told, contents(way.out))) == (0, ""), told
-        expected = contents(way.out)
-        for number in chosen(operations):
-            for error, value in ERRORS.items():
-                for for_good in (False, True):
-                    code, _, told = run(way, number, value, for_good=for_good, note=note)
-                    wrong = judge(way, code, told, expected)
-                    found.append(Outcome(name, number, error, for_good, code, wrong, told if wrong else told[-300:]))
+def sweep(workspace: Path, folder: Path, name: str, few: int) -> list[Outcome]:
+    """Try the faults of one way: all, or a few places spread evenly with one kind of fault each."""
+    way, note = Way(name, workspace, folder / name), folder / "note"
+    code, operations, told = run(way, 0, 0, for_good=False, note=note)
+    assert (code, judge(way, code, told, contents(way.out))) == (0, ""), told
+    expected, found = contents(way.out), []
+    for turn, number in enumerate(range(1, operations + 1, max(1, operations // few) if few else 1)):
+        for error, for_good in KINDS if not few else KINDS[turn % len(KINDS) :][:1]:
+            code, _, told = run(way, number, ERRORS[error], for_good=for_good, note=note)
+            wrong = judge(way, code, told, expected)
+            found.append(Outcome(name, number, error, for_good, code, wrong, told if wrong else told[-300:]))
     return found
 
 
@@ -198,18 +194,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--few", type=int, default=0, help="places of each way, spread evenly; all by default")
+    parser.add_argument("--few", type=int, default=0, help="about so many faults of each way; all by default")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-
-    def chosen(operations: int) -> range:
-        return range(1, operations + 1, max(1, operations // given.few) if given.few else 1)
-
     answer_once(given.workspace, cells_to_annotate())
     found: list[Outcome] = []
     for name in given.ways:
-        mine = sweep(given.workspace, given.folder, chosen, [name])
+        mine = sweep(given.workspace, given.folder, name, given.few)
         found += mine
         (given.folder / "outcomes.json").write_text(json.dumps([asdict(o) for o in found], indent=1))
         wrong = [o for o in mine if o.wrong]
