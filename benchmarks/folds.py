@@ -87,7 +87,7 @@ def cross_validate(question: Question, out: Path) -> list[dict[str, Any]]:
 
 def _labelled(question: Question) -> ad.AnnData:
     """Return the cells that have a label, after every check that a stage makes."""
-    named = read_cells(question.data, labels=LabelOptions(question.labels, drop_rare=True)).names
+    named = read_cells(question.data, labels=LabelOptions(column=question.labels, drop_rare=True)).names
     cells = read_adata(question.data)
     return cells[cells.obs_names.isin(named)].copy()
 

@@ -149,7 +149,7 @@ def main() -> None:
     train, test = stream_files(options.stream, "train"), stream_files(options.stream, "test")
     order = [int(n) - 1 for n in options.order.split(",")] if options.order else list(range(len(train)))
     stages = [read_cells(train[i], labels=options.labels) for i in order]
-    queries = [read_cells(path, labels=LabelOptions(options.labels, keep_rare=True)) for path in test]
+    queries = [read_cells(path, labels=LabelOptions(column=options.labels, keep_rare=True)) for path in test]
     preset, found = load_preset(options.preset), {}
     for name in options.types.split(","):
         model = learn_without(stages, name, preset, options.seed)

@@ -212,7 +212,8 @@ def main() -> None:
     train = [read_cells(path, labels=options.labels) for path in stream_files(options.stream, "train")]
     stages = [cells.take(np.flatnonzero(~np.isin(cells.labels, without))) for cells in train]
     queries = [
-        read_cells(p, labels=LabelOptions(options.labels, keep_rare=True)) for p in stream_files(options.stream, "test")
+        read_cells(p, labels=LabelOptions(column=options.labels, keep_rare=True))
+        for p in stream_files(options.stream, "test")
     ]
     preset, naive = load_preset(options.preset), load_preset(options.preset, NAIVE)
     run(stages, queries, preset, naive, options.alpha, options.seed)

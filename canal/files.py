@@ -7,11 +7,13 @@ Arrays and a JSON table in one safetensors file; no pickle.
 Whether a file is the one it was, told without reading it.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -99,6 +101,22 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Bring the content of a file to disk, where the file system knows how to.
+
+    Raises
+    ------
+    OSError
+        If it could not be written there.
+    """
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                raise
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -114,8 +132,7 @@ def sync_tree(folder: Path) -> None:
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)
 
 
 def verify(folder: Path, manifest: Mapping[str, str]) -> list[Problem]:
@@ -175,7 +192,9 @@ def check_file(out: Path, suffix: str, option: str) -> Path:
 
 
 def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, then move: a file that is there is whole.
+    """Write beside the target, bring it to disk, then move: a file that is there is whole.
+
+    What was there before stays until then, also where it is what ``write`` reads.
 
     Raises
     ------
@@ -185,12 +204,17 @@ def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
     temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
     try:
         write(temporary)
+        sync_file(temporary)  # some disks tell here only that they could not write
         temporary.replace(out)
     except OSError as error:
         message = f"{out} cannot be written: {error}. Check the free space and your rights there."
         raise DataError(message) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that has become read-only: the error before says more
+            temporary.unlink(missing_ok=True)
+    # The file is in its place. Should its name not come to disk before a power cut, the file before is there, whole.
+    with suppress(OSError):
+        sync_folder(out.parent)
 
 
 def write_tensor_file(path: Path, arrays: "Mapping[str, np.ndarray]", key: str, table: Mapping[str, Any]) -> None:

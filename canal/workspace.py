@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from canal.errors import ConfigError
 from canal.files import Problem
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
 from canal.progress import Progress
 from canal.registry.cache import LIMIT
 from canal.registry.health import Orphan, remove_working_folders
@@ -379,7 +379,11 @@ class Workspace(Annotator):
 
     def bank(self, number: int | None = None) -> dict[str, Any]:
         """Return size, cells per type and cells per stage of a stage's example bank."""
-        return dict(self.stage(number).bank)
+        record = self.stage(number)
+        contents = dict(record.bank)
+        if IMPORTED in record.notes:  # its own record counts by the stages of the registry that it comes from
+            contents["per_stage"] = {str(record.number): contents["size"]} if contents.get("size") else {}
+        return contents
 
     def model(self, number: int | None = None) -> "Model":
         """Return the model of a stage, by default of the one in use; read once."""

@@ -163,11 +163,12 @@ def alarm_curves(report: CompareReport) -> str:
 
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
-    # A curve for each stage.
-    colours = type_colours([str(curve.stage) for curve in report.alarms])
-    for curve in report.alarms:
-        label = f"{curve.stage} {curve.name}".strip() + f", {curve.cells} cells"
-        axes.plot(curve.alpha, curve.share, marker="o", ms=3, lw=1.3, color=colours[str(curve.stage)], label=label)
+    # A curve for each stage. An imported one may have several: its number alone does not tell them apart.
+    names = [f"{curve.stage} {curve.name}".strip() for curve in report.alarms]
+    colours = type_colours(names)
+    for name, curve in zip(names, report.alarms, strict=True):
+        label = f"{name}, {curve.cells} cells"
+        axes.plot(curve.alpha, curve.share, marker="o", ms=3, lw=1.3, color=colours[name], label=label)
     # The diagonal: as many as were asked for.
     top = max((curve.alpha[-1] for curve in report.alarms), default=1.0)
     axes.plot([0, top], [0, top], color=DIAGONAL, lw=1, ls="--", label="as asked for")

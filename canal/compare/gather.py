@@ -6,6 +6,7 @@ model was calibrated.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,8 @@ from canal.figures import Counts, Figures, continual, figures_of, summed_counts
 from canal.model.model import Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.scores import ReferenceCells
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
+from canal.model.stage_keys import has_noted, stages_by_key
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
 from canal.stages.held_out import HeldOutReference, read_held_out
@@ -285,6 +287,27 @@ def _untested(stored: StoredTests, chosen: Sequence[int]) -> tuple[dict[str, Any
     return tuple(missing)
 
 
+def _names_of_keys(stored: StoredTests, focus: int, keys: Sequence[int]) -> dict[int, tuple[int, str]]:
+    """Return number and name of the stage of this registry that each key of a model belongs to.
+
+    An imported model may bring several stages: all have the number that it has here, and their own in the name.
+    """
+    record = stored.records[focus]
+    line = [stored.records[number] for number in stored.line(focus)]
+    if any(IMPORTED in earlier.notes for earlier in line) and not has_noted(record):
+        # An older canal learned this line: it is not known which stages the numbers are here.
+        return {key: (key, "") for key in keys}
+    stages = stages_by_key(record, keys)
+    keys_of_stage = Counter(stages.values())
+    name_of = {earlier.number: earlier.name for earlier in line}
+    names = {}
+    for key in keys:
+        number = stages[key]
+        name = name_of.get(number, "")
+        names[key] = (number, f"{name}, its stage {key}" if keys_of_stage[number] > 1 else name)
+    return names
+
+
 def _plain(table: np.ndarray) -> tuple[tuple[Number, ...], ...]:
     """Return a table as plain values, ``None`` for NaN."""
     rows = []
@@ -335,24 +358,18 @@ def _alarm_curves(registry: Registry, stored: StoredTests, focus: int) -> tuple[
     if path is None:
         return ()
     calibration = NoveltyCalibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    # Below an import the numbers are those of the registry it came from: these stages have no name here.
-    names, imported = {}, False
-    for number in stored.line(focus):
-        record = stored.records[number]
-        names[number] = record.name
-        imported = imported or "imported" in record.notes
-    if imported:
-        names = {}
     # A curve for each stage that has enough cells.
     shares = false_alarms(calibration)
+    names = _names_of_keys(stored, focus, [stage.stage for stage in calibration.stages])
     curves = []
     for stage in calibration.stages:
         if stage.stage not in shares:
             continue
+        number, name = names[stage.stage]
         curves.append(
             AlarmCurve(
-                stage=stage.stage,
-                name=names.get(stage.stage, ""),
+                stage=number,
+                name=name,
                 cells=len(stage.novelty),
                 alpha=ALPHAS,
                 share=tuple(shares[stage.stage].tolist()),

@@ -10,7 +10,7 @@ before, or a file came or went, the references are trained again.
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from canal.files import file_stamp
 from canal.model.bank import BANK, load_bank
 from canal.model.model import Model
 from canal.model.record import StageRecord
+from canal.model.stage_keys import bank_stages, stages_by_key
 from canal.progress import Progress
 from canal.registry.cache import key_of
 from canal.registry.registry import Registry
@@ -179,10 +180,18 @@ def read_line(registry: Registry, stored: StoredTests, focus: int) -> ReadableCe
         of_file = _cells_of_file(record)
         if of_file is not None:
             cells[record.number] = of_file
-    bank = registry.file(stored.records[focus], BANK)
-    return ReadableCells(
-        records=tuple(records), cells=cells, tests=tests, bank=CellPool.empty() if bank is None else load_bank(bank)
-    )
+    bank = _bank_of(registry, stored.records[focus])
+    return ReadableCells(records=tuple(records), cells=cells, tests=tests, bank=bank)
+
+
+def _bank_of(registry: Registry, record: StageRecord) -> CellPool:
+    """Return the example bank of a stage, its cells by the number of the stage they came with."""
+    path = registry.file(record, BANK)
+    if path is None:
+        return CellPool.empty()
+    bank = load_bank(path)
+    stages = stages_by_key(record, set(bank.stage.tolist()))
+    return replace(bank, stage=bank_stages(bank, stages))
 
 
 def _cells_of_file(record: StageRecord) -> Cells | None:

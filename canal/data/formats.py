@@ -5,6 +5,7 @@ Open a file of cells: h5ad, zarr, 10x HDF5 or a folder of 10x Matrix Market file
 
 import csv
 import gzip
+import mmap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.source import CellSource, Matrix, StoredTable, from_adata, stated_base
+from canal.data.sparse_checks import BadSparseError, check_all_matrices, check_parts, check_shape, csr_of
 from canal.data.stored import is_sparse, rows_of
 from canal.errors import DataError
 
@@ -40,6 +42,8 @@ def open_h5(path: Path) -> CellSource:
     ------
     DataError
         If it holds more than one genome.
+    BadSparseError
+        If its arrays are no sparse matrix.
     """
     import h5py
 
@@ -52,10 +56,11 @@ def open_h5(path: Path) -> CellSource:
             )
             raise DataError(message)
         group = file[names[0]]
-        shape = group["shape"][:]
         # Cell Ranger stores genes x cells as CSC, which is cells x genes as CSR.
-        parts = (group["data"][:], group["indices"][:], group["indptr"][:])
-        matrix = sp.csr_matrix(parts, shape=(int(shape[1]), int(shape[0])))
+        genes, cells = check_shape(group["shape"][:])
+        data, indices, indptr = group["data"], group["indices"], group["indptr"]
+        check_parts(data, indices, indptr, cells)  # before anything is read
+        matrix = csr_of(data[:], indices[:], indptr[:], (cells, genes))
         barcodes = _text(group["barcodes"])
         features = group.get("features", group)
         ids = _text(features["id" if "id" in features else "genes"])
@@ -72,9 +77,7 @@ def open_mtx(path: Path) -> CellSource:
     DataError
         If one of the three is missing, or they do not fit together.
     """
-    from scipy.io import mmread
-
-    matrix = sp.csr_matrix(mmread(_one_of(path, "matrix.mtx")).T)
+    matrix = sp.csr_matrix(_read_mtx(_one_of(path, "matrix.mtx")).T)
     barcodes = [row[0] for row in _tenx_table(_one_of(path, "barcodes.tsv"))]
     features = _tenx_table(_one_of(path, "features.tsv", "genes.tsv"))
     if matrix.shape != (len(barcodes), len(features)):
@@ -94,7 +97,13 @@ def _source(path: Path, matrix: sp.csr_matrix, barcodes: list[str], features: _F
     import pandas as pd
 
     ids, symbols, kinds = features
-
+    _check_fits(matrix.shape, len(barcodes), len(ids), str(path), "the matrix")
+    if not len(ids) == len(symbols) == len(kinds):
+        message = (
+            f"{path} has {len(ids)} ids, {len(symbols)} names and {len(kinds)} types of features; expected one of each "
+            "for every feature. Export it again."
+        )
+        raise DataError(message)
     keep = np.flatnonzero(np.array(kinds) == EXPRESSION)
     if len(keep) == 0:
         message = f"{path} has no features of type {EXPRESSION!r}; found {', '.join(sorted(set(kinds))) or 'none'}."
@@ -108,6 +117,59 @@ def _source(path: Path, matrix: sp.csr_matrix, barcodes: list[str], features: _F
     obs = pd.DataFrame(index=np.array(barcodes, dtype=object))
     source = str(path)
     return CellSource(source=source, obs=obs, var=var, places={"X": Matrix(matrix, source, "X")})
+
+
+def _check_fits(shape: tuple[int, int], cells: int, genes: int, source: str, where: str) -> None:
+    """Refuse a matrix that is not of the cells and genes of the file's tables.
+
+    Raises
+    ------
+    DataError
+        If so.
+    """
+    if tuple(shape) != (cells, genes):
+        message = (
+            f"{source}: {where} is {shape[0]} cells x {shape[1]} genes, but the tables of the file have {cells} cells "
+            f"and {genes} genes. They do not belong together: write the file anew."
+        )
+        raise DataError(message)
+
+
+def _read_mtx(path: Path) -> Any:
+    """Return a Matrix Market file as SciPy reads it; its reader checks every index, but breaks down at a NUL byte.
+
+    Raises
+    ------
+    ValueError
+        If it is no such text.
+    """
+    from scipy.io import mmread
+
+    if path.suffix == ".gz":
+        with gzip.open(path, "rb") as packed:
+            return mmread(_TextFile(packed))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        _refuse_nul(content.find(b"\0") >= 0)
+    return mmread(path)
+
+
+class _TextFile:
+    """A file that is read on as long as it is text."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        block = self._file.read(size)
+        _refuse_nul(b"\0" in block)
+        return block
+
+
+def _refuse_nul(found: bool) -> None:
+    if found:
+        message = "it holds NUL bytes and is no text"
+        raise ValueError(message)
 
 
 def _text(dataset: Any) -> list[str]:
@@ -160,6 +222,9 @@ def open_file(path: str | Path) -> CellSource:
             return reader(path)
         except DataError:
             raise
+        except BadSparseError as error:
+            message = f"{path} is damaged: {error}. Copy it again, or write it anew."
+            raise DataError(message) from error
         except Exception as error:  # a damaged file makes h5py, zarr and anndata raise anything
             message = (
                 f"{path} cannot be read ({type(error).__name__}: {error}). The file is truncated "
@@ -182,11 +247,21 @@ def read_adata(path: str | Path) -> "ad.AnnData":
     with open_file(path) as source, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if path.is_dir() and not _is_mtx(path):
-            return ad.read_zarr(path)
+            return _checked(ad.read_zarr(path), path)
         if not path.is_dir() and not _is_tenx(path):
-            return ad.read_h5ad(path)
+            return _checked(ad.read_h5ad(path), path)
         x = source.places["X"]
         return ad.AnnData(X=x.rows(0, x.shape[0]), obs=source.obs, var=source.var)
+
+
+def _checked(adata: "ad.AnnData", path: Path) -> "ad.AnnData":
+    """Return an AnnData that anndata read, which does not look at what its sparse matrices hold."""
+    try:
+        check_all_matrices(adata)
+    except BadSparseError as error:
+        message = f"{path} is damaged: {error}. Copy it again or write it anew with a current anndata."
+        raise DataError(message) from error
+    return adata
 
 
 def _folder_reader(path: Path) -> Callable[[Path], CellSource]:
@@ -271,12 +346,18 @@ def _open_zarr(path: Path) -> CellSource:
 def _open_group(group: Any, source: str) -> CellSource:
     elements = {f"layers['{name}']": f"layers/{name}" for name in group.get("layers", {})}
     elements |= {"X": "X", "raw.X": "raw/X"}
-    stored = {where: _lazy(group[key]) for where, key in elements.items() if key in group}
+    stored = {where: _lazy(group[key], source, where) for where, key in elements.items() if key in group}
+    obs, var = _table(group["obs"], source), _frame(group["var"], source)
+    raw_var = _frame(group["raw/var"], source) if "raw/var" in group else None
+    for where, matrix in stored.items():
+        if matrix is not None:
+            genes = raw_var if where == "raw.X" and raw_var is not None else var
+            _check_fits(matrix.shape, obs.shape[0], genes.shape[0], source, where)
     return CellSource(
         source=source,
-        obs=_table(group["obs"], source),
-        var=_frame(group["var"], source),
-        raw_var=_frame(group["raw/var"], source) if "raw/var" in group else None,
+        obs=obs,
+        var=var,
+        raw_var=raw_var,
         places={w: Matrix(m, source, w) for w, m in stored.items() if m is not None},
         log_base=_log_base(group["uns/log1p"]) if "uns/log1p" in group else None,
         handles=(group,),
@@ -304,8 +385,12 @@ def _log_base(group: Any) -> float | None:
     return stated_base(read_elem(group))
 
 
-def _lazy(element: Any) -> Any:
+def _lazy(element: Any, source: str, where: str) -> Any:
     """Return a matrix on disk that gives its rows, or None for an element that is no matrix."""
     if is_sparse(element):
-        return rows_of(element)
+        try:
+            return rows_of(element)
+        except BadSparseError as error:
+            message = f"{source}: {where} is damaged: {error}. Copy the file again, or write it anew."
+            raise DataError(message) from error
     return element if len(getattr(element, "shape", ())) == 2 else None

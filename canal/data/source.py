@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.sparse_checks import check_matrix
 from canal.data.stored import rows_of
 from canal.errors import DataError
 
@@ -80,6 +81,29 @@ def write_element(group: Any, name: str, value: Any) -> None:
     else:
         assert isinstance(value, bool | int | float | np.generic), type(value)
         _marked(group.create_dataset(name, data=value), "numeric-scalar")
+
+
+def holds(group: Any, name: str, value: Any) -> bool:
+    """Tell whether a group holds what `write_element` writes.
+
+    Parameters
+    ----------
+    group, name, value
+        As for `write_element`.
+    """
+    element = group.get(name)
+    if element is None:
+        return False
+    if isinstance(value, Mapping):
+        return set(element) == set(value) and all(holds(element, key, part) for key, part in value.items())
+    if hasattr(value, "categories"):
+        names = np.asarray(value.categories, dtype=object)
+        return holds(element, "codes", np.asarray(value.codes)) and holds(element, "categories", names)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
+        return bool(element.shape == value.shape and element.asstr()[...].tolist() == value.astype(object).tolist())
+    if isinstance(value, np.ndarray):
+        return np.array_equal(element[...], value, equal_nan=value.dtype.kind == "f")
+    return bool((element.asstr()[()] if isinstance(value, str) else element[()]) == value)
 
 
 def _texts(group: Any, name: str, value: Any) -> Any:
@@ -182,6 +206,7 @@ class Matrix:
     def __init__(self, stored: Any, source: str, where: str) -> None:
         self._stored = stored
         self._source, self._where = source, where
+        self._checked = False
         self.shape: tuple[int, int] = (int(stored.shape[0]), int(stored.shape[1]))
 
     def rows(self, start: int, stop: int) -> sp.csr_matrix:
@@ -234,6 +259,9 @@ class Matrix:
     def _convert_columns(self) -> None:
         stored = self._stored
         if sp.issparse(stored):
+            if not self._checked:  # once; those on disk check what they read
+                check_matrix(stored)
+                self._checked = True
             if stored.format != "csr":
                 self._stored = stored.tocsr()
         elif hasattr(stored, "group"):  # AnnData's backed matrices

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.sparse_checks import check_indices, check_parts, check_pointers, check_shape
+
 ENCODINGS = {"csr_matrix": "csr", "csc_matrix": "csc"}
 IN_MEMORY = 16_000_000  # values of a matrix by columns that is turned in memory
 AT_A_TIME = 4_000_000  # values read at a time, and values of a bucket
@@ -35,6 +37,11 @@ def rows_of(group: Any) -> Rows:
     ----------
     group
         HDF5 or zarr group with ``data``, ``indices`` and ``indptr``.
+
+    Raises
+    ------
+    BadSparseError
+        If they are no sparse matrix. Its indices are checked with every block of rows that is asked for.
     """
     by_rows = ENCODINGS[str(group.attrs["encoding-type"])] == "csr"
     return StoredRows(group) if by_rows else StoredColumns(group)
@@ -50,9 +57,8 @@ class StoredRows:
     """
 
     def __init__(self, group: Any) -> None:
-        self._data, self._indices = group["data"], group["indices"]
-        self._indptr = np.asarray(group["indptr"][...], dtype=np.int64)
-        self.shape = _shape(group)
+        self.shape = check_shape(group.attrs["shape"])
+        self._data, self._indices, self._indptr = _parts(group, self.shape[0])
         self.dtype = np.dtype(self._data.dtype)
 
     def __getitem__(self, rows: slice) -> sp.csr_matrix:
@@ -60,9 +66,7 @@ class StoredRows:
         indptr = self._indptr[start : stop + 1]
         part = slice(int(indptr[0]), int(indptr[-1]))
         data, indices = np.asarray(self._data[part]), np.asarray(self._indices[part])
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self.shape[1]:
-            message = f"a column index is outside of the {self.shape[1]} columns"
-            raise ValueError(message)
+        check_indices(indices, self.shape[1], "column")
         return sp.csr_matrix((data, indices, indptr - indptr[0]), shape=(stop - start, self.shape[1]))
 
 
@@ -85,9 +89,8 @@ class StoredColumns:
 
     def __init__(self, group: Any, in_memory: int = IN_MEMORY, at_a_time: int = AT_A_TIME) -> None:
         self._group, self._at_a_time = group, at_a_time
-        self._data, self._indices = group["data"], group["indices"]
-        self._indptr = np.asarray(group["indptr"][...], dtype=np.int64)
-        self.shape = _shape(group)
+        self.shape = check_shape(group.attrs["shape"])
+        self._data, self._indices, self._indptr = _parts(group, self.shape[1])
         self.dtype = np.dtype(self._data.dtype)
         values = int(self._indptr[-1])
         buckets = 1 if values <= in_memory else -(-values // at_a_time)
@@ -113,6 +116,7 @@ class StoredColumns:
 
     def _whole(self) -> sp.csr_matrix:
         parts = (np.asarray(self._data[...]), np.asarray(self._indices[...]), self._indptr)
+        check_indices(parts[1], self.shape[0], "row")
         return sp.csc_matrix(parts, shape=self.shape).tocsr()
 
     def _sorted(self, bucket: int) -> sp.csr_matrix:
@@ -143,7 +147,9 @@ class StoredColumns:
     def _deal_columns(self, folder: Path, start: int, stop: int) -> None:
         part = slice(int(self._indptr[start]), int(self._indptr[stop]))
         entries = np.empty(part.stop - part.start, dtype=self._entry)
-        entries["row"], entries["value"] = self._indices[part], self._data[part]
+        indices = np.asarray(self._indices[part])
+        check_indices(indices, self.shape[0], "row")  # before they are kept as 32-bit integers
+        entries["row"], entries["value"] = indices, self._data[part]
         entries["column"] = np.repeat(np.arange(start, stop), np.diff(self._indptr[start : stop + 1]))
         of = entries["row"] // self._height
         order = np.argsort(of, kind="stable")
@@ -153,6 +159,8 @@ class StoredColumns:
                 entries[order[ends[bucket] : ends[bucket + 1]]].tofile(file)
 
 
-def _shape(group: Any) -> tuple[int, int]:
-    rows, columns = group.attrs["shape"]
-    return int(rows), int(columns)
+def _parts(group: Any, majors: int) -> tuple[Any, Any, np.ndarray]:
+    """Return values and indices of a group as they are stored, and its pointers, which are read and checked."""
+    data, indices, indptr = group["data"], group["indices"], group["indptr"]
+    check_parts(data, indices, indptr, majors)
+    return data, indices, check_pointers(np.asarray(indptr[...]), int(data.shape[0]))

@@ -10,11 +10,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import numpy as np
+
+from canal.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,21 +99,29 @@ class RowSpool:
     """
 
     def __init__(self, rows: int, columns: int, folder: Path | None = None, in_memory: int = IN_MEMORY) -> None:
-        self._shape, self._done = (rows, columns), 0
+        self._shape, self._done, self._folder = (rows, columns), 0, folder or Path(tempfile.gettempdir())
         self._file: IO[bytes] | None = None
         self._rows = np.empty((0, columns), dtype=np.float32)
         if rows * columns * 4 > in_memory:
-            self._file = tempfile.TemporaryFile(dir=folder, prefix=".canal-")  # noqa: SIM115
-            weakref.finalize(self, self._file.close)
+            with _told_of(self._folder):
+                self._file = tempfile.TemporaryFile(dir=folder, prefix=".canal-")  # noqa: SIM115
+            weakref.finalize(self, _closed, self._file)
         else:
             self._rows = np.empty(self._shape, dtype=np.float32)
 
     def append(self, block: np.ndarray) -> None:
-        """Add rows (n, columns) behind the others."""
+        """Add rows (n, columns) behind the others.
+
+        Raises
+        ------
+        DataError
+            If the disk does not take them.
+        """
         if self._file is None:
             self._rows[self._done : self._done + len(block)] = block
         else:
-            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
+            with _told_of(self._folder):
+                self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
         self._done += len(block)
 
     def finish(self) -> np.ndarray:
@@ -119,10 +129,29 @@ class RowSpool:
         assert self._done == self._shape[0], (self._done, self._shape)
         if self._file is None:
             return self._rows
-        self._file.flush()
+        with _told_of(self._folder):
+            self._file.flush()
         mapped = np.memmap(self._file, dtype=np.float32, mode="r", shape=self._shape)
         self._file.close()  # the mapping keeps the content
         return mapped
+
+
+def _closed(file: IO[bytes]) -> None:
+    with suppress(OSError):  # what could not be written was told before
+        file.close()
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Say where the disk did not take what is needed meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        message = (
+            f"{folder} cannot hold what is needed meanwhile: {error}. Check the free space and your rights there, or "
+            "name another folder for the output or with TMPDIR."
+        )
+        raise DataError(message) from error
 
 
 def row_blocks(matrix: np.ndarray, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canal.errors import RegistryError
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, STAGE_KEYS, StageRecord
 from canal.registry.package import Package, open_package
 from canal.registry.registry import Registry
+from canal.registry.stage_files import without_flavour
 from canal.stages.layout import Layout, open_registry
 from canal.stages.use import next_number
 
@@ -52,7 +53,8 @@ def import_stage(
     Raises
     ------
     RegistryError
-        If the export is damaged or of a newer canal, or the same model is a stage already; nothing is changed then.
+        If the export is damaged, of a newer canal or holds other files than a stage has, or the same model is a stage
+        already; nothing is changed then.
     """
     layout.require(or_vacant=True)
     with open_package(path) as package:
@@ -72,22 +74,43 @@ def _take_in(registry: Registry, package: Package, name: str | None, number: int
         "digest": package.digest,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    number = next_number(records) if number is None else number
+    # All that the model holds belongs to one stage here: what its registry noted of its own stages says nothing here.
+    notes = {key: value for key, value in source.notes.items() if key != STAGE_KEYS}
     record = source.with_fields(
-        number=next_number(records) if number is None else number,
+        number=number,
         name=name or source.name,
         parent=None,
         new_types=source.types,
-        notes=source.notes | {"imported": origin},
+        metrics=_metrics_here(source, number),
+        notes=notes | {IMPORTED: origin},
     )
     draft = registry.draft(f"import-{package.digest.removeprefix('sha256:')[:16]}")
-    files = {n: package.folder / n for n in source.artifacts}
+    # What MLflow reads is written anew with the commit: nothing of the package tells it what to load.
+    files = {n: package.folder / n for n in without_flavour(source.artifacts)}
     first = registry.champion() is None
     return draft.commit(record, files, promote=first), first
 
 
+def _metrics_here(source: StageRecord, number: int) -> dict[str, float]:
+    """Return the figures of an imported stage, those on its own cells under its number here.
+
+    Figures on the cells of other stages stay out: the numbers of these are other stages' here.
+    """
+    own = f"test/{source.number}/"
+    metrics = {}
+    for name, value in source.metrics.items():
+        if name.startswith(own):
+            metrics[f"test/{number}/{name.removeprefix(own)}"] = value
+        elif not name.startswith("test/"):
+            metrics[name] = value
+    return metrics
+
+
 def _refuse_again(records: Sequence[StageRecord], package: Package) -> None:
+    files = without_flavour(package.record.artifacts)
     for record in records:
-        if record.artifacts == package.record.artifacts:
+        if without_flavour(record.artifacts) == files:
             message = (
                 f"The same model is stage {record.number} ({record.name}) already: no file differs. "
                 f"Use that one: canal stage promote {record.number}."

@@ -23,7 +23,8 @@ from canal.model.bank import bank_contents, bank_digest
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
 from canal.model.network import new_network, weights_of
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
+from canal.model.stage_keys import free_key, has_noted, key_note
 from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
 from canal.stages.layout import Layout, open_registry
@@ -115,7 +116,7 @@ def remove_stage(
         changes = accuracy_changes(outcomes, with_outcome_in_use)
         held_back = reason_to_hold_back(new, parent.stage.number, changes, parent.preset.promotion.max_fall)
         # 4. Commit whole. A stage that forgets too much stays a candidate.
-        record = _record(run, target, parent.stage, learned, figures_for_record(new, tests, earlier))
+        record = _record(run, target, parent, learned, figures_for_record(new, tests, earlier))
         notes = record.notes | {"held_back": held_back or None}
         record = record.with_fields(notes=notes, seconds=round(time.monotonic() - begin, 3))
         committed = draft.commit(record, _files(learned, tests, draft.folder), promote=not held_back)
@@ -144,7 +145,8 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
     with_cells, confused = [], []
     for record in records:
         if record.number in in_model:
-            if not record.notes.get("removed"):
+            # An imported one did, even if it took others out in the registry it comes from.
+            if IMPORTED in record.notes or not record.notes.get("removed"):
                 with_cells.append(record.number)
             if _may_hold_cells_numbered(record, target.number):
                 confused.append(record.number)
@@ -155,10 +157,10 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
         reason = f"stage {parent.number}, which annotates, is without it already"
     elif target.number not in with_cells:
         reason = "it brought no cells of its own, for it took another stage out"
-    elif confused:
+    elif confused and not has_noted(parent):
         reason = (
-            f"stage {confused[0]} was imported, and its cells carry the numbers of the registry it came from; "
-            "they cannot be told from those of this stage"
+            f"stage {confused[0]} was imported, its cells carry the numbers of the registry it came from, and the "
+            "stages on top of it were learned by an older canal, which did not tell them from its own"
         )
     elif with_cells == [target.number]:
         reason = "nothing would be left; choose another stage with `canal stage promote N`"
@@ -171,7 +173,7 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
 
 def _may_hold_cells_numbered(record: StageRecord, number: int) -> bool:
     """Tell whether a stage was imported, and it or cells of its example bank bear this number."""
-    if "imported" not in record.notes:
+    if IMPORTED not in record.notes:
         return False
     return record.number == number or str(number) in {str(n) for n in record.bank.get("per_stage", {})}
 
@@ -218,14 +220,19 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     StageError
         If fewer than two types would be left.
     """
-    # 1. Statistics, bank and calibration without the stage: exact.
-    memory = None if parent.memory is None else parent.memory.without_stage(removed)
-    remaining = np.flatnonzero(parent.bank.stage != removed)
+    # 1. Statistics, bank and calibration without the stage: exact. An imported model may hold several keys of it.
+    keys = [key for key, stage in parent.stage_of_key.items() if stage == removed]
+    memory, novelty = parent.memory, parent.novelty
+    for key in keys:
+        memory = None if memory is None else memory.without_stage(key)
+        novelty = novelty.without_stage(key)
+    remaining = np.flatnonzero(~np.isin(parent.bank.stage, keys))
     bank = parent.bank.take(remaining) if len(remaining) else CellPool.empty()
     types = _remaining_types(parent.types, memory, bank, removed)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(parent, types=types, memory=memory, novelty=parent.novelty.without_stage(removed), bank=bank)
+    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank)
+    run = replace(run, key=free_key(run.number, parent))
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
     network = new_network(parent.preset, len(base.panel), len(types), run.seed)
     pool = _training_cells(base, run.seed)
@@ -292,28 +299,28 @@ def _with_fresh_start(preset: Preset) -> Preset:
     return preset.model_copy(update={"training": preset.training.model_copy(update={"start": "fresh"})})
 
 
-def _record(
-    run: Run, target: StageRecord, parent: StageRecord, learned: Relearned, metrics: dict[str, float]
-) -> StageRecord:
+def _record(run: Run, target: StageRecord, parent: Model, learned: Relearned, metrics: dict[str, float]) -> StageRecord:
     """Return what the registry keeps of the new stage."""
     model = learned.model
+    stages = {key: stage for key, stage in parent.stage_of_key.items() if stage != target.number}
     return StageRecord(
         number=run.number,
         name=f"without-{target.name}",
-        parent=parent.number,
+        parent=parent.stage.number,
         seed=run.seed,
         preset=dump_preset(model.preset),
         types=model.types,
         new_types=(),
         cells=0,
         genes=len(model.panel),
-        bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
+        bank=bank_contents(model.bank, stages) | {"digest": bank_digest(model.bank)},
         metrics=metrics,
         notes={
             "removed": [target.number],
             "removed_types": list(learned.removed_types),
             "held_back": None,
             "epochs": len(learned.history),
+            **key_note(parent.stage, stages),
         },
     )
 

@@ -28,6 +28,7 @@ from canal.data.panel import GenePanel
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
+from canal.model.stage_keys import stages_by_key, used_keys
 
 if TYPE_CHECKING:
     from canal.model.network import Network
@@ -154,6 +155,11 @@ class Model:
         """The record of a committed model."""
         assert self.record is not None, "the model was not committed"
         return self.record
+
+    @cached_property
+    def stage_of_key(self) -> dict[int, int]:
+        """Number of the stage in its registry that each key of the model belongs to; see `canal.model.stage_keys`."""
+        return stages_by_key(self.stage, used_keys(self))
 
     @cached_property
     def network(self) -> "Network":

@@ -13,6 +13,8 @@ from canal import __version__
 from canal.errors import RegistryError
 
 SCHEMA_VERSION = 1
+IMPORTED = "imported"  # in the notes: the registry and stage that this one was imported from
+STAGE_KEYS = "stage_keys"  # in the notes: number of the stage by key; see `canal.model.stage_keys`
 
 # Steps from an older schema to the next: ``UPGRADES[1]`` turns a record of schema 1 into one of schema 2. Records are
 # kept for years; none of these steps is ever removed.

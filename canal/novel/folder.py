@@ -20,12 +20,15 @@ import numpy as np
 
 from canal.data.formats import read_adata
 from canal.data.labels import NO_LABEL
+from canal.data.sparse_checks import BadSparseError, check_all_matrices
 from canal.errors import DataError, StageError
+from canal.files import sync_tree
 from canal.files import write_file_whole as write_whole
 from canal.novel.groups import Groups
 from canal.novel.page import dot_plot, novel_page, umap_picture
 from canal.novel.report import FORMAT, KIND, NovelReport
 from canal.report.annotation import Annotation
+from canal.report.h5ad import write_adata
 from canal.stages.clusters import umap_coordinates
 
 if TYPE_CHECKING:
@@ -93,6 +96,7 @@ def write_folder(out: Path, report: NovelReport, files: dict[str, Callable[[Path
         _write_names(fresh / NAMES, report)
         for name, write in files.items():
             write(fresh / name)
+        sync_tree(fresh)
         if out.exists():
             out.rename(old)
         fresh.rename(out)
@@ -229,9 +233,7 @@ def _write_cells(data: "str | Path | ad.AnnData", annotation: Annotation, cells:
         facts=annotation.facts,
         columns={k: v[rows] for k, v in annotation.columns.items()} | {"cluster": cells.groups[~cells.known]},
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
-        part.to_adata(adata[rows].copy(), copy=False).write_h5ad(path)
+    write_adata(part.to_adata(adata[rows].copy(), copy=False), path)
 
 
 CLUSTER = "canal_cluster"
@@ -301,11 +303,12 @@ def name_novel(
         warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
         try:
             adata = ad.read_h5ad(cells)
-        except (OSError, KeyError) as error:
+            check_all_matrices(adata)
+        except (OSError, KeyError, BadSparseError) as error:
             message = f"{cells} cannot be read ({error}). Run canal novel find again."
             raise DataError(message) from error
         named = _named(adata, given, labels, cells)
-        write_whole(folder / NAMED, named.write_h5ad)
+    write_whole(folder / NAMED, partial(write_adata, named))
     values, counts = np.unique(named.obs[labels].astype(str), return_counts=True)
     return Naming(
         out=folder / NAMED,

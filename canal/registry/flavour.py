@@ -7,12 +7,15 @@ function of `canal.registry.pyfunc`; nothing is pickled, and MLflow loads it wit
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from canal import __version__
-from canal.model.record import StageRecord
+from canal.errors import RegistryError
+from canal.files import Problem
+from canal.model.record import IMPORTED, StageRecord
 
 LONGEST = 5000  # characters of a version's description; MLflow's limit
 _FIGURES = (
@@ -45,7 +48,7 @@ def _summary(record: StageRecord) -> str:
         f"on {record.genes} genes. Learned from {record.cells} cells {origin}, with preset "
         f"{record.preset.get('name', '')} and seed {record.seed}, by canal {record.canal_version}, {record.created}."
     )
-    removed = record.notes.get("removed")
+    removed = None if IMPORTED in record.notes else record.notes.get("removed")  # else a number of another registry
     return text + (f" Without the cells of stage {removed[0]}." if removed else "")
 
 
@@ -77,6 +80,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 LOADER = "canal.registry.pyfunc"
 COUNTS, CELL_TYPE, CONFIDENCE = "counts", "cell_type", "confidence"
 MODEL_FILE, EXAMPLE_FILE, SERVED_EXAMPLE_FILE = "MLmodel", "input_example.json", "serving_input_example.json"
+REQUIREMENTS_FILE, ENVIRONMENT_FILE = "requirements.txt", "python_env.yaml"
+FLAVOUR_FILES = frozenset({MODEL_FILE, EXAMPLE_FILE, SERVED_EXAMPLE_FILE, REQUIREMENTS_FILE, ENVIRONMENT_FILE})
+_ENVIRONMENT = f'python: "3.11"\ndependencies:\n- -r {REQUIREMENTS_FILE}\n'
+_REQUIREMENTS = re.compile(r"canal==[\w.+!-]+\n")
 _GENES_FILE = "genes.json"
 _INPUTS = [{"type": "map", "values": {"type": "any"}, "name": COUNTS, "required": True}]
 _OUTPUTS = [
@@ -86,7 +93,7 @@ _OUTPUTS = [
 
 
 def write_flavour(folder: Path, files: Mapping[str, Path]) -> dict[str, Path]:
-    """Write what MLflow needs to load a stage.
+    """Write what MLflow needs to load a stage; whatever came with an imported one is not looked at.
 
     Parameters
     ----------
@@ -97,18 +104,21 @@ def write_flavour(folder: Path, files: Mapping[str, Path]) -> dict[str, Path]:
 
     Returns
     -------
-    The files written, by name; none where the model has them already, for it was imported.
+    The files written, by name.
+
+    Raises
+    ------
+    RegistryError
+        If the panel of the model cannot be read.
     """
-    if MODEL_FILE in files:
-        return {}
     folder.mkdir(parents=True, exist_ok=True)
     example = {"columns": [COUNTS], "data": [[_example(files)]]}
     contents = {
         MODEL_FILE: _model_file(),
         EXAMPLE_FILE: json.dumps(example),
         SERVED_EXAMPLE_FILE: json.dumps({"dataframe_split": example}),
-        "requirements.txt": f"canal=={__version__}\n",
-        "python_env.yaml": 'python: "3.11"\ndependencies:\n- -r requirements.txt\n',
+        REQUIREMENTS_FILE: f"canal=={__version__}\n",
+        ENVIRONMENT_FILE: _ENVIRONMENT,
     }
     for name, content in contents.items():
         (folder / name).write_text(content, encoding="utf-8")
@@ -118,8 +128,31 @@ def write_flavour(folder: Path, files: Mapping[str, Path]) -> dict[str, Path]:
 def _example(files: Mapping[str, Path]) -> dict[str, int]:
     """Return the counts of one cell that the model can annotate."""
     path = files.get(_GENES_FILE)
-    genes: list[str] = json.loads(path.read_text(encoding="utf-8"))["genes"] if path is not None else ["CD3D", "CD19"]
-    return {gene: k % 3 for k, gene in enumerate(genes)}
+    if path is None:
+        return {"CD3D": 0, "CD19": 1}
+    try:
+        genes = json.loads(path.read_text(encoding="utf-8"))["genes"]
+        return {str(gene): k % 3 for k, gene in enumerate(genes)}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"{path.name} does not hold the gene panel of a stage ({error!r}). Ask for a new export of it."
+        raise RegistryError(message) from error
+
+
+def flavour_problems(folder: Path) -> list[Problem]:
+    """Return what MLflow would load or install from a stage's folder that is not what `write_flavour` writes.
+
+    The version of canal is not compared: it is that of whoever committed the stage. Examples run nothing.
+    """
+    problems = []
+    for name, ours in ((MODEL_FILE, _model_file()), (ENVIRONMENT_FILE, _ENVIRONMENT), (REQUIREMENTS_FILE, None)):
+        path = folder / name
+        if not path.is_file():
+            continue  # the hashes tell
+        text = path.read_text(encoding="utf-8", errors="replace")
+        same = text == ours if ours is not None else _REQUIREMENTS.fullmatch(text) is not None
+        if not same:
+            problems.append(Problem(what=name, kind="altered", expected="what canal writes", found="something else"))
+    return problems
 
 
 def _model_file() -> str:

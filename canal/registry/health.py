@@ -17,10 +17,12 @@ from canal.registry import cache as cached
 from canal.registry import snapshot as tag
 from canal.registry.cache import size_of
 from canal.registry.commit import RECORD_FILE, model_folder
+from canal.registry.flavour import flavour_problems
 from canal.registry.location import WriterLock
 from canal.registry.read import expected_files, fetch, read_record
 from canal.registry.settle import declaration_name
 from canal.registry.snapshot import Snapshot, StoredVersion, check_database
+from canal.registry.stage_files import strange_names
 from canal.registry.store import Store
 
 # Seconds that a run on a server may be a commit in progress: another machine's, which no lock of ours tells.
@@ -48,7 +50,7 @@ class Orphan:
 
 
 def find_problems(store: Store, found: Snapshot, declarations: Path, cache: Path) -> list[Problem]:
-    """Check every hash and every reference."""
+    """Check every hash and every reference, and that MLflow would load nothing but canal."""
     problems = _database_problems(store)
     if problems:
         return problems
@@ -130,7 +132,15 @@ def _file_problems(store: Store, stored: StoredVersion, record: StageRecord, cac
     folder = fetch(store, stored, cache)
     if not folder.is_dir():
         return [Problem(what=str(folder), kind="missing")]
-    return verify(folder, expected_files(stored, record))
+    problems = verify(folder, expected_files(stored, record))
+    told = {problem.what for problem in problems}
+    return problems + [problem for problem in _foreign_files(folder, record) if problem.what not in told]
+
+
+def _foreign_files(folder: Path, record: StageRecord) -> list[Problem]:
+    """Return what a stage was committed with that canal did not write: an older canal imported anything as it was."""
+    strange = [Problem(what=name, kind="extra") for name in strange_names(record.artifacts)]
+    return strange + [problem for problem in flavour_problems(folder) if problem.what in record.artifacts]
 
 
 def _alias_problems(found: Snapshot) -> list[Problem]:

@@ -28,6 +28,8 @@ from canal.errors import RegistryError
 from canal.files import digest_bytes, digest_file, parse_digest, sync_folder
 from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
+from canal.registry.flavour import FLAVOUR_FILES
+from canal.registry.stage_files import strange_names
 
 FORMAT = 1
 _MANIFEST = "canal.json"
@@ -49,7 +51,7 @@ class Package:
     record
         Record of the stage.
     folder
-        Where its files were unpacked.
+        Where the files of its model were unpacked; those for MLflow are left out.
     digest
         SHA-256 of the manifest; names the content.
     """
@@ -66,10 +68,18 @@ def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> 
     Raises
     ------
     RegistryError
-        If the file exists or cannot be written; there is no half of it then.
+        If the file exists or cannot be written, or the stage has files that no stage has; there is no half of it then.
     """
     if path.exists():
         message = f"{path} exists already. Choose another name, or delete it first."
+        raise RegistryError(message)
+    strange = strange_names(record.artifacts)
+    if strange:
+        message = (
+            f"Stage {record.number} ({record.name}) holds the file {strange[0]!r}, which is no part of a stage: an "
+            "older canal imported it from a file that somebody changed. It is not exported; `canal registry verify` "
+            "names all such files. Do not load this stage with MLflow."
+        )
         raise RegistryError(message)
     sources = {RECORD_FILE: folder / RECORD_FILE} | {_FOLDER + n: folder / n for n in sorted(record.artifacts)}
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
@@ -95,7 +105,7 @@ def open_package(path: Path) -> Iterator[Package]:
     Raises
     ------
     RegistryError
-        If the file is missing, no export, damaged, or of a newer canal.
+        If the file is missing, no export, damaged, of a newer canal, or holds files that no stage has.
     """
     if not path.is_file():
         message = f"{path} is not there; expected a file that `canal registry export` wrote."
@@ -105,11 +115,14 @@ def open_package(path: Path) -> Iterator[Package]:
         try:
             with zipfile.ZipFile(path) as archive:
                 manifest, digest = _read_manifest(archive, path)
+                _check_names(archive, manifest, path)
                 _unpack(archive, manifest["files"], folder, path)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise RegistryError(_damaged(path, str(error))) from error
         record = parse_record((folder / RECORD_FILE).read_text(encoding="utf-8"), f"{path}: {RECORD_FILE}")
         _check_files(record, manifest["files"], path)
+        for name in FLAVOUR_FILES:  # nobody needs those of another: they are written anew where the stage is kept
+            (folder / _FOLDER / name).unlink(missing_ok=True)
         yield Package(model=str(manifest["model"]), record=record, folder=folder / _FOLDER, digest=digest)
 
 
@@ -161,13 +174,30 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any]
     return table, found
 
 
+def _check_names(archive: zipfile.ZipFile, manifest: dict[str, Any], path: Path) -> None:
+    """Refuse a package with a file that no stage has, told or untold by its manifest, before anything is unpacked."""
+    names = set(archive.namelist()) | set(manifest["files"])
+    bad = sorted(name for name in names if not _NAME.fullmatch(name))
+    if bad:
+        raise RegistryError(_damaged(path, f"{bad[0]!r} is no name of a file"))
+    inside = names - {_MANIFEST, RECORD_FILE}
+    strange = sorted(name for name in inside if not name.startswith(_FOLDER))
+    strange += strange_names(name.removeprefix(_FOLDER) for name in inside if name.startswith(_FOLDER))
+    if strange:
+        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        message = (
+            f"{path} holds the file {strange[0]!r}{more}, which is no part of a stage; it says to be written by canal "
+            f"{manifest.get('canal')!r}, this is {__version__}. Nothing was changed. Update canal if that is newer; "
+            "otherwise do not use this file, for somebody put in what is not a model."
+        )
+        raise RegistryError(message)
+
+
 def _unpack(archive: zipfile.ZipFile, files: dict[str, Any], folder: Path, path: Path) -> None:
     present = archive.namelist()
     for name, facts in files.items():
         if name not in present:
             raise RegistryError(_damaged(path, f"{name} is missing"))
-        if not _NAME.fullmatch(name):
-            raise RegistryError(_damaged(path, f"{name!r} is no name of a file"))
         parse_digest(facts["digest"])
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

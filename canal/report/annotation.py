@@ -1,6 +1,5 @@
 """What the model said of some cells, and how it is written beside the cells themselves."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -185,9 +184,19 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
         write_whole(Path(out), add)
         return
     annotated = _annotated(source, annotation, key)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
-        write_whole(Path(out), annotated.write_h5ad)
+    write_whole(Path(out), partial(_write_annotated, annotated, annotation, key))
+
+
+def _write_annotated(annotated: "ad.AnnData", annotation: Annotation, key: str, target: Path) -> None:
+    """Write cells with their annotation, and read both back."""
+    import h5py
+
+    from canal.report.h5ad import storable, write_adata
+    from canal.report.written import check_added, hdf5_errors
+
+    write_adata(annotated, target)
+    with hdf5_errors(), h5py.File(target, "r") as file:
+        check_added(file, annotation.to_frame(), annotation.representation, storable(annotation.facts), key)
 
 
 def _annotated(source: "Path | str | ad.AnnData", annotation: Annotation, key: str) -> "ad.AnnData":

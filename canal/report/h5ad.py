@@ -7,18 +7,20 @@ Adding an annotation to a copy of an h5ad file without reading what is in it.
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from canal.data.source import write_element
 from canal.data.threads import row_blocks
 from canal.errors import DataError
+from canal.report.written import check_added, check_same_objects, check_written, hdf5_errors, is_among, objects_of
 
 if TYPE_CHECKING:
+    import anndata as ad
     import pandas as pd
 
 
@@ -68,59 +70,127 @@ MAPPINGS = {"anndata", "raw", "dict", ""}
 SPARSE = {"csr_matrix", "csc_matrix"}
 
 
-def zarr_to_h5ad(source: Path, target: Path) -> None:
-    """Write every element of a zarr store of cells to a new h5ad file.
+class Copier(Protocol):
+    """Copies cells to a new h5ad file, and can tell whether the copy is one."""
+
+    def write(self, target: Path) -> None:
+        """Make the file."""
+
+    def check(self, file: Any, replaced: Collection[str]) -> None:
+        """Look at the copy, open for reading; OSError if it is none. ``replaced``: places that were written since."""
+
+
+class H5adCopier:
+    """Copies an h5ad file byte for byte.
 
     Parameters
     ----------
-    source, target
-        Folder of the store, and the file to make.
+    source
+        The file.
     """
-    import h5py
-    import zarr
 
-    with h5py.File(target, "w") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
-        _copy_mapping(zarr.open_group(str(source), mode="r"), file)
+    def __init__(self, source: Path) -> None:
+        self._source = source
+
+    def write(self, target: Path) -> None:
+        """Make the file."""
+        shutil.copyfile(self._source, target)
+
+    def check(self, file: Any, replaced: Collection[str]) -> None:
+        """Compare the objects of both files; OSError if they differ."""
+        import h5py
+
+        with h5py.File(self._source, "r") as before:
+            check_same_objects(objects_of(before), objects_of(file), replaced)
 
 
-def _copy_mapping(source: Any, target: Any) -> None:
-    _copy_facts(source, target)
-    for name in source:
-        _copy(source[name], target, name)
+class ZarrCopier:
+    """Writes every element of a zarr store of cells to a new h5ad file.
 
+    Parameters
+    ----------
+    source
+        Folder of the store.
+    """
 
-def _copy(element: Any, target: Any, name: str) -> None:
-    from anndata.io import read_elem, write_elem
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._objects: dict[str, Any] = {}  # kind and size of all that was written, by place
+        self._sums: dict[str, int] = {}  # of the values of each array that was copied in pieces, by place
 
-    kind = str(element.attrs.get("encoding-type", ""))
-    if hasattr(element, "shape"):
-        if element.dtype.kind in "biuf" and element.size > AT_ONCE:
-            _copy_array(element, target, name)
+    def write(self, target: Path) -> None:
+        """Make the file."""
+        import h5py
+        import zarr
+
+        with h5py.File(target, "w") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
+            self._copy_mapping(zarr.open_group(str(self._source), mode="r"), file)
+            file.flush()
+            self._objects = objects_of(file)
+
+    def check(self, file: Any, replaced: Collection[str]) -> None:
+        """Look for every object, and read back all that was copied in pieces; OSError if something differs."""
+        check_same_objects(self._objects, objects_of(file), replaced)
+        for place, expected in self._sums.items():
+            if is_among(place, replaced):
+                continue
+            found = 0
+            for _, piece in _pieces(file[place]):
+                found = _summed(piece, found)
+            if found != expected:
+                message = f"{place} holds other values than were written"
+                raise OSError(message)
+
+    def _copy_mapping(self, source: Any, target: Any) -> None:
+        _copy_facts(source, target)
+        for name in source:
+            self._copy(source[name], target, name)
+
+    def _copy(self, element: Any, target: Any, name: str) -> None:
+        from anndata.io import read_elem, write_elem
+
+        kind = str(element.attrs.get("encoding-type", ""))
+        if hasattr(element, "shape"):
+            if element.dtype.kind in "biuf" and element.size > AT_ONCE:
+                self._copy_array(element, target, name)
+            else:
+                write_elem(target, name, read_elem(element))
+        elif kind in MAPPINGS:
+            self._copy_mapping(element, target.create_group(name))
+        elif kind in SPARSE:
+            group = target.create_group(name)
+            _copy_facts(element, group)
+            for part in ("data", "indices", "indptr"):
+                self._copy_array(element[part], group, part)
         else:
             write_elem(target, name, read_elem(element))
-    elif kind in MAPPINGS:
-        _copy_mapping(element, target.create_group(name))
-    elif kind in SPARSE:
-        group = target.create_group(name)
-        _copy_facts(element, group)
-        for part in ("data", "indices", "indptr"):
-            _copy_array(element[part], group, part)
-    else:
-        write_elem(target, name, read_elem(element))
+
+    def _copy_array(self, array: Any, target: Any, name: str) -> None:
+        """Copy a numerical array a piece of rows at a time, compressed where it was."""
+        squeezed = "gzip" if array.size > AT_ONCE and getattr(array, "compressors", ()) else None
+        made = target.create_dataset(name, array.shape, array.dtype, compression=squeezed, chunks=squeezed and True)
+        _copy_facts(array, made)
+        found = 0
+        for rows, piece in _pieces(array):
+            made[rows] = piece
+            found = _summed(piece, found)
+        self._sums[str(made.name).strip("/")] = found
 
 
-def _copy_array(array: Any, target: Any, name: str) -> None:
-    """Copy a numerical array a piece of rows at a time, compressed where it was."""
-    squeezed = "gzip" if array.size > AT_ONCE and getattr(array, "compressors", ()) else None
-    made = target.create_dataset(name, array.shape, array.dtype, compression=squeezed, chunks=squeezed and True)
-    _copy_facts(array, made)
+def _pieces(array: Any) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield an array's rows a piece at a time, with their position."""
     if not array.shape:
-        made[()] = array[()]
+        yield (), np.asarray(array[()])
         return
     rows = max(1, AT_ONCE // max(1, int(np.prod(array.shape[1:]))))
     for start in range(0, array.shape[0], rows):
-        made[start : start + rows] = array[start : start + rows]
+        part = slice(start, start + rows)
+        yield part, np.asarray(array[part])
+
+
+def _summed(piece: np.ndarray, before: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(piece).tobytes(), before)
 
 
 def _copy_facts(source: Any, target: Any) -> None:
@@ -128,7 +198,7 @@ def _copy_facts(source: Any, target: Any) -> None:
         target.attrs[key] = value
 
 
-def copier(source: Path) -> Callable[[Path], object] | None:
+def copier(source: Path) -> Copier | None:
     """Return what copies cells to a new h5ad file without reading them whole; ``None`` where that cannot be done.
 
     It can be done for h5ad files whose tables are groups (anndata 0.7 and later) and for zarr stores.
@@ -136,16 +206,34 @@ def copier(source: Path) -> Callable[[Path], object] | None:
     import h5py
 
     if any((source / mark).exists() for mark in (".zgroup", ".zattrs", "zarr.json")):
-        return partial(zarr_to_h5ad, source)
+        return ZarrCopier(source)
     if not source.is_file() or not h5py.is_hdf5(source):
         return None
     with h5py.File(source, "r") as file:
         plain = "obs" in file and "column-order" in file["obs"].attrs
-    return partial(shutil.copyfile, source) if plain else None
+    return H5adCopier(source) if plain else None
+
+
+def write_adata(adata: "ad.AnnData", target: Path) -> None:
+    """Write an AnnData as a new h5ad file, and read its matrices back.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or is not there as it is in memory.
+    """
+    import h5py
+
+    with hdf5_errors():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
+            adata.write_h5ad(target)
+        with h5py.File(target, "r") as file:
+            check_written(adata, file)
 
 
 def copy_and_add(
-    copy: Callable[[Path], object],
+    copy: Copier,
     target: Path,
     *,
     columns: "pd.DataFrame",
@@ -153,7 +241,7 @@ def copy_and_add(
     facts: Mapping[str, Any],
     key: str,
 ) -> None:
-    """Copy cells to an h5ad file and add columns, representation and facts to the copy.
+    """Copy cells to an h5ad file, add columns, representation and facts to the copy, and read them back.
 
     Parameters
     ----------
@@ -174,11 +262,28 @@ def copy_and_add(
     ------
     DataError
         If a name is taken by something that canal did not write.
+    OSError
+        If the copy cannot be written, or is not there as it was written.
     """
     import h5py
 
-    copy(target)
-    with h5py.File(target, "r+") as file, warnings.catch_warnings():
+    stored = storable(facts)
+    replaced = {f"obs/{key}_{name}" for name in columns.columns} | {f"obsm/X_{key}", f"uns/{key}"}
+    with hdf5_errors():
+        copy.write(target)
+        with h5py.File(target, "r+") as file:
+            _add(file, columns, representation, stored, key)
+            file.flush()
+        with h5py.File(target, "r") as file:
+            copy.check(file, replaced)
+            check_added(file, columns, representation, stored, key)
+
+
+def _add(file: Any, columns: "pd.DataFrame", representation: np.ndarray, facts: Mapping[str, Any], key: str) -> None:
+    """Add an annotation to an open h5ad file."""
+    import h5py
+
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
         for name in ("obsm", "uns"):
             if name not in file:
@@ -194,7 +299,7 @@ def copy_and_add(
         order += [n for n in (f"{key}_{name}" for name in columns.columns) if n not in order]
         obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
         _write_rows(obsm, f"X_{key}", representation)
-        write_element(uns, key, storable(facts))
+        write_element(uns, key, facts)
 
 
 def _write_rows(group: Any, name: str, rows: np.ndarray) -> None:

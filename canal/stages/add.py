@@ -22,6 +22,7 @@ from canal.figures import score
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.model import Model
 from canal.model.record import StageRecord
+from canal.model.stage_keys import key_note
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
@@ -244,11 +245,14 @@ def _record(
     """Return what the registry keeps of the stage."""
     model, parent, start = learned.model, accepted.parent, accepted.start
     known = set(parent.stage.types) if parent is not None else set()
+    # All that the new model holds: what its parent held under the same keys, and its own cells.
+    stages = ({} if parent is None else parent.stage_of_key) | {learned.key: run.number}
     notes = {
         **recorded_options(request),
         **start.note(learned.pretrained_genes),
         "held_back": exam.held_back or None,
         "epochs": len(learned.history),
+        **key_note(None if parent is None else parent.stage, stages),
     }
     return StageRecord(
         number=run.number,
@@ -261,7 +265,7 @@ def _record(
         cells=len(accepted.cells),
         genes=len(model.panel),
         data=(asdict(accepted.cells.report) | recorded_source(request),),
-        bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
+        bank=bank_contents(model.bank, stages) | {"digest": bank_digest(model.bank)},
         metrics=_metrics(accepted.cells, learned) | exam.metrics,
         label_warnings=tuple(asdict(warning) for warning in accepted.label_warnings),
         seconds=round(seconds, 3),

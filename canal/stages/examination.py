@@ -129,7 +129,7 @@ def examine(
         Number of the stage, and who is told of the progress.
     """
     # The stage's own test cells: of the file that was given, or held out.
-    own, own_cells = test_file or _held_out_share(request, cells, learned, run.number)
+    own, own_cells = test_file or _held_out_share(request, cells, learned)
     # The new model on the cells of each earlier stage, beside what the model in use answers there.
     outcomes, earlier = measure_earlier_stages(learned.model, parent, earlier, run.progress)
     changes = tuple(accuracy_changes(outcomes, earlier))
@@ -143,10 +143,10 @@ def examine(
     return Examination(tests=tests, metrics=metrics, changes=changes, held_back=held_back)
 
 
-def _held_out_share(request: StageRequest, cells: Cells, learned: LearnedStage, number: int) -> TestCells:
+def _held_out_share(request: StageRequest, cells: Cells, learned: LearnedStage) -> TestCells:
     """Return the held-out cells of the stage, as far as possible without those that went into the example bank."""
     bank = learned.model.bank
-    in_bank = np.isin(cells.names[learned.held_out], bank.names[bank.stage == number])
+    in_bank = np.isin(cells.names[learned.held_out], bank.names[bank.stage == learned.key])
     path = Path(request.data) if isinstance(request.data, str | Path) else None
     return reference_to_share(path, _reading_options(request), cells, learned.held_out, in_bank)
 

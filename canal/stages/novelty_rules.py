@@ -27,6 +27,7 @@ from canal.model.novelty.scores import (
     transductive_threshold,
 )
 from canal.model.reader import GeneSetReader, Prediction
+from canal.model.stage_keys import bank_stages
 from canal.seeds import numpy_generator
 from canal.stages.predictions import Answers
 
@@ -168,11 +169,12 @@ class MemoryRule:
         nearest, bank = answers.neighbours, self.reader.model.bank
         if nearest is None:
             return columns
+        stages = bank_stages(bank, self.reader.model.stage_of_key)
         for k in range(nearest.k):
             rows = nearest.indices[:, k]
             columns[f"neighbor_{k + 1}"] = bank.names[rows]
             columns[f"neighbor_{k + 1}_type"] = bank.labels[rows]
-            columns[f"neighbor_{k + 1}_stage"] = bank.stage[rows]
+            columns[f"neighbor_{k + 1}_stage"] = stages[rows]
             columns[f"neighbor_{k + 1}_distance"] = nearest.distances[:, k]
         return columns
 

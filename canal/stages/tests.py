@@ -19,7 +19,7 @@ from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
 from canal.figures import Counts, Figures, confusion_counts, continual, figures_of
 from canal.model.model import Model
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
@@ -114,10 +114,22 @@ def read_tests(registry: Registry, record: StageRecord) -> StageTests:
         if table["format"] > FORMAT:
             message = f"{path} was written by a newer canal (format {table['format']}); update canal to read it."
             raise RegistryError(message)
-        return StageTests.model_validate(table)
+        tests = StageTests.model_validate(table)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         message = f"{path} does not hold the tests of a stage: {error}. Restore it from a backup."
         raise RegistryError(message) from error
+    return _of_import(tests, record.number) if IMPORTED in record.notes else tests
+
+
+def _of_import(tests: StageTests, number: int) -> StageTests:
+    """Return the tests of an imported stage under its number here.
+
+    The other outcomes are of stages of the registry it comes from, whose numbers are other stages' here.
+    """
+    digest = None if tests.own is None else tests.own.digest
+    own = [outcome for outcome in tests.outcomes if outcome.digest == digest]
+    outcomes = tuple(outcome.model_copy(update={"stage": number}) for outcome in own[-1:])
+    return tests.model_copy(update={"outcomes": outcomes})
 
 
 # Earlier stages a new one is tested on, the newest first: adding a stage must not take longer and longer.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from canal.errors import RegistryError
-from canal.model.record import StageRecord
+from canal.model.record import IMPORTED, StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout, open_registry
 
@@ -108,7 +108,7 @@ def lineage(records: Sequence[StageRecord], number: int, *, without_removed: boo
         record = by_number[current]
         line.append(current)
         # The removals of an imported stage are numbered as in the registry it came from: they mean nothing here.
-        if "imported" not in record.notes:
+        if IMPORTED not in record.notes:
             removed.update(int(n) for n in record.notes.get("removed", ()))
         current = record.parent
     line.reverse()

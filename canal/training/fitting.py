@@ -93,7 +93,7 @@ def fit_network(
 
 def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run: Run) -> np.ndarray:
     """Return rows of the pool for validation: the stage's held-out cells and a like share of the bank."""
-    old = np.flatnonzero(pool.stage != run.number)
+    old = np.flatnonzero(pool.stage != run.kept_under)
     if not len(old):
         return held_rows
     # A share of every type of every stage in the bank.

@@ -42,6 +42,8 @@ class Run:
     ----------
     number
         Number of the stage.
+    key
+        Number under which the model is to keep what it learns; `learn_stage` finds it, see `canal.model.stage_keys`.
     seed
         Its recorded seed; every use of chance draws from a generator named after it.
     progress
@@ -58,6 +60,12 @@ class Run:
     draft: Draft | None = None
     devices: int = 1
     nodes: int = 1
+    key: int | None = None
+
+    @property
+    def kept_under(self) -> int:
+        """The key, which is the number of the stage but on top of an imported model."""
+        return self.number if self.key is None else self.key
 
     def log_epoch(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep the figures of an epoch, where there is a place for them."""

@@ -19,6 +19,7 @@ from canal.model.network import Network, new_network, run_network, seeded, weigh
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.detector import NoveltyDetector
 from canal.model.reliability import Reliability
+from canal.model.stage_keys import free_key
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
@@ -35,6 +36,8 @@ class LearnedStage:
     ----------
     model
         The new model with its example bank.
+    key
+        Number under which memory, calibration and bank keep the stage; see `canal.model.stage_keys`.
     held_out
         Rows of the stage's cells that no weight was fitted to, ascending.
     held_out_types
@@ -48,6 +51,7 @@ class LearnedStage:
     """
 
     model: Model
+    key: int
     held_out: np.ndarray
     held_out_types: np.ndarray
     reliability: Reliability
@@ -80,6 +84,8 @@ def learn_stage(
     """
     assert cells.labels is not None
     _check_encoder(parent, preset)
+    # On top of an imported model the stage's number may be taken, by another stage.
+    run = replace(run, key=free_key(run.number, parent))
     # 1. Hold back a share of every type: no weight is fitted to these cells.
     share = preset.training.validation_share
     train_rows, held_rows = stratified_split(cells.labels, share, numpy_generator(run.seed, "validation"))
@@ -92,7 +98,7 @@ def learn_stage(
     spec = NetworkSpec(preset=preset, panel=panel, types=types)
     # 3. Fit the network on the example bank, the stage and pseudo-cells of the parent's memory.
     bank = CellPool.empty() if parent is None else parent.bank
-    pool = bank.joined(CellPool.of(cells, run.number))
+    pool = bank.joined(CellPool.of(cells, run.kept_under))
     held_in_pool = held_rows + len(bank)
     network, pretrained_genes = _starting_network(parent, spec, run, weights)
     history = fit_network(network, parent, pool, held_in_pool, spec, run)
@@ -117,6 +123,7 @@ def learn_stage(
     model = replace(model, bank=_new_bank(model, pool, held_in_pool, run))
     return LearnedStage(
         model=model,
+        key=run.kept_under,
         held_out=held_rows,
         held_out_types=held_types,
         reliability=reliability,
@@ -167,7 +174,7 @@ def _grown_panel(
         columns = ranked[:n]
     else:
         columns = highly_variable(cells, n)
-    return panel.extended(cells.genes.take(columns), run.number)
+    return panel.extended(cells.genes.take(columns), run.kept_under)
 
 
 def _starting_network(
@@ -206,7 +213,7 @@ def _memory(parent: Model | None, cells: Cells, columns: np.ndarray, preset: Pre
         return None
     before = parent.memory if parent is not None else None
     memory = before or AnalyticMemory.empty(config.ridge)
-    return memory.with_stage(cells, columns, stage=run.number, rank=config.rank)
+    return memory.with_stage(cells, columns, stage=run.kept_under, rank=config.rank)
 
 
 def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion, Reliability]:
@@ -265,7 +272,7 @@ def _novelty(parent: Model | None, fitted: Model, held: Cells, run: Run) -> Nove
     match = memory.panel.match(held.genes)
     profiles = unit_rows(match.project(held.expression)[:, np.flatnonzero(match.measured)])
     detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=before)
-    return before.with_stage(detector.score_held_out(run.number, match.measured, len(held.genes), profiles))
+    return before.with_stage(detector.score_held_out(run.kept_under, match.measured, len(held.genes), profiles))
 
 
 def _new_bank(model: Model, pool: CellPool, held: np.ndarray, run: Run) -> CellPool:

@@ -63,7 +63,7 @@ def files(folder: Path) -> set[str]:
 def test_a_lost_process_leaves_the_registry_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A helper killed in the second epoch: a clear error, no stage; --resume goes on with one process."""
     helpers: list[subprocess.Popen[bytes]] = []
-    start, log = processes._started, StageDraft.log_epoch
+    start, log = processes._start_helpers, StageDraft.log_epoch
     epochs: list[int] = []
 
     def started(devices: int) -> list[subprocess.Popen[bytes]]:
@@ -77,7 +77,7 @@ def test_a_lost_process_leaves_the_registry_as_it_was(tmp_path: Path, monkeypatc
             helpers[0].kill()
             helpers[0].wait()
 
-    monkeypatch.setattr(processes, "_started", started)
+    monkeypatch.setattr(processes, "_start_helpers", started)
     monkeypatch.setattr(StageDraft, "log_epoch", kill)
     workspace = canal.open_workspace(tmp_path / "ws", create=True)
     before, data = files(tmp_path / "ws"), write(tmp_path)

@@ -12,7 +12,6 @@ from canal.cli.main import app
 from canal.compare.gather import compare_stages
 from canal.errors import RegistryError, StageError
 from canal.history import remove as removal
-from canal.history.exchange import export_stage, import_stage
 from canal.history.remove import remove_stage
 from canal.model.bank import load_bank
 from canal.model.memory import load_memory
@@ -87,19 +86,6 @@ def test_a_removal_that_falls_too_much_is_a_candidate(layout, monkeypatch):
     assert workspace.stage(4).notes["held_back"] == found["warnings"][0]
     shown = CliRunner().invoke(app, ["-C", str(layout.root), "stage", "remove", "1"]).stdout
     assert "Stage 3, with the cells of stage 1, goes on annotating." in shown
-
-
-def test_an_imported_stage_cannot_be_taken_out(layout, tmp_path):
-    """Its cells carry numbers of another registry: nothing must be taken for them."""
-    export_stage(layout, 2, tmp_path / "two.canal")
-    other = canal.open_workspace(tmp_path / "other", create=True).layout
-    import_stage(other, tmp_path / "two.canal")
-    make_adata(80, types=("B", "MK"), prefix="next", seed=5).write_h5ad(tmp_path / "next.h5ad")
-    canal.open_workspace(other.root).add_stage(tmp_path / "next.h5ad", labels="cell_type", overrides=QUICK)
-
-    for number in (1, 2):
-        with pytest.raises(StageError, match=rf"Stage {number} .* cannot be removed: stage 1 was imported"):
-            remove_stage(other, number)
 
 
 def test_a_stage_can_follow_a_removal(layout, tmp_path):

@@ -13,6 +13,7 @@ import canal
 from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.history.exchange import export_stage, import_stage
+from canal.registry.flavour import FLAVOUR_FILES
 from canal.registry.package import open_package
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
@@ -49,8 +50,9 @@ def test_an_export_holds_record_and_files(exported: Path, registry: Registry) ->
         assert package.model == registry.name
         assert package.record == record.model_copy(update={"version": 0})
         folder = registry.artifacts(record)
-        assert {p.name for p in package.folder.iterdir()} == set(record.artifacts)
-        for name in record.artifacts:
+        model = set(record.artifacts) - FLAVOUR_FILES
+        assert {p.name for p in package.folder.iterdir()} == model
+        for name in model:
             assert (package.folder / name).read_bytes() == (folder / name).read_bytes()
     assert not package.folder.exists()
     names = zipfile.ZipFile(exported).namelist()

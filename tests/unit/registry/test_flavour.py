@@ -2,7 +2,10 @@
 
 import json
 
-from canal.registry.flavour import write_flavour
+import pytest
+
+from canal.errors import RegistryError
+from canal.registry.flavour import flavour_problems, write_flavour
 from canal.registry.pyfunc import as_input
 from tests.unit.registry.make import make_files
 
@@ -26,11 +29,47 @@ def test_the_example_is_of_the_panel(tmp_path):
     assert json.loads(found["serving_input_example.json"].read_text()) == {"dataframe_split": example}
 
 
-def test_a_model_that_has_them_keeps_its_own(tmp_path):
-    """An imported stage stays as it was, byte for byte."""
-    (tmp_path / "MLmodel").write_text("{}")
+def test_what_came_with_a_model_is_not_taken(tmp_path):
+    """MLflow would run what a foreign file names: all are ours, whatever there is."""
+    files = make_files(tmp_path)
+    ours = {name: path.read_bytes() for name, path in write_flavour(tmp_path / "ours", files).items()}
+    for name in ours:
+        (tmp_path / name).write_text("foreign")
 
-    assert write_flavour(tmp_path / "out", {"MLmodel": tmp_path / "MLmodel"}) == {}
+    again = write_flavour(tmp_path / "out", files | {name: tmp_path / name for name in ours})
+
+    assert {name: path.read_bytes() for name, path in again.items()} == ours
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"genes": [[1]]}', '{"genes": 3}', "no json"])
+def test_a_panel_that_is_none_is_told(tmp_path, content):
+    """It comes from a file of somebody else."""
+    (tmp_path / "genes.json").write_text(content)
+    if content == '{"genes": [[1]]}':  # a strange name is a name
+        assert write_flavour(tmp_path / "out", {"genes.json": tmp_path / "genes.json"})
+        return
+    with pytest.raises(RegistryError, match=r"genes\.json does not hold the gene panel"):
+        write_flavour(tmp_path / "out", {"genes.json": tmp_path / "genes.json"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("MLmodel", '{"flavors": {"python_function": {"loader_module": "evil"}}}'),
+        ("requirements.txt", "canal==0.1.0\nevil\n"),
+        ("requirements.txt", "canal @ file:///evil\n"),
+        ("python_env.yaml", "dependencies:\n- evil\n"),
+    ],
+)
+def test_what_mlflow_would_load_is_ours(tmp_path, name, content):
+    """Any other text is named; the version of canal may be any."""
+    write_flavour(tmp_path, make_files(tmp_path))
+    (tmp_path / "requirements.txt").write_text("canal==0.0.9.dev1+old\n")
+    assert flavour_problems(tmp_path) == []
+
+    (tmp_path / name).write_text(content)
+
+    assert [(p.what, p.kind) for p in flavour_problems(tmp_path)] == [(name, "altered")]
 
 
 def test_a_table_becomes_one_column(tmp_path):
