@@ -227,12 +227,15 @@ def _write_cells(data: "str | Path | ad.AnnData", annotation: Annotation, cells:
     """Write the novel cells with all they have in their file, and what was found of them."""
     adata = read_adata(data) if isinstance(data, str | Path) else data
     rows = cells.rows[~cells.known]
+    columns = {name: values[rows] for name, values in annotation.columns.items()}
     part = Annotation(
-        cell_names=annotation.cell_names[rows], cell_type=annotation.cell_type[rows],
-        confidence=annotation.confidence[rows], representation=annotation.representation[rows],
+        cell_names=annotation.cell_names[rows],
+        cell_type=annotation.cell_type[rows],
+        confidence=annotation.confidence[rows],
+        representation=annotation.representation[rows],
         facts=annotation.facts,
-        columns={k: v[rows] for k, v in annotation.columns.items()} | {"cluster": cells.groups[~cells.known]},
-    )  # fmt: skip
+        columns=columns | {"cluster": cells.groups[~cells.known]},
+    )
     write_adata(part.to_adata(adata[rows].copy(), copy=False), path)
 
 

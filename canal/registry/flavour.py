@@ -18,10 +18,15 @@ from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
 
 LONGEST = 5000  # characters of a version's description; MLflow's limit
+# Of a record's figures, those that the card shows.
 _FIGURES = (
-    "average_accuracy", "forgetting", "backward_transfer", "validation_accuracy", "validation_macro_f1",
+    "average_accuracy",
+    "forgetting",
+    "backward_transfer",
+    "validation_accuracy",
+    "validation_macro_f1",
     "validation_cells",
-)  # fmt: skip
+)
 _END = "\n\n*Cut: `canal stage show` has all of it.*"
 
 

@@ -89,5 +89,5 @@ def test_a_quarter_of_each_type_is_held_out():
 def test_forgetting_is_the_loss_since_the_best_time():
     """The last stage cannot be forgotten yet; one stage alone forgets nothing."""
     scores = Scores(accuracy=[[0.8], [0.9, 0.5], [0.7, 0.6, 1.0]])
-    assert scores.forgetting == pytest.approx(((0.9 - 0.7) + (0.6 - 0.6)) / 2)
+    assert scores.forgetting == pytest.approx(((0.9 - 0.7) + (0.5 - 0.6)) / 2)
     assert Scores(accuracy=[[0.8]]).forgetting == 0.0
