@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from canal.errors import DataError, RegistryError
+from canal import __version__
+from canal.errors import CanalError, DataError, RegistryError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,15 +90,7 @@ def write_whole(path: Path, content: bytes) -> None:
     It is written beside its place, brought to disk, then moved.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    _write_and_move(path, lambda beside: beside.write_bytes(content))
     sync_folder(path.parent)
 
 
@@ -201,20 +194,60 @@ def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
     DataError
         If it cannot be written.
     """
-    temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
     try:
-        write(temporary)
-        sync_file(temporary)  # some disks tell here only that they could not write
-        temporary.replace(out)
+        _write_and_move(out, write)
     except OSError as error:
         message = f"{out} cannot be written: {error}. Check the free space and your rights there."
         raise DataError(message) from error
-    finally:
-        with suppress(OSError):  # of a disk that has become read-only: the error before says more
-            temporary.unlink(missing_ok=True)
     # The file is in its place. Should its name not come to disk before a power cut, the file before is there, whole.
     with suppress(OSError):
         sync_folder(out.parent)
+
+
+def _write_and_move(out: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place, bring it to disk and move it there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there before is there still.
+    """
+    beside = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    try:
+        write(beside)
+        sync_file(beside)  # some disks tell here only that they could not write
+        beside.replace(out)
+    finally:
+        with suppress(OSError):  # of a disk that has become read-only: the error before says more
+            beside.unlink(missing_ok=True)
+
+
+def refuse_newer(source: str | Path, written: object, newest: int, error: type[CanalError] = RegistryError) -> None:
+    """Refuse what a newer canal wrote, whose meaning this one cannot know.
+
+    Parameters
+    ----------
+    source
+        Names the file in the message.
+    written
+        The ``format`` that the file says to have.
+    newest
+        The newest one that this version reads.
+    error
+        What is raised.
+
+    Raises
+    ------
+    CanalError
+        If the format is newer, or no number.
+    """
+    if isinstance(written, int) and written <= newest:
+        return
+    message = (
+        f"{source} was written by a newer canal (format {written!r}; this one, {__version__}, reads up to {newest}). "
+        "Update canal to read it: pip install -U canal."
+    )
+    raise error(message)
 
 
 def write_tensor_file(path: Path, arrays: "Mapping[str, np.ndarray]", key: str, table: Mapping[str, Any]) -> None:
@@ -250,9 +283,7 @@ def read_tensor_file(path: Path, key: str, what: str, newest: int) -> "tuple[dic
         message = f"{path} is not an {what}: {error}. Restore it, or roll back to an earlier stage."
         raise RegistryError(message) from error
     table: dict[str, Any] = json.loads(arrays[key].tobytes())
-    if table["format"] > newest:
-        message = f"{path} was written by a newer canal ({what} format {table['format']}); update canal to read it."
-        raise RegistryError(message)
+    refuse_newer(f"{path} ({what})", table["format"], newest)
     return arrays, table
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from canal import __version__
 from canal.compare import figures
 from canal.compare.report import CompareReport, PageArt, Picture, StageMap
+from canal.files import write_file_whole
 from canal.model.bank import BANK
 from canal.model.model import WEIGHTS, Model
 from canal.model.record import StageRecord
@@ -49,7 +50,8 @@ def write_compare_page(layout: Layout, report: CompareReport, path: Path, progre
     records = {record.number: record for record in registry.records()}
     shown = stages_with_maps([stage.number for stage in report.stages], report.focus)
     art = _draw_art(registry, [records[number] for number in shown], progress or Silent())
-    path.write_text(compare_page(report, art), encoding="utf-8")
+    page = compare_page(report, art)
+    write_file_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
 
 
 def compare_page(report: CompareReport, art: PageArt) -> str:

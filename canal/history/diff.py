@@ -10,7 +10,7 @@ import numpy as np
 
 from canal.data.stream import open_stream
 from canal.errors import ConfigError
-from canal.files import check_file
+from canal.files import check_file, write_file_whole
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
@@ -167,14 +167,18 @@ def check_changes_file(out: Path, data: object | None) -> None:
 def write_changes(cells: ChangedCells, numbers: tuple[int, int], out: Path) -> None:
     """Write a CSV with one line for each cell that changes its type."""
     a, b = numbers
-    with out.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow(["cell", f"stage_{a}", f"stage_{b}", f"confidence_{a}", f"confidence_{b}"])
-        types_a, types_b = cells.types
-        confidence_a, confidence_b = cells.confidence
-        for row in cells.rows.tolist():
-            sure = f"{confidence_a[row]:.4f}", f"{confidence_b[row]:.4f}"
-            lines.writerow([cells.names[row], types_a[row], types_b[row], *sure])
+    types_a, types_b = cells.types
+    confidence_a, confidence_b = cells.confidence
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(["cell", f"stage_{a}", f"stage_{b}", f"confidence_{a}", f"confidence_{b}"])
+            for row in cells.rows.tolist():
+                confidences = f"{confidence_a[row]:.4f}", f"{confidence_b[row]:.4f}"
+                lines.writerow([cells.names[row], types_a[row], types_b[row], *confidences])
+
+    write_file_whole(out, write)
 
 
 def _annotated_by_both(

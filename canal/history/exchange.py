@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from canal.errors import RegistryError
 from canal.model.record import IMPORTED, STAGE_KEYS, StageRecord
+from canal.registry.flavour import without_flavour
 from canal.registry.package import Package, open_package
 from canal.registry.registry import Registry
-from canal.registry.stage_files import without_flavour
 from canal.stages.layout import Layout, open_registry
 from canal.stages.use import next_number
 

@@ -11,6 +11,7 @@ from pydantic_core import to_jsonable_python
 
 from canal import __version__
 from canal.errors import RegistryError
+from canal.files import refuse_newer
 
 SCHEMA_VERSION = 1
 IMPORTED = "imported"  # in the notes: the registry and stage that this one was imported from
@@ -126,12 +127,7 @@ def parse_record(text: str, source: str) -> StageRecord:
     except (ValueError, KeyError, TypeError) as error:
         message = f"{source} is not a stage record: {error}. Restore the registry from a backup."
         raise RegistryError(message) from error
-    if not isinstance(schema, int) or schema > SCHEMA_VERSION:
-        message = (
-            f"{source} has schema {schema!r}; canal {__version__} reads schemas up to "
-            f"{SCHEMA_VERSION}. Update canal: pip install -U canal."
-        )
-        raise RegistryError(message)
+    refuse_newer(source, schema, SCHEMA_VERSION)
     # From an older schema to this one, a step at a time.
     for step in range(schema, SCHEMA_VERSION):
         table = UPGRADES[step](table)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from canal.errors import RegistryError
+from canal.files import refuse_newer
 
 FORMAT = 1
 BINS = 10  # equal intervals of confidence
@@ -90,9 +90,7 @@ class Reliability:
         RegistryError
             If a newer canal wrote them.
         """
-        if values["format"] > FORMAT:
-            message = f"The reliability is of format {values['format']}, newer than {FORMAT}; update canal."
-            raise RegistryError(message)
+        refuse_newer("The reliability", values["format"], FORMAT)
         bins = {name: tuple(values["bins"][name]) for name in ("edges", "cells", "confidence", "accuracy")}
         plain = {name: float(values[name]) for name in ("accuracy", "confidence", "error", "temperature")}
         return cls(cells=int(values["cells"]), bins=ReliabilityBins(**bins), **plain)

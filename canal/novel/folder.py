@@ -22,7 +22,7 @@ from canal.data.formats import read_adata
 from canal.data.labels import NO_LABEL
 from canal.data.sparse_checks import BadSparseError, check_all_matrices
 from canal.errors import DataError, StageError
-from canal.files import sync_tree
+from canal.files import refuse_newer, sync_tree
 from canal.files import write_file_whole as write_whole
 from canal.novel.groups import Groups
 from canal.novel.page import dot_plot, novel_page, umap_picture
@@ -127,9 +127,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("kind") != KIND:
         message = f"{path} was not written by canal novel find. Name the folder of its --out."
         raise DataError(message)
-    if found["format"] > FORMAT:
-        message = f"{path} is of format {found['format']}, newer than {FORMAT}; update canal."
-        raise DataError(message)
+    refuse_newer(path, found.get("format"), FORMAT, DataError)
     return found
 
 

@@ -8,7 +8,7 @@ function of `canal.registry.pyfunc`; nothing is pickled, and MLflow loads it wit
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,29 @@ COUNTS, CELL_TYPE, CONFIDENCE = "counts", "cell_type", "confidence"
 MODEL_FILE, EXAMPLE_FILE, SERVED_EXAMPLE_FILE = "MLmodel", "input_example.json", "serving_input_example.json"
 REQUIREMENTS_FILE, ENVIRONMENT_FILE = "requirements.txt", "python_env.yaml"
 FLAVOUR_FILES = frozenset({MODEL_FILE, EXAMPLE_FILE, SERVED_EXAMPLE_FILE, REQUIREMENTS_FILE, ENVIRONMENT_FILE})
+
+# The files of a stage, the one list of their names. A file from elsewhere that bears another name is no part of a
+# model. It is not taken into a registry and not read: MLflow would import the modules that a foreign ``MLmodel``
+# names, and put a foreign ``code/`` on Python's path.
+# What stages write, in the parts of canal that are named. None is pickled and none is run.
+MODEL_FILES = frozenset(
+    {
+        # canal.model.model
+        "weights.safetensors",
+        "memory.safetensors",
+        "genes.json",
+        "types.json",
+        "calibration.json",
+        "novelty.json",
+        "config.toml",
+        # canal.model.bank
+        "bank.safetensors",
+        # canal.stages.tests
+        "tests.json",
+        "reliability.json",
+        "reliability.svg",
+    }
+)
 _ENVIRONMENT = f'python: "3.11"\ndependencies:\n- -r {REQUIREMENTS_FILE}\n'
 _REQUIREMENTS = re.compile(r"canal==[\w.+!-]+\n")
 _GENES_FILE = "genes.json"
@@ -178,3 +201,13 @@ def _model_file() -> str:
         },
     }
     return json.dumps(table, indent=1) + "\n"
+
+
+def strange_names(names: Iterable[str]) -> list[str]:
+    """Return the names that no file of a stage has, sorted."""
+    return sorted(set(names) - MODEL_FILES - FLAVOUR_FILES)
+
+
+def without_flavour(files: dict[str, str]) -> dict[str, str]:
+    """Return the files that make up the model, by name: without those that are written anew for MLflow."""
+    return {name: digest for name, digest in files.items() if name not in FLAVOUR_FILES}

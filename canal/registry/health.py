@@ -17,12 +17,11 @@ from canal.registry import cache as cached
 from canal.registry import snapshot as tag
 from canal.registry.cache import size_of
 from canal.registry.commit import RECORD_FILE, model_folder
-from canal.registry.flavour import flavour_problems
+from canal.registry.flavour import flavour_problems, strange_names
 from canal.registry.location import WriterLock
 from canal.registry.read import expected_files, fetch, read_record
 from canal.registry.settle import declaration_name
 from canal.registry.snapshot import Snapshot, StoredVersion, check_database
-from canal.registry.stage_files import strange_names
 from canal.registry.store import Store
 
 # Seconds that a run on a server may be a commit in progress: another machine's, which no lock of ours tells.

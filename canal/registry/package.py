@@ -25,11 +25,10 @@ from typing import IO, Any
 
 from canal import __version__
 from canal.errors import RegistryError
-from canal.files import digest_bytes, digest_file, parse_digest, sync_folder
+from canal.files import digest_bytes, digest_file, parse_digest, refuse_newer, sync_folder
 from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
-from canal.registry.flavour import FLAVOUR_FILES
-from canal.registry.stage_files import strange_names
+from canal.registry.flavour import FLAVOUR_FILES, strange_names
 
 FORMAT = 1
 _MANIFEST = "canal.json"
@@ -165,12 +164,7 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any]
     if expected != found:
         raise RegistryError(_damaged(path, f"{_MANIFEST} has {found}, expected {expected or 'its hash'}"))
     table = json.loads(text)
-    if not isinstance(table.get("format"), int) or table["format"] > FORMAT:
-        message = (
-            f"{path} has format {table.get('format')!r}, written by canal {table.get('canal')}; canal {__version__} "
-            f"reads formats up to {FORMAT}. Update canal: pip install -U canal."
-        )
-        raise RegistryError(message)
+    refuse_newer(f"{path}, of canal {table.get('canal')},", table.get("format"), FORMAT)
     return table, found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from canal.config import Preset, parse_preset
 from canal.errors import StageError
+from canal.files import refuse_newer
 from canal.model.record import StageRecord
 from canal.stages.request import StageRequest
 
@@ -111,9 +112,7 @@ def _parse(path: Path) -> Declaration:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         # A newer file is told from a damaged one.
-        if table["schema"] > SCHEMA:
-            message = f"{path} was written by a newer canal (schema {table['schema']}); update canal to replay it."
-            raise StageError(message)
+        refuse_newer(path, table["schema"], SCHEMA, StageError)
         stage, options = table["stage"], table["options"]
         # A stage was imported, or took another stage out, or was learned from cells.
         imported, removed = options.get("imported", {}).get("digest"), options.get("removed", [None])[0]

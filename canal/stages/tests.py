@@ -18,6 +18,7 @@ from canal.data.cells import Cells
 from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
 from canal.figures import Counts, Figures, confusion_counts, continual, figures_of
+from canal.files import refuse_newer
 from canal.model.model import Model
 from canal.model.record import IMPORTED, StageRecord
 from canal.model.reliability import Reliability
@@ -111,9 +112,7 @@ def read_tests(registry: Registry, record: StageRecord) -> StageTests:
         return StageTests(own=None)
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        if table["format"] > FORMAT:
-            message = f"{path} was written by a newer canal (format {table['format']}); update canal to read it."
-            raise RegistryError(message)
+        refuse_newer(path, table["format"], FORMAT)
         tests = StageTests.model_validate(table)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         message = f"{path} does not hold the tests of a stage: {error}. Restore it from a backup."

@@ -26,6 +26,7 @@ from canal.data.gene_list import GeneVectors
 from canal.data.genes import GeneNames, name_genes
 from canal.data.panel import GenePanel
 from canal.errors import DataError, StageError, WeightsError
+from canal.files import refuse_newer
 from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_published
 from canal.model.network import Network
 from canal.seeds import torch_generator
@@ -201,13 +202,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     try:
         table: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        newer, files = table["format"] > FORMAT, dict(table["files"])
+        written, files = table["format"], dict(table["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"{folder} holds no pre-trained weights ({error}). Import them with `canal weights import`."
         raise WeightsError(message) from error
-    if newer or set(files) != {TENSORS, GENES}:
-        message = f"{folder} was written by a newer canal (format {table['format']}); update canal to read it."
-        raise WeightsError(message)
+    # Other files than these are of a format to come.
+    refuse_newer(folder, written if set(files) == {TENSORS, GENES} else sorted(files), FORMAT, WeightsError)
     return table
 
 

@@ -1,6 +1,7 @@
 """The page of a comparison, on a real registry of toy stages."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import canal
 from canal.compare.gather import compare_stages
 from canal.compare.page import MOST_MAPS, stage_map, stages_with_maps, write_compare_page
+from canal.errors import DataError
 from canal.model.model import Model
 from canal.registry.registry import Registry
 from canal.stages import clusters
@@ -30,6 +32,17 @@ def test_the_page_has_a_map_of_every_stage(layout, tmp_path, monkeypatch):
     assert html.count("data:image/png") == 1
     assert "in each stage's example bank" in html.replace("&#39;", "'")
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+
+    def full_disk(_: Path) -> None:
+        message = "No space left on device"
+        raise OSError(message)
+
+    # A disk that fills up leaves the page that was there.
+    monkeypatch.setattr("canal.files.sync_file", full_disk)
+    (tmp_path / "a.html").write_text("the page before")
+    with pytest.raises(DataError, match="No space left"):
+        write_compare_page(layout, report, tmp_path / "a.html")
+    assert (tmp_path / "a.html").read_text() == "the page before"
 
 
 def test_markup_in_a_record_is_text_on_the_page(tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from canal.errors import RegistryError, StageError
+from canal.errors import StageError
+from canal.files import refuse_newer
 
 FORMAT = 2  # 1 had no low and high
 SIMILARITY_POWER = 6.0  # the weight of a stage falls with this power of the similarity of its genes to the file's
@@ -118,9 +119,7 @@ class NoveltyCalibration:
         RegistryError
             If a newer canal wrote them.
         """
-        if values["format"] > FORMAT:
-            message = f"The novelty calibration is of format {values['format']}, newer than {FORMAT}; update canal."
-            raise RegistryError(message)
+        refuse_newer("The novelty calibration", values["format"], FORMAT)
         stages = []
         for entry in values["stages"]:
             held_out = HeldOutNovelties(

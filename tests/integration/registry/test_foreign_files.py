@@ -11,9 +11,8 @@ import pytest
 from canal.errors import RegistryError
 from canal.files import digest_bytes
 from canal.history.exchange import export_stage, import_stage
-from canal.registry.flavour import FLAVOUR_FILES, LOADER
+from canal.registry.flavour import FLAVOUR_FILES, LOADER, MODEL_FILES
 from canal.registry.registry import Registry
-from canal.registry.stage_files import MODEL_FILES
 from canal.registry.store import import_mlflow
 from canal.stages.layout import Layout
 from canal.workspace import load_model

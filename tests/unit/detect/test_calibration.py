@@ -75,7 +75,7 @@ def test_stages_come_and_go():
 
 def test_newer_format_is_refused():
     """A calibration of a newer canal is not guessed at."""
-    with pytest.raises(RegistryError, match="update canal"):
+    with pytest.raises(RegistryError, match="Update canal"):
         NoveltyCalibration.from_dict({"format": 99, "stages": []})
 
 

@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from canal.errors import RegistryError
-from canal.files import Problem, digest_bytes, digest_file, parse_digest, verify, write_whole
+from canal.errors import DataError, RegistryError, WeightsError
+from canal.files import (
+    Problem,
+    digest_bytes,
+    digest_file,
+    parse_digest,
+    refuse_newer,
+    verify,
+    write_file_whole,
+    write_whole,
+)
 from tests.unit.registry.make import make_files
 
 
@@ -80,3 +89,28 @@ def test_a_problem_is_one_sentence() -> None:
     problem = Problem(stage=2, what="weights", kind="altered", expected="sha256:a", found="sha256:b")
 
     assert str(problem) == "stage 2: weights is altered (expected sha256:a, found sha256:b)"
+
+
+def test_a_writer_that_breaks_off_leaves_the_file_before(tmp_path: Path) -> None:
+    """Half of the new content is never under the name of the file, and nothing is left beside it."""
+    path = tmp_path / "changes.csv"
+    path.write_text("old")
+
+    def write_half(beside: Path) -> None:
+        beside.write_text("ne")
+        message = "No space left on device"
+        raise OSError(message)
+
+    with pytest.raises(DataError, match="No space left"):
+        write_file_whole(path, write_half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("written", [3, "2", None], ids=["newer", "text", "none"])
+def test_what_a_newer_canal_wrote_is_refused(written: object) -> None:
+    """By the error that the reader asks for; its own format and older ones are read."""
+    for older in (1, 2):
+        refuse_newer("model.json", older, 2, WeightsError)
+    with pytest.raises(WeightsError, match=r"model\.json was written by a newer canal .*reads up to 2"):
+        refuse_newer("model.json", written, 2, WeightsError)
