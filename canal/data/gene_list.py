@@ -1,6 +1,7 @@
 """Lists of genes and vectors of genes, as they come with pre-trained weights."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from canal.errors import WeightsError
 
-SHOWN = 5
+SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +47,16 @@ class GeneVectors:
                 )
                 raise WeightsError(message)
             return self.vectors
-        at = {name: i for i, name in enumerate(self.genes)}
-        missing = [name for name in genes if name not in at]
+        # The row of each gene of the list, by name.
+        row_of = {name: row for row, name in enumerate(self.genes)}
+        missing = [name for name in genes if name not in row_of]
         if missing:
             message = (
                 f"{self.source} has no vector for {len(missing)} of the {len(genes)} genes of the list "
                 f"({', '.join(missing[:SHOWN])}). Take the vectors that the weights were trained with."
             )
             raise WeightsError(message)
-        return np.asarray(self.vectors[[at[name] for name in genes]])
+        return np.asarray(self.vectors[[row_of[name] for name in genes]])
 
 
 def read_gene_list(path: Path) -> tuple[str, ...]:
@@ -81,13 +83,18 @@ def read_gene_list(path: Path) -> tuple[str, ...]:
             "name and position (0, 1, 2, ...), or an .h5ad file."
         )
         raise WeightsError(message) from error
-    seen: set[str] = set()
-    twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    if twice or not names or "" in names:
-        found = f"{', '.join(twice[:SHOWN])} more than once" if twice else "an empty name" if names else "nothing"
-        message = f"{path} holds {found}; expected every gene once, in the order of the rows of the weights' table."
-        raise WeightsError(message)
-    return tuple(names)
+    # Every gene once: a row of the weights' table has one name.
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        content = f"{', '.join(repeated[:SHOWN])} more than once"
+    elif not names:
+        content = "nothing"
+    elif "" in names:
+        content = "an empty name"
+    else:
+        return tuple(names)
+    message = f"{path} holds {content}; expected every gene once, in the order of the rows of the weights' table."
+    raise WeightsError(message)
 
 
 def read_gene_vectors(path: Path) -> GeneVectors:
@@ -119,22 +126,28 @@ def read_gene_vectors(path: Path) -> GeneVectors:
 
 
 def _names(path: Path) -> list[str]:
+    """Return the names in a file as they stand there."""
     if path.suffix == ".h5ad":
         import h5py
         from anndata.io import read_elem
 
         with h5py.File(path, "r") as file:
-            return [str(name) for name in read_elem(file["var"]).index]
+            return list(map(str, read_elem(file["var"]).index))
     text = path.read_text(encoding="utf-8")
-    if path.suffix != ".json":
-        return [line.split("\t")[0].split(",")[0].strip() for line in text.strip().splitlines()]
-    return _from_json(json.loads(text))
+    if path.suffix == ".json":
+        return _from_json(json.loads(text))
+    # Text: the first column of a table with tabs or commas, or a name a line.
+    names = []
+    for line in text.strip().splitlines():
+        names.append(line.split("\t")[0].split(",")[0].strip())
+    return names
 
 
 def _from_json(value: Any) -> list[str]:
+    """Return the names of a JSON list, or of an object of name and position in the order of the positions."""
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: int(value[name]))
-        if [int(value[name]) for name in names] != list(range(len(names))):
+        if sorted(map(int, value.values())) != list(range(len(names))):
             message = "its positions are not 0, 1, 2, ... without a gap"
             raise ValueError(message)
         return names
@@ -153,14 +166,16 @@ def _npy(path: Path) -> tuple[np.ndarray, None]:
 
 
 def _word2vec(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return vectors and names of a text file in the format of word2vec."""
     lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if lines and len(lines[0]) == 2 and all(word.isdigit() for word in lines[0]):
+    # word2vec's first line says how many vectors of which size follow; it is no vector.
+    if lines and len(lines[0]) == 2 and "".join(lines[0]).isdigit():
         lines = lines[1:]
-    lengths = {len(line) for line in lines}
+    lengths = set(map(len, lines))
     if len(lengths) != 1 or lengths == {1}:
         message = f"lines of {', '.join(map(str, sorted(lengths)[:SHOWN])) or 'no'} words"
         raise ValueError(message)
-    vectors = np.array([[float(word) for word in line[1:]] for line in lines])
+    vectors = np.array([line[1:] for line in lines], dtype=object).astype(np.float64)
     if not np.isfinite(vectors).all():
         message = "numbers that are not finite"
         raise ValueError(message)

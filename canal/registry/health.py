@@ -6,7 +6,7 @@ The working folders of pre-training: one a run, in use by one process, deleted w
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +54,8 @@ def find_problems(store: Store, found: Snapshot, declarations: Path, cache: Path
     if problems:
         return problems
     runs = store.run_states()
-    numbers = {v.stage for v in found.versions}
+    numbers = {version.stage for version in found.versions}
+    # Every stage: its run, its record, its files, its parent, its declaration.
     for stored in found.versions:
         if stored.run_id not in runs:
             problems.append(Problem(stage=stored.stage, what=f"run {stored.run_id}", kind="missing"))
@@ -64,19 +65,26 @@ def find_problems(store: Store, found: Snapshot, declarations: Path, cache: Path
 
 def find_orphans(store: Store, found: Snapshot, drafts: Path) -> list[Orphan]:
     """Return runs of killed commits and drafts; runs that canal did not make are not ours."""
-    used = {v.run_id for v in found.versions}
+    orphans = []
+    # Runs that no version names. On a server a young one may be another machine's commit in progress.
+    used = {version.run_id for version in found.versions}
     patience = 0.0 if store.location.database is not None else _PATIENCE
-    states = store.run_states().items()
-    runs = [r for r, (state, age) in states if state == "draft" and r not in used and age >= patience]
-    orphans = [Orphan(kind="run", name=r, size=cached.size_of(_run_folder(store, r))) for r in sorted(runs)]
-    folders = sorted(p for p in drafts.iterdir() if p.is_dir()) if drafts.is_dir() else []
-    return orphans + [Orphan(kind="draft", name=p.name, size=cached.size_of(p)) for p in folders]
+    for run_id, (state, age) in sorted(store.run_states().items()):
+        if state == "draft" and run_id not in used and age >= patience:
+            orphans.append(Orphan(kind="run", name=run_id, size=cached.size_of(_run_folder(store, run_id))))
+    # Drafts of stages that were not committed.
+    for path in sorted(drafts.iterdir()) if drafts.is_dir() else []:
+        if path.is_dir():
+            orphans.append(Orphan(kind="draft", name=path.name, size=cached.size_of(path)))
+    return orphans
 
 
 def find_copies(cache: Path, limit: int) -> list[Orphan]:
     """Return the copies that were not used for months, and the oldest of those that take more than ``limit`` bytes."""
-    found = cached.too_much(cache, limit)
-    return [Orphan(kind="copy", name=p.relative_to(cache).as_posix(), size=size) for p, size in found]
+    copies = []
+    for path, size in cached.too_much(cache, limit):
+        copies.append(Orphan(kind="copy", name=path.relative_to(cache).as_posix(), size=size))
+    return copies
 
 
 def remove_orphans(store: Store, orphans: Sequence[Orphan], drafts: Path, cache: Path) -> None:
@@ -95,6 +103,7 @@ def remove_orphans(store: Store, orphans: Sequence[Orphan], drafts: Path, cache:
 
 
 def _database_problems(store: Store) -> list[Problem]:
+    """Return what SQLite's own check finds; a database on a server is checked by its server."""
     database = store.location.database
     if database is None:
         return []
@@ -107,6 +116,8 @@ def _database_problems(store: Store) -> list[Problem]:
 def _stage_problems(
     store: Store, stored: StoredVersion, numbers: set[int], declarations: Path, cache: Path
 ) -> list[Problem]:
+    """Return what is wrong with one stage: the first thing, where nothing else can be read, or all."""
+    # The record is in the registry's database too, with its hash.
     text = stored.tags.get(tag.RECORD)
     expected = stored.tags.get(tag.RECORD_DIGEST, "")
     if text is not None and (now := digest_bytes(text.encode())) != expected:
@@ -115,13 +126,14 @@ def _stage_problems(
         record = read_record(store, stored, cache)
     except RegistryError as error:
         return [Problem(stage=stored.stage, what=RECORD_FILE, kind="altered", found=str(error))]
+    # What the record names: files, parent, declaration.
     problems = _file_problems(store, stored, record, cache)
     if record.parent is not None and record.parent not in numbers:
         problems.append(Problem(what=f"parent stage {record.parent}", kind="missing"))
     path = declarations / declaration_name(record)
     if store.location.database is not None and not path.is_file():
         problems.append(Problem(what=str(path), kind="missing"))
-    return [_of_stage(p, stored.stage) for p in problems]
+    return [replace(problem, stage=stored.stage) for problem in problems]
 
 
 def _file_problems(store: Store, stored: StoredVersion, record: StageRecord, cache: Path) -> list[Problem]:
@@ -133,35 +145,31 @@ def _file_problems(store: Store, stored: StoredVersion, record: StageRecord, cac
         return [Problem(what=str(folder), kind="missing")]
     problems = verify(folder, expected_files(stored, record))
     told = {problem.what for problem in problems}
-    return problems + [problem for problem in _foreign_files(folder, record) if problem.what not in told]
+    for problem in _foreign_files(folder, record):
+        if problem.what not in told:
+            problems.append(problem)
+    return problems
 
 
 def _foreign_files(folder: Path, record: StageRecord) -> list[Problem]:
     """Return what a stage was committed with that canal did not write: an older canal imported anything as it was."""
-    strange = [Problem(what=name, kind="extra") for name in strange_names(record.artifacts)]
-    return strange + [problem for problem in flavour_problems(folder) if problem.what in record.artifacts]
-
-
-def _alias_problems(found: Snapshot) -> list[Problem]:
-    versions = {v.version for v in found.versions}
-    problems = [
-        Problem(what=f"version {v} of alias {alias}", kind="missing")
-        for alias, v in found.aliases.items()
-        if alias in {tag.CHAMPION, tag.CANDIDATE} and v not in versions
-    ]
-    if versions and found.champion is None and not problems:
-        problems.append(Problem(what=f"alias {tag.CHAMPION}", kind="missing"))
+    problems = [Problem(what=name, kind="extra") for name in strange_names(record.artifacts)]
+    for problem in flavour_problems(folder):
+        if problem.what in record.artifacts:
+            problems.append(problem)
     return problems
 
 
-def _of_stage(problem: Problem, stage: int) -> Problem:
-    return Problem(
-        stage=stage,
-        what=problem.what,
-        kind=problem.kind,
-        expected=problem.expected,
-        found=problem.found,
-    )
+def _alias_problems(found: Snapshot) -> list[Problem]:
+    """Return the names of the stage in use and of the candidate that point to nothing, or are not there."""
+    versions = {stored.version for stored in found.versions}
+    problems = []
+    for alias, version in found.aliases.items():
+        if alias in {tag.CHAMPION, tag.CANDIDATE} and version not in versions:
+            problems.append(Problem(what=f"version {version} of alias {alias}", kind="missing"))
+    if versions and found.champion is None and not problems:
+        problems.append(Problem(what=f"alias {tag.CHAMPION}", kind="missing"))
+    return problems
 
 
 def _run_folder(store: Store, run_id: str) -> Path | None:
@@ -211,7 +219,9 @@ def working_folder(root: Path, key: str, *, resume: bool) -> Iterator[Path]:
 def remove_working_folders(root: Path) -> list[Orphan]:
     """Delete the folders that no process is at; return them."""
     removed = []
-    for folder in sorted(p for p in (root / DRAFTS).glob("*") if p.is_dir()):
+    for folder in sorted((root / DRAFTS).glob("*")):
+        if not folder.is_dir():
+            continue
         lock = _lock_of(folder)
         try:
             lock.acquire(0, _silent)
