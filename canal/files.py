@@ -8,10 +8,12 @@ Whether a file is the one it was, told without reading it.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -212,6 +214,7 @@ def _write_and_move(out: Path, write: Callable[[Path], object]) -> None:
     OSError
         If it cannot be written; what was there before is there still.
     """
+    _remove_leftovers(out)
     beside = out.parent / f".{out.name}.{os.getpid()}.tmp"
     try:
         write(beside)
@@ -220,6 +223,34 @@ def _write_and_move(out: Path, write: Callable[[Path], object]) -> None:
     finally:
         with suppress(OSError):  # of a disk that has become read-only: the error before says more
             beside.unlink(missing_ok=True)
+
+
+# Seconds without a write after which a temporary file is nobody's: whoever writes it, here or on another machine that
+# shares the folder, would have touched it.
+ABANDONED = 3600.0
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Delete what processes that were killed left when they wrote the same file."""
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
+        writer = path.suffixes[-2].removeprefix(".") if len(path.suffixes) > 1 else ""
+        if not writer.isdigit() or _is_running(int(writer)):
+            continue
+        # Another process may be at the same leftover, or the disk may be read-only: the writing itself will tell.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    """Tell whether there is such a process on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and another user's
+        return True
+    return True
 
 
 def refuse_newer(source: str | Path, written: object, newest: int, error: type[CanalError] = RegistryError) -> None:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.config import explain_misfit
 from canal.errors import ConfigError
+from canal.files import write_whole
 from canal.registry.registry import Registry
 
 WORKSPACE_VARIABLE = "CANAL_WORKSPACE"  # of the environment: the workspace where no folder is named
@@ -145,10 +146,13 @@ class Layout:
         # Settings that do not fit, such as a bad address, are refused before anything is made.
         _ = layout.settings
         try:
-            for folder in (layout.root, layout.configs, layout.stages, layout.registry):
-                folder.mkdir(parents=True, exist_ok=True)
+            # The settings come first, and whole: a command that is killed here leaves an empty folder or a workspace,
+            # never a folder that the next command refuses as neither.
+            layout.root.mkdir(parents=True, exist_ok=True)
             if not layout.exists:
-                (layout.root / SETTINGS_FILE).write_text(_initial_settings(layout), encoding="utf-8")
+                write_whole(layout.root / SETTINGS_FILE, _initial_settings(layout).encode())
+            for folder in (layout.configs, layout.stages, layout.registry):
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or error
             message = f"No workspace can be made in {root}: {reason}. Choose a folder of your own."

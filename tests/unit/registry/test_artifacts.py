@@ -1,5 +1,9 @@
 """Files are kept with hashes; one altered byte is found."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +109,28 @@ def test_a_writer_that_breaks_off_leaves_the_file_before(tmp_path: Path) -> None
         write_file_whole(path, write_half)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """By the next one that writes the same file; never what somebody may be writing, or another file."""
+    out, day = tmp_path / "out.h5ad", 86_400
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = {
+        f".out.h5ad.{ended.pid}.tmp": day,
+        f".out.h5ad.{os.getppid()}.tmp": day,  # still running
+        ".out.h5ad.999999999.tmp": 0,  # another machine's, a moment ago
+        f".other.h5ad.{ended.pid}.tmp": day,
+        ".out.h5ad.notes.tmp": day,
+    }
+    for name, age in names.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+
+    write_file_whole(out, lambda beside: beside.write_text("new"))
+
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == set(names) - {f".out.h5ad.{ended.pid}.tmp"} | {"out.h5ad"}
 
 
 @pytest.mark.parametrize("written", [3, "2", None], ids=["newer", "text", "none"])

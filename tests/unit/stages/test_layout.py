@@ -30,6 +30,30 @@ def test_init_overwrites_nothing(tmp_path):
     assert (tmp_path / "configs/own.toml").read_text() == "x = 1\n"
 
 
+def test_a_kill_in_init_leaves_a_folder_that_can_be_used(tmp_path, monkeypatch):
+    """Whatever moment it comes at: the folder is still empty, or a workspace already."""
+    made = []
+    make = Path.mkdir
+
+    for fatal in range(1, 5):
+        root = tmp_path / str(fatal)
+        made.clear()
+
+        def killed(path, *args, **options):
+            made.append(path)
+            if len(made) == fatal:  # noqa: B023
+                raise KeyboardInterrupt
+            make(path, *args, **options)
+
+        monkeypatch.setattr(Path, "mkdir", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Layout.init(root)
+        monkeypatch.undo()
+
+        Layout(root).require(or_vacant=True)
+        assert Layout.init(root).registry.is_dir()
+
+
 def test_init_where_nothing_may_be_made(tmp_path):
     """A file in the way is one clear error."""
     (tmp_path / "file").touch()
