@@ -90,12 +90,12 @@ def answers(model: Model, cells: Cells) -> dict[str, np.ndarray]:
     """Return the answer of the whole model and of its halves."""
     reader = model.reader(cells.genes)
     logits, _ = reader.network_outputs(cells.expression)
-    scores = None if reader.solved is None else reader.solved.scores(cells.expression)
+    memory = None if reader.solved is None else reader.memory_answer(reader.solved.scores(cells.expression))
     names = np.array(model.types, dtype=object)
-    found = {"": names[model.fusion.join(logits, scores).argmax(axis=1)]}
-    if scores is not None:
+    found = {"": names[model.fusion.join(logits, memory).argmax(axis=1)]}
+    if memory is not None:
         found |= {"network alone": names[softmax(logits, axis=1).argmax(axis=1)]}
-        found |= {"memory alone": names[scores.argmax(axis=1)]}
+        found |= {"memory alone": names[memory.argmax(axis=1)]}
     return found
 
 

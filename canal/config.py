@@ -138,7 +138,12 @@ class AnalyticConfig(_Frozen):
     enabled: bool
     ridge: float = Field(gt=0, description="strength of the ridge, for profiles of length 1")
     rank: int = Field(ge=0, description="directions of spread kept of each type of a stage")
-    weight: float = Field(ge=0, description="weight of its scores beside the network's probabilities")
+    weight: float = Field(ge=0, description="weight of what it says beside the network")
+    # None, the sum, is not written: stages that were kept before there were rules are built again with their old files.
+    rule: Literal["sum", "discriminants"] | None = Field(
+        default=None,
+        description="its ridge scores are added to the network's probabilities, or discriminants to their log",
+    )
     pseudo_cells: int = Field(ge=0, description="cells drawn from the statistics that the network rehearses")
     pseudo_share: Share = Field(description="share of an earlier stage's weight that pseudo-cells have beside the bank")
 

@@ -77,9 +77,10 @@ def explainer_of(reader: GeneSetReader, groups: tuple[str, ...]) -> Explainer:
 
 
 class MemoryExplainer:
-    """What each gene adds to the memory's score of a type: the scores are linear, so that the parts are exact.
+    """What each gene adds to the memory's ridge score of a type: the scores are linear, so that the parts are exact.
 
-    The score of a cell x (a unit profile) for a type is ``sum_g x_g W[g, type]``; a gene's part is its summand.
+    The ridge score of a cell x (a unit profile) for a type is ``sum_g x_g W[g, type]``; a gene's part is its summand.
+    What the model answers is made of these scores, see `canal.model.discriminants`: that step is not explained.
     """
 
     method = MEMORY

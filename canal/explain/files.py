@@ -225,7 +225,7 @@ def enriched(
 
 
 # The tables and the picture.
-TITLES = {"attention": "share of attention", "memory": "part of the memory's score"}
+TITLES = {"attention": "share of attention", "memory": "part of the memory's ridge score"}
 OWN_COLOUR, OTHERS_COLOUR = "#31688e", "#c8c8c8"
 PANELS_IN_A_ROW = 4
 

@@ -19,6 +19,7 @@ What the analytic memory keeps of the cells of one type.
 Shapes: n cells, g genes, k factors.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from canal.data.genes import Genes
 from canal.data.panel import GeneMatch, GenePanel
 from canal.data.values import unit_rows
 from canal.files import read_tensor_file, write_tensor_file
+from canal.model.discriminants import Discriminants, ScoreMoments
 
 MOST_ROWS = 4096  # cells of one type whose spread is decomposed as it is; more are sketched first
 SPARE = 20  # directions beyond the wanted ones that block power iteration carries along
@@ -230,7 +232,7 @@ class AnalyticMemory:
             Order of the scores; a type without statistics scores zero.
         """
         match = self.panel.match(genes)
-        rows, targets = self._rows(match.measured, {name: i for i, name in enumerate(types)})
+        rows, targets, classes = self._rows(match.measured, {name: i for i, name in enumerate(types)})
         # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
         fewer_genes = rows.shape[1] < rows.shape[0]
         gram = rows.T @ rows if fewer_genes else rows @ rows.T
@@ -238,30 +240,105 @@ class AnalyticMemory:
         right = rows.T @ targets if fewer_genes else targets
         solution = scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
         weights = solution if fewer_genes else rows.T @ solution
-        return SolvedMemory(match=match, weights=weights, types=tuple(types))
+        moments = _score_moments(classes, rows @ weights, weights)
+        return SolvedMemory(match=match, weights=weights, types=tuple(types), moments=moments)
 
-    def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows A (R, S) and targets Y (R, C) of all stages for the genes seen."""
+    def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray, list["_ClassRows"]]:
+        """Return rows A (R, S), targets Y (R, C), and which rows are whose, of all stages for the genes seen."""
         place = np.cumsum(seen) - 1
         count = sum(1 + len(s.factors) for s in self.statistics)
         # Filled in place: at many stages these rows are the most memory that annotating takes.
         rows = np.zeros((count, int(seen.sum())), dtype=np.float32)
         targets = np.zeros((count, len(index)), dtype=np.float32)
+        classes = []
         end = 0
         for stage, positions in self.measured.items():
             here = seen[positions]
             begin, energy, mass = end, 0.0, 0.0
+            of_stage = []
             for s in (s for s in self.statistics if s.stage == stage):
                 w = s.n**-0.5
                 block = rows[end : end + 1 + len(s.factors)]
                 block[0, place[positions[here]]] = np.sqrt(w * s.n) * s.mean[here]
                 block[1:, place[positions[here]]] = np.sqrt(w) * s.factors[:, here]
                 targets[end, index[s.name]] = np.sqrt(w * s.n)
-                energy += float((block**2).sum()) + w * s.n * float(s.rest[here].sum())
+                own_energy = float((block**2).sum()) + w * s.n * float(s.rest[here].sum())
+                of_stage.append((s, end, own_energy / (w * s.n)))
+                energy += own_energy
                 mass += w * s.n
                 end += len(block)
-            rows[begin:end] /= float(np.sqrt(energy / mass)) if energy > 0 else 1.0
-        return rows, targets
+            scale = float(np.sqrt(energy / mass)) if energy > 0 else 1.0
+            rows[begin:end] /= scale
+            # What is needed to read the classes back out of the rows; one without a gene in the file shows nothing.
+            for s, start, mean_square in of_stage:
+                if mean_square > 0:
+                    one = _ClassRows(
+                        start=start,
+                        stop=start + 1 + len(s.factors),
+                        type=index[s.name],
+                        n=s.n,
+                        mean_square=mean_square / scale**2,
+                        rest=s.rest[here] / scale**2,
+                        columns=place[positions[here]],
+                    )
+                    classes.append(one)
+        return rows, targets, classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ClassRows:
+    """Which rows of A stand for a type of a stage that has genes in common with the file.
+
+    Attributes
+    ----------
+    start, stop
+        Its rows, the mean first.
+    type, n
+        Position of the type among the targets; number of cells.
+    mean_square
+        Mean square length of its profiles over the genes seen, as the rows stand.
+    rest
+        Variance of each gene of the stage that is seen, beside the directions, as the rows stand.
+    columns
+        Places of these genes among those seen.
+    """
+
+    start: int
+    stop: int
+    type: int
+    n: int
+    mean_square: float
+    rest: np.ndarray
+    columns: np.ndarray
+
+
+def _score_moments(classes: Sequence[_ClassRows], products: np.ndarray, weights: np.ndarray) -> ScoreMoments:
+    """Return where the classes lie among the scores, and their mean covariance.
+
+    Parameters
+    ----------
+    classes
+        The classes.
+    products
+        Rows times solution, A W (R, C).
+    weights
+        The solution W, (S, C).
+    """
+    means = np.zeros((len(classes), weights.shape[1]))
+    n = np.array([c.n for c in classes], dtype=np.float64)
+    shares = np.sqrt(n) / max(float(np.sqrt(n).sum()), 1.0)
+    rest = np.zeros(len(weights))
+    spread = []
+    for k, c in enumerate(classes):
+        # Profiles of the class get the mean square 1; the rows' weights are undone, n^1/4 and n^-1/4.
+        own = products[c.start : c.stop].astype(np.float64) / math.sqrt(c.mean_square)
+        means[k] = own[0] / c.n**0.25
+        spread.append(own[1:] * c.n**0.25 * math.sqrt(shares[k] / max(c.n - 1, 1)))
+        rest[c.columns] += shares[k] / c.mean_square * c.rest
+    directions = np.concatenate([np.zeros((0, weights.shape[1])), *spread])
+    covariance = directions.T @ directions + (weights.T * rest.astype(np.float32)) @ weights
+    types = np.array([c.type for c in classes], dtype=np.int64)
+    return ScoreMoments(means=means, n=n, types=types, covariance=covariance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,11 +353,14 @@ class SolvedMemory:
         W of shape (S, C).
     types
         Types in the order of the scores.
+    moments
+        Where the classes lie among the scores.
     """
 
     match: GeneMatch
     weights: np.ndarray
     types: tuple[str, ...]
+    moments: ScoreMoments
 
     @property
     def columns(self) -> np.ndarray:
@@ -290,6 +370,11 @@ class SolvedMemory:
     @cached_property
     def _seen(self) -> np.ndarray:
         return np.flatnonzero(self.match.measured)
+
+    @cached_property
+    def discriminants(self) -> Discriminants:
+        """The discriminants among the scores."""
+        return self.moments.discriminants()
 
     def scores(self, expression: sp.csr_matrix) -> np.ndarray:
         """Return the scores (cells, C) of cells (cells, genes of the file); near 1 for the type, near 0 elsewhere."""

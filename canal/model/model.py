@@ -1,8 +1,9 @@
 """The model of a stage: gene panel, types, network, analytic memory, example bank, calibration, and its files.
 
-The network gives probabilities, the memory ridge scores near 1 for a cell's type and near 0 for the others. Their
-weighted sum decides; divided by a temperature and put through a softmax it is the confidence. The temperature is
-learned on cells of the stage that neither was fitted to; it never changes which type is best.
+The network gives probabilities, the memory discriminants among its ridge scores. The weighted sum of the latter and the
+logarithm of the former decides; divided by a temperature and put through a softmax it is the confidence. The
+temperature is learned on cells of the stage that neither was fitted to; it never changes which type is best. `Fusion`
+says which rule a model answers by: older ones add ridge scores to probabilities.
 
 Files of a model, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``bank.safetensors``,
 ``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``.
@@ -11,10 +12,10 @@ Files of a model, none of them pickled: ``weights.safetensors``, ``memory.safete
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tomli_w
@@ -25,6 +26,7 @@ from canal.config import Preset, dump_preset, parse_preset
 from canal.data.cells import CellPool, Cells
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
+from canal.errors import RegistryError
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
@@ -36,78 +38,124 @@ if TYPE_CHECKING:
     from canal.model.record import StageRecord
 
 WEIGHTS, MEMORY = "weights.safetensors", "memory.safetensors"
-LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.02, 2.0  # between which the temperature of a stage is sought
+Rule = Literal["sum", "discriminants"]
+# Between which the temperature of a stage is sought: a sum is a few units wide, discriminants are some dozens of nats.
+TEMPERATURES: Mapping[Rule, tuple[float, float]] = {"sum": (0.02, 2.0), "discriminants": (0.5, 100.0)}
+# What is added to the network's probabilities before their logarithm, so that it can doubt but not forbid: where it is
+# wrong it is surely wrong. Between .001 and .03 the answers are the same.
+LEAST_VOTE = 0.01
+FUSION_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
-    """How the network's probabilities and the memory's scores become one calibrated answer.
+    """How the network's probabilities and what the memory says become one calibrated answer.
 
     Attributes
     ----------
     memory
-        Weight of the memory's scores beside the network's probabilities.
+        Weight of what the memory says beside the network.
     temperature
         Of their sum: the geometric mean of the temperatures that fit each stage. A stage of types that are easy to
         tell apart must not make the model sure of those that are not.
     stages
         Number of stages in the mean.
+    rule
+        ``sum``: the memory's ridge scores are added to the network's probabilities, as every model did before there
+        were rules. ``discriminants``: its discriminants to the logarithm of them; see `canal.model.discriminants`.
     """
 
     memory: float
     temperature: float
     stages: int = 1
+    rule: Rule = "sum"
 
-    def evidence(self, logits: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
-        """Return the weighted sum (cells, types) that decides."""
+    def evidence(self, logits: np.ndarray, memory: np.ndarray | None) -> np.ndarray:
+        """Return the weighted sum (cells, types) that decides.
+
+        Parameters
+        ----------
+        logits
+            Of the network, (cells, types).
+        memory
+            What the memory says, (cells, types): ridge scores or discriminants, as the rule asks for; ``None`` without.
+        """
         total = softmax(logits, axis=1)
-        if scores is not None:
-            total = total + self.memory * scores
+        if self.rule == "discriminants":
+            total = np.log(total + LEAST_VOTE)
+        if memory is not None:
+            total = total + self.memory * memory
         return np.asarray(total, dtype=np.float32)
 
-    def join(self, logits: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
-        """Return calibrated probabilities (cells, types) from logits and scores, each (cells, types)."""
-        probabilities = softmax(self.evidence(logits, scores) / self.temperature, axis=1)
+    def join(self, logits: np.ndarray, memory: np.ndarray | None) -> np.ndarray:
+        """Return calibrated probabilities (cells, types) from logits and what the memory says; see `evidence`."""
+        probabilities = softmax(self.evidence(logits, memory) / self.temperature, axis=1)
         return np.asarray(probabilities, dtype=np.float32)
 
-    def calibrated(self, logits: np.ndarray, scores: np.ndarray | None, types: np.ndarray) -> "Fusion":
+    def calibrated(self, logits: np.ndarray, memory: np.ndarray | None, types: np.ndarray) -> "Fusion":
         """Return the fusion with the temperature of highest likelihood on held-out cells.
 
         Parameters
         ----------
-        logits, scores
-            Of the held-out cells, each (cells, types).
+        logits, memory
+            Of the held-out cells, as for `evidence`.
         types
             Index of each cell's type, (cells,).
         """
         from scipy.optimize import minimize_scalar
 
-        evidence, rows = self.evidence(logits, scores), np.arange(len(types))
+        evidence, rows = self.evidence(logits, memory), np.arange(len(types))
 
         def loss(log_temperature: float) -> float:
             return -float(log_softmax(evidence / np.exp(log_temperature), axis=1)[rows, types].mean())
 
-        bounds = (np.log(LEAST_TEMPERATURE), np.log(MOST_TEMPERATURE))
-        optimum = minimize_scalar(loss, bounds=bounds, method="bounded")
-        return Fusion(memory=self.memory, temperature=float(np.exp(optimum.x)))
+        least, most = TEMPERATURES[self.rule]
+        optimum = minimize_scalar(loss, bounds=(np.log(least), np.log(most)), method="bounded")
+        return replace(self, temperature=float(np.exp(optimum.x)), stages=1)
 
     def averaged(self, before: "Fusion") -> "Fusion":
-        """Return the fusion with the temperature averaged over the stages so far."""
+        """Return the fusion with the temperature averaged over the stages so far.
+
+        Temperatures of another rule are of another scale: then the mean begins anew with this stage.
+        """
+        if before.rule != self.rule:
+            return self
         n = before.stages
         log_mean = (n * np.log(before.temperature) + np.log(self.temperature)) / (n + 1)
-        return Fusion(memory=self.memory, temperature=float(np.exp(log_mean)), stages=n + 1)
+        return replace(self, temperature=float(np.exp(log_mean)), stages=n + 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {"format": 1, **asdict(self)}
+        """Return plain values for JSON.
+
+        The sum is written as it was before there were rules, so that an old stage that is built again has its old file.
+        """
+        values = asdict(self)
+        if self.rule == "sum":
+            del values["rule"]
+            return {"format": 1, **values}
+        return {"format": FUSION_FORMAT, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Fusion":
-        """Return the fusion of `to_dict`'s values."""
+        """Return the fusion of `to_dict`'s values.
+
+        Raises
+        ------
+        RegistryError
+            If a later version wrote them.
+        """
+        rule = values.get("rule", "sum")
+        if values.get("format", 1) > FUSION_FORMAT or rule not in TEMPERATURES:
+            message = (
+                f"The calibration of this stage has format {values.get('format')} and rule {rule!r}; this version of "
+                f"canal reads formats up to {FUSION_FORMAT} with {' or '.join(TEMPERATURES)}. Install a newer canal."
+            )
+            raise RegistryError(message)
         return cls(
             memory=float(values["memory"]),
             temperature=float(values["temperature"]),
             stages=int(values.get("stages", 1)),
+            rule=rule,
         )
 
 

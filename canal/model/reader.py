@@ -147,9 +147,8 @@ class GeneSetReader:
         # Network and memory, and their calibrated sum.
         logits, rep = self._network(padded, n)
         scores, projected = self._products(padded)
-        if scores is not None:
-            scores = scores[:n]
-        probabilities = self.model.fusion.join(logits, scores)
+        memory = None if scores is None else self.memory_answer(scores)[:n]
+        probabilities = self.model.fusion.join(logits, memory)
         prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
             return prediction
@@ -166,6 +165,11 @@ class GeneSetReader:
         """Return the name of the most probable type of each cell, (cells,)."""
         names = np.array(self.model.types, dtype=object)
         return np.asarray(names[self.predict(expression).probabilities.argmax(axis=1)])
+
+    def memory_answer(self, scores: np.ndarray) -> np.ndarray:
+        """Return what the model's rule makes of ridge scores (cells, types): themselves, or discriminants."""
+        assert self.solved is not None
+        return self.solved.discriminants.of(scores) if self.model.fusion.rule == "discriminants" else scores
 
     def network_outputs(self, expression: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Return the network's logits (cells, types) and representations (cells, D)."""

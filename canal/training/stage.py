@@ -110,7 +110,7 @@ def learn_stage(
         types=types,
         weights=weights_of(network),
         memory=_memory(parent, cells.take(train_rows), columns, preset, run),
-        fusion=Fusion(memory=preset.analytic.weight, temperature=1.0),
+        fusion=_fusion(preset),
     )
     # 5. Calibrate and score on cells that neither network nor memory has seen.
     fusion, reliability = calibrate(fitted, parent, held)
@@ -216,6 +216,13 @@ def _memory(parent: Model | None, cells: Cells, columns: np.ndarray, preset: Pre
     return memory.with_stage(cells, columns, stage=run.kept_under, rank=config.rank)
 
 
+def _fusion(preset: Preset) -> Fusion:
+    """Return how a model of this preset answers, not calibrated yet; without a memory there is nothing to join."""
+    config = preset.analytic
+    rule = (config.rule or "sum") if config.enabled else "sum"
+    return Fusion(memory=config.weight, temperature=1.0, rule=rule)
+
+
 def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion, Reliability]:
     """Learn the temperature on a stage's held-out cells, and measure on the same cells how reliable the confidence is.
 
@@ -232,14 +239,17 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
         The held-out cells, labelled.
     """
     assert held.labels is not None
-    # Logits of the network and scores of the memory for the held-out cells.
+    # Logits of the network and what the memory says of the held-out cells.
     reader = fitted.reader(held.genes)
     logits, _ = reader.network_outputs(held.expression)
-    scores = np.zeros_like(logits) if reader.solved is None else reader.solved.scores(held.expression)
+    if reader.solved is None:
+        memory = np.zeros_like(logits)
+    else:
+        memory = reader.memory_answer(reader.solved.scores(held.expression))
     types = type_index(held.labels, fitted.types)
 
     def fit(rows: np.ndarray) -> Fusion:
-        of_stage = fitted.fusion.calibrated(logits[rows], scores[rows], types[rows])
+        of_stage = fitted.fusion.calibrated(logits[rows], memory[rows], types[rows])
         return of_stage if parent is None else of_stage.averaged(parent.fusion)
 
     # The temperature that the model keeps is fitted to all of them.
@@ -249,7 +259,7 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
     probabilities = np.zeros_like(logits)
     for rows in (first, ~first):
         other = fit(~rows) if (~rows).any() else fusion
-        probabilities[rows] = other.join(logits[rows], scores[rows])
+        probabilities[rows] = other.join(logits[rows], memory[rows])
     right = probabilities.argmax(axis=1) == types
     return fusion, Reliability.of(probabilities.max(axis=1), right, fusion.temperature)
 

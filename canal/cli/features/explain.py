@@ -15,7 +15,7 @@ MOST_SETS = 10  # gene sets of a cell type that are printed; --json has all
 # What the scores of each method are.
 METHODS = {
     "attention": "Share of the encoder's attention that goes to each gene.",
-    "memory": "Part of each gene in the analytic memory's score; the network beside it is not explained.",
+    "memory": "Part of each gene in the memory's ridge score; what is made of the scores is not explained.",
 }
 
 

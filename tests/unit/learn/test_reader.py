@@ -1,5 +1,7 @@
 """What a file's cells are put through: the same as each part by itself, and the same bits in any block."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -8,7 +10,7 @@ from scipy.special import softmax
 
 from canal.config import load_preset
 from canal.data.stream import read_cells
-from canal.model.model import Model
+from canal.model.model import LEAST_VOTE, Fusion, Model
 from canal.model.network import PanelCells, run_network
 from tests.learning import learn
 from tests.make import make_adata
@@ -38,7 +40,8 @@ def test_the_parts_are_what_they_are_alone(model: Model) -> None:
     values = reader.match.project(cells.expression)
     panel = PanelCells(values=values, measured=reader.match.measured[None], source=np.zeros(len(cells), dtype=int))
     logits, rep = run_network(model.network, panel)
-    evidence = softmax(logits, axis=1) + model.fusion.memory * reader.solved.scores(cells.expression)
+    memory = reader.solved.discriminants.of(reader.solved.scores(cells.expression))
+    evidence = np.log(softmax(logits, axis=1) + LEAST_VOTE) + model.fusion.memory * memory
     np.testing.assert_allclose(found.representation, rep, atol=2e-5)
     np.testing.assert_allclose(found.probabilities, softmax(evidence / model.fusion.temperature, axis=1), atol=1e-4)
     assert found.novelty is not None
@@ -46,6 +49,19 @@ def test_the_parts_are_what_they_are_alone(model: Model) -> None:
     np.testing.assert_allclose(found.novelty.novelty, detector.score(cells.expression).novelty, atol=1e-4)
     near = detector.neighbours(cells.expression, 3)
     np.testing.assert_allclose(found.neighbours.distances, near.distances, atol=1e-4)
+
+
+def test_a_model_of_the_older_rule_adds_scores_to_probabilities(model: Model) -> None:
+    """The same model with a calibration from before there were rules answers as then."""
+    cells = read_cells(make_adata(**QUERY), labels=None)
+    old = replace(model, fusion=Fusion.from_dict({"format": 1, "memory": 3.0, "temperature": 0.4, "stages": 1}))
+    reader = old.reader(cells.genes)
+    assert reader.solved is not None
+
+    found = reader.predict(cells.expression)
+
+    evidence = softmax(found.logits, axis=1) + 3.0 * reader.solved.scores(cells.expression)
+    np.testing.assert_allclose(found.probabilities, softmax(evidence / 0.4, axis=1), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 149])
