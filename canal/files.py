@@ -275,8 +275,8 @@ def refuse_newer(source: str | Path, written: object, newest: int, error: type[C
     if isinstance(written, int) and written <= newest:
         return
     message = (
-        f"{source} was written by a newer canal (format {written!r}; this one, {__version__}, reads up to {newest}). "
-        "Update canal to read it: pip install -U canal."
+        f"{source} was written by a newer canal (format {str(written)[:20]}; this one, {__version__}, reads up to "
+        f"{newest}). Update canal to read it: pip install -U canal."
     )
     raise error(message)
 

@@ -738,8 +738,7 @@ def load_model(path: str | Path) -> LoadedModel:
     RegistryError
         If the file is missing, damaged, or of a newer canal.
     """
-    from canal.model.model import Model
     from canal.registry.package import open_package
 
     with open_package(Path(path)) as package:
-        return LoadedModel(Model.load(package.folder, package.record, package.model))
+        return LoadedModel(package.load())

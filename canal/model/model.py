@@ -26,8 +26,9 @@ from canal.config import Preset, dump_preset, parse_preset
 from canal.data.cells import CellPool, Cells
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
-from canal.errors import RegistryError
+from canal.errors import CanalError, RegistryError
 from canal.model.bank import BANK, load_bank, save_bank
+from canal.model.checks import check_model
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.stage_keys import stages_by_key, used_keys
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from canal.model.reader import GeneSetReader
     from canal.model.record import StageRecord
 
+GET_ANOTHER = "Restore it from a backup, use another stage, or ask for a new export."  # ends a message
 WEIGHTS, MEMORY = "weights.safetensors", "memory.safetensors"
 Rule = Literal["sum", "discriminants"]
 # Between which the temperature of a stage is sought: a sum is a few units wide, discriminants are some dozens of nats.
@@ -147,8 +149,9 @@ class Fusion:
         rule = values.get("rule", "sum")
         if values.get("format", 1) > FUSION_FORMAT or rule not in TEMPERATURES:
             message = (
-                f"The calibration of this stage has format {values.get('format')} and rule {rule!r}; this version of "
-                f"canal reads formats up to {FUSION_FORMAT} with {' or '.join(TEMPERATURES)}. Install a newer canal."
+                f"The calibration of this stage has format {str(values.get('format'))[:20]} and rule "
+                f"{str(rule)[:20]!r}; this version of canal reads formats up to {FUSION_FORMAT} with "
+                f"{' or '.join(TEMPERATURES)}. Install a newer canal."
             )
             raise RegistryError(message)
         return cls(
@@ -217,7 +220,11 @@ class Model:
         from canal.model.network import new_network
 
         network = new_network(self.preset, len(self.panel), len(self.types), seed=0)
-        network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in self.weights.items()})
+        try:
+            network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in self.weights.items()})
+        except (RuntimeError, TypeError) as error:
+            message = f"The weights are of another network than the preset says: {str(error)[:400]}. {GET_ANOTHER}"
+            raise RegistryError(message) from error
         return network.eval()
 
     def reader(self, genes: Genes) -> "GeneSetReader":
@@ -262,7 +269,29 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path, record: "StageRecord | None" = None, name: str = "canal") -> "Model":
-        """Read a model from the files of `save`; their hashes must have been checked before."""
+        """Read a model from the files of `save`; their hashes must have been checked before.
+
+        Raises
+        ------
+        RegistryError
+            If a file is missing, damaged or of a newer canal, or the parts do not fit together.
+        """
+        try:
+            model = cls._read(folder, record, name)
+            check_model(model)
+        except (CanalError, MemoryError) as error:
+            # What a part says of itself names its file; what does not fit together is of the whole model.
+            if isinstance(error, CanalError) and str(folder) in str(error):
+                raise
+            message = f"The model in {folder} cannot be used: {str(error)[:400]}. {GET_ANOTHER}"
+            raise RegistryError(message) from error
+        except Exception as error:  # whatever a file that somebody made up brings forth
+            message = f"The model in {folder} is damaged ({type(error).__name__}: {str(error)[:200]}). {GET_ANOTHER}"
+            raise RegistryError(message) from error
+        return model
+
+    @classmethod
+    def _read(cls, folder: Path, record: "StageRecord | None", name: str) -> "Model":
         preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
         # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK

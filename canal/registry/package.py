@@ -16,7 +16,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import IO, Any
 from canal import __version__
 from canal.errors import RegistryError
 from canal.files import digest_bytes, digest_file, parse_digest, refuse_newer, sync_folder
+from canal.model.model import Model
 from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
 from canal.registry.flavour import FLAVOUR_FILES, strange_names
@@ -35,6 +35,8 @@ _MANIFEST = "canal.json"
 _FOLDER = "model/"
 _NAME = re.compile(r"(?!.*\.\.)[\w][\w./-]*")
 _MANIFEST_LIMIT = 10_000_000  # bytes; a manifest is a few thousand
+_MOST_FILES = 100  # a stage has 16
+_LARGEST_RATIO = 200  # of the bytes that files have to those that they take in the archive
 _BLOCK = 1 << 20
 _SAFE_DATE = (1980, 1, 1, 0, 0, 0)  # the same stage gives the same file
 
@@ -53,12 +55,29 @@ class Package:
         Where the files of its model were unpacked; those for MLflow are left out.
     digest
         SHA-256 of the manifest; names the content.
+    path
+        The export itself.
     """
 
     model: str
     record: StageRecord
     folder: Path
     digest: str
+    path: Path
+
+    def load(self) -> Model:
+        """Read its model.
+
+        Raises
+        ------
+        RegistryError
+            If its parts do not fit together.
+        """
+        try:
+            return Model.load(self.folder, self.record, self.model)
+        except RegistryError as error:
+            # The folder is gone in a moment: what is wrong is the export.
+            raise RegistryError(str(error).replace(str(self.folder), str(self.path))) from error
 
 
 def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> int:
@@ -116,13 +135,15 @@ def open_package(path: Path) -> Iterator[Package]:
                 manifest, digest = _read_manifest(archive, path)
                 _check_names(archive, manifest, path)
                 _unpack(archive, manifest["files"], folder, path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise RegistryError(_damaged(path, str(error))) from error
-        record = parse_record((folder / RECORD_FILE).read_text(encoding="utf-8"), f"{path}: {RECORD_FILE}")
-        _check_files(record, manifest["files"], path)
+            record = parse_record((folder / RECORD_FILE).read_text(encoding="utf-8"), f"{path}: {RECORD_FILE}")
+            _check_files(record, manifest["files"], path)
+        except RegistryError:
+            raise
+        except Exception as error:  # whatever an archive that somebody made up brings forth
+            raise RegistryError(_damaged(path, f"{type(error).__name__}: {str(error)[:200]}")) from error
         for name in FLAVOUR_FILES:  # nobody needs those of another: they are written anew where the stage is kept
             (folder / _FOLDER / name).unlink(missing_ok=True)
-        yield Package(model=str(manifest["model"]), record=record, folder=folder / _FOLDER, digest=digest)
+        yield Package(model=str(manifest["model"]), record=record, folder=folder / _FOLDER, digest=digest, path=path)
 
 
 def _manifest(model: str, sources: dict[str, Path]) -> bytes:
@@ -164,8 +185,28 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any]
     if expected != found:
         raise RegistryError(_damaged(path, f"{_MANIFEST} has {found}, expected {expected or 'its hash'}"))
     table = json.loads(text)
-    refuse_newer(f"{path}, of canal {table.get('canal')},", table.get("format"), FORMAT)
+    if not isinstance(table, dict):
+        raise RegistryError(_damaged(path, f"{_MANIFEST} is a {type(table).__name__}; expected a table"))
+    refuse_newer(f"{path}, of canal {str(table.get('canal'))[:40]},", table.get("format"), FORMAT)
+    _check_manifest(archive, table, path)
     return table, found
+
+
+def _check_manifest(archive: zipfile.ZipFile, table: dict[str, Any], path: Path) -> None:
+    """Refuse a manifest that names no files, or files larger than the archive can hold."""
+    files = table.get("files")
+    if not isinstance(table.get("model"), str) or not isinstance(files, dict) or len(files) > _MOST_FILES:
+        raise RegistryError(_damaged(path, f"{_MANIFEST} does not name a model and its files"))
+    declared = 0
+    for name, facts in files.items():
+        digest, size = (facts.get("digest"), facts.get("bytes")) if isinstance(facts, dict) else (None, None)
+        if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+            raise RegistryError(_damaged(path, f"{_MANIFEST} says of {name[:80]!r} neither hash nor size"))
+        declared += size
+    # Weights are noise to a compressor, and text shrinks to a tenth: more is an archive that is to fill the disk.
+    stored = sum(info.compress_size for info in archive.infolist())
+    if declared > _LARGEST_RATIO * stored + _MANIFEST_LIMIT:
+        raise RegistryError(_damaged(path, f"it says to hold {declared:,} bytes in {stored:,} bytes"))
 
 
 def _check_names(archive: zipfile.ZipFile, manifest: dict[str, Any], path: Path) -> None:

@@ -21,6 +21,8 @@ from canal.workspace import load_model
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.make import make_adata
 
+pytestmark = pytest.mark.usefixtures("made_up_files")
+
 
 @pytest.fixture
 def registry(local_registry: Registry) -> Registry:

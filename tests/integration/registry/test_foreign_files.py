@@ -138,6 +138,7 @@ def test_old_exports_are_imported(archive: Path, tmp_path: Path) -> None:
     registry.close()
 
 
+@pytest.mark.usefixtures("made_up_files")
 def test_the_same_model_with_other_mlflow_files_is_the_same(local_registry: Registry, tmp_path: Path) -> None:
     """Only the model decides: an export of another version of canal is not a new stage."""
     add(local_registry, 1)
