@@ -22,8 +22,9 @@ OPTIONS = {
     "doctor": [],
     "version": [],
     "stage add": [
-        "--again", "--data", "--devices", "--drop-rare", "--gene-key", "--label-map", "--labels", "--name",
-        "--nodes", "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test", "--weights",
+        "--again", "--data", "--devices", "--drop-label", "--drop-rare", "--gene-key", "--keep-label", "--label-map",
+        "--labels", "--name", "--nodes", "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
+        "--weights",
     ],
     "stage list": [],
     "stage show": ["N"],

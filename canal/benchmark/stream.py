@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,16 +34,18 @@ class CellFile(_Frozen):
         Name in the table.
     data
         The file; a relative path in a declaration starts from the declaration.
-    labels, label_map, gene_key, drop_rare
+    labels, label_map, gene_key, drop_rare, drop_labels, keep_labels
         As for `canal stage add`.
     """
 
     name: str = Field(min_length=1)
     data: Path
     labels: str
-    label_map: Path | None = None
+    label_map: Path | dict[str, str] | None = None
     gene_key: str | None = None
     drop_rare: bool = False
+    drop_labels: tuple[str, ...] = ()
+    keep_labels: tuple[str, ...] = ()
 
 
 class StreamStage(CellFile):
@@ -167,13 +170,19 @@ def _declared_stream(folder: Path) -> Stream:
                 name=request.name or data.name.split(".")[0],
                 data=data,
                 labels=request.labels,
-                label_map=request.label_map,
+                label_map=_path_or_names(request.label_map),
                 gene_key=request.gene_key,
                 drop_rare=request.drop_rare,
+                drop_labels=tuple(request.drop_labels),
+                keep_labels=tuple(request.keep_labels),
                 test=None if request.test is None else Path(str(request.test)),
             )
         )
     return Stream(name=folder.resolve().name, stage=tuple(stages))  # type: ignore[call-arg]
+
+
+def _path_or_names(label_map: Path | Mapping[str, str] | None) -> Path | dict[str, str] | None:
+    return label_map if label_map is None or isinstance(label_map, Path) else dict(label_map)
 
 
 def _demo_stream(folder: Path) -> Stream:
@@ -192,7 +201,7 @@ def _named_files(stream: Stream) -> list[Path]:
     files = []
     for file in (*stream.stages, *stream.tests):
         files.append(file.data)
-        if file.label_map is not None:
+        if isinstance(file.label_map, Path):
             files.append(file.label_map)
     for stage in stream.stages:
         if stage.test is not None:
@@ -227,6 +236,8 @@ def _read_labelled(file: CellFile, path: Path, *, keep_rare: bool) -> Cells:
     labels = LabelOptions(
         column=file.labels,
         label_map=file.label_map,
+        drop=file.drop_labels,
+        keep=file.keep_labels,
         drop_rare=file.drop_rare,
         keep_rare=keep_rare and not file.drop_rare,
     )
@@ -238,9 +249,16 @@ def stream_digest(stream: Stream) -> str:
     whole = hashlib.sha256()
     for file in (*stream.stages, *stream.tests):
         declared = file.model_dump(mode="json", exclude={"data", "test", "label_map", "name"})
+        # Only where they say something: streams that were declared before these keys keep their digest.
+        for key in ("drop_labels", "keep_labels"):
+            if not declared[key]:
+                del declared[key]
         whole.update(repr(sorted(declared.items())).encode())
-        for path in (file.data, file.label_map, getattr(file, "test", None)):
-            whole.update(b"-" if path is None else _content_digest(path))
+        for part in (file.data, file.label_map, getattr(file, "test", None)):
+            if isinstance(part, dict):
+                whole.update(repr(sorted(part.items())).encode())
+            else:
+                whole.update(b"-" if part is None else _content_digest(part))
     return f"sha256:{whole.hexdigest()}"
 
 

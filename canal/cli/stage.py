@@ -46,6 +46,14 @@ def add(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; it is recorded.")] = None,
     label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    drop_labels: Annotated[
+        list[str] | None,
+        typer.Option("--drop-label", metavar="NAME", help="Leave out cells of this label; repeatable."),
+    ] = None,
+    keep_labels: Annotated[
+        list[str] | None,
+        typer.Option("--keep-label", metavar="NAME", help="A type though called other, doublet, ...; repeatable."),
+    ] = None,
     strict_labels: Annotated[
         bool, typer.Option("--strict-labels", help="Refuse new names that look like known types.")
     ] = False,
@@ -81,6 +89,8 @@ def add(
         drop_rare=drop_rare,
         strict_labels=strict_labels,
         label_map=label_map,
+        drop_labels=tuple(drop_labels or ()),
+        keep_labels=tuple(keep_labels or ()),
         gene_key=gene_key,
         test=test,
         weights=weights,
@@ -123,7 +133,7 @@ def _lines_of_result(result: "StageResult") -> list[str]:
     new = ", ".join(result.new_types) or "none"
     lines = [
         f"Stage {result.stage}, {result.name}: version {result.version}, {after}, {result.seconds:.0f} s",
-        f"  cells      {result.cells} on {result.genes} genes",
+        f"  cells      {result.cells} on {result.genes} genes{_left_out(result.left_out)}",
         f"  types      {len(result.types)}; new: {new}",
         f"  bank       {result.bank.get('size', 0)} cells",
     ]
@@ -136,6 +146,13 @@ def _lines_of_result(result: "StageResult") -> list[str]:
     if not result.champion:
         lines.append("It is kept, but does not annotate: see the warnings.")
     return lines
+
+
+def _left_out(cells: "Mapping[str, int]") -> str:
+    """Return how many cells of the file were not learned, and why; nothing where all were."""
+    words = {"unlabelled": "without a label", "dropped_labels": "whose label is no type", "rare_types": "of rare types"}
+    counted = [f"{cells[reason]} {text}" for reason, text in words.items() if cells.get(reason)]
+    return f"; left out: {', '.join(counted)}" if counted else ""
 
 
 def _overall(metrics: "Mapping[str, Any]") -> dict[str, str]:

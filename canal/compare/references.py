@@ -97,7 +97,7 @@ def _file_stamps(stored: StoredTests, focus: int) -> list[Any]:
         if held_out.path:
             paths.append(Path(held_out.path))
     for held_out in stored.sets.values():
-        if held_out.options.label_map:
+        if isinstance(held_out.options.label_map, str):
             paths.append(Path(held_out.options.label_map))
     return [file_stamp(path) for path in paths]
 
@@ -108,7 +108,7 @@ def _files_of_stage(record: StageRecord) -> list[Path]:
     except StageError:
         return []
     files = [Path(str(request.data))]
-    if request.label_map:
+    if isinstance(request.label_map, Path):
         files.append(request.label_map)
     return files
 

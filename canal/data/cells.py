@@ -40,6 +40,9 @@ class FileReport:
         number of cells.
     warnings
         Sentences for the person who added the file.
+    dropped_labels
+        Labels left out because they name no type or were asked to be left out, and their number of cells; these are
+        among ``unlabelled``.
     """
 
     path: str
@@ -54,6 +57,7 @@ class FileReport:
     unlabelled: int = 0
     dropped_types: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    dropped_labels: dict[str, int] = field(default_factory=dict)
 
 
 class CellsDigest:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.genes import EXPRESSION
 from canal.data.source import CellSource, Matrix, StoredTable, from_adata, stated_base
 from canal.data.sparse_checks import BadSparseError, check_all_matrices, check_parts, check_shape, csr_of
 from canal.data.stored import is_sparse, rows_of
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
-
-EXPRESSION = "Gene Expression"
 
 _Features = tuple[list[str], list[str], list[str]]  # ids, symbols, kinds
 

@@ -1,6 +1,7 @@
 """Canonical gene names: upper-case symbols, with Ensembl ids where the file has them."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, overload
@@ -25,6 +26,16 @@ SYMBOL_COLUMNS = (
     "gene_short_name",
 )
 SHOWN = 5
+EXPRESSION = "Gene Expression"  # as Cell Ranger calls the rows that are genes
+TYPE_COLUMNS = ("feature_types", "feature_type")
+
+# Spellings that name a gene, but not as others name it.
+SYMBOL_AND_ID = re.compile(r"^(?P<symbol>[^|]+?)[_|.:-](?P<id>ENS[A-Z]{0,6}G\d{6,})(\.\d+)?$", re.IGNORECASE)
+ID_AND_SYMBOL = re.compile(r"^(?P<id>ENS[A-Z]{0,6}G\d{6,})(\.\d+)?[_|:-](?P<symbol>[^|]+)$", re.IGNORECASE)
+GENOME = re.compile(r"^((?:GRC[hm]\d+|hg\d+|mm\d+)(?:_p\d+)?_+)(?=.)", re.IGNORECASE)
+FROM_R = re.compile(r"^(HLA|MT|H2)\.", re.IGNORECASE)  # genes with a dash that every genome has
+CLONE = re.compile(r"^[A-Z]{1,2}\d{5,6}\.\d+$")  # AC012345.1 has its dot by right
+CLONE_IN_LIBRARY = re.compile(r"^(RP\d+|CT[A-D]|LL\w+|KB|GS\d*|XX\w*)\.(.+)\.(\d+)$")  # RP11-34P13.7 has one of its two
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ def name_genes(
     source: str,
     gene_key: str | None = None,
     weights: np.ndarray | None = None,
+    respell: bool = True,
 ) -> GeneNames:
     """Find the gene names of a file and bring them to one spelling.
 
@@ -108,6 +120,8 @@ def name_genes(
     weights
         Expression of each gene over some cells, of shape (genes in the file,): of several columns
         that come to the same name the most expressed stays.
+    respell
+        Recognise ``CD79A_ENSG00000105369``, ``GRCh38_CD3D`` and R's ``HLA.DRA``.
 
     Raises
     ------
@@ -118,12 +132,15 @@ def name_genes(
     index = _texts(var.index)
     _refuse_duplicates(index, source)
     names, key = _chosen(var, index, gene_key, source)
+    names, ids_in_names, respelled = _respelled(names, source) if respell else (names, {}, [])
     ids = _ensembl_ids(var, index, names)
+    for place, identifier in ids_in_names.items():
+        ids[place] = ids[place] or identifier
     share = np.mean([ENSEMBL.match(name) is not None for name in names])
     kind: Literal["symbol", "ensembl"] = "ensembl" if share > 0.5 else "symbol"
     canonical = [_canonical(name) for name in names]
     columns, collisions = _first_of_each(canonical, weights)
-    warnings = [w for w in (_mouse(names, kind, source), _collided(collisions, key, source)) if w]
+    warnings = [w for w in (*respelled, _mouse(names, kind, source), _collided(collisions, key, source)) if w]
     return GeneNames(
         genes=Genes(tuple(canonical), tuple(ids)).take(columns),
         columns=np.array(columns, dtype=np.int64),
@@ -131,6 +148,80 @@ def name_genes(
         key=key,
         warnings=tuple(warnings),
     )
+
+
+def expression_rows(var: "pd.DataFrame", own: "pd.DataFrame", source: str) -> tuple[np.ndarray, str | None]:
+    """Return which rows of a table of genes are gene expression, bool (rows,), and a sentence on what is left out.
+
+    Parameters
+    ----------
+    var
+        Table of the genes of the matrix that is used; that of ``raw`` often lacks the column with the kinds.
+    own
+        The file's own ``var``: it tells the kinds of rows that the other table names.
+    """
+    column = next((name for name in TYPE_COLUMNS if name in own.columns), None)
+    kinds = np.array([], dtype=object) if column is None else np.asarray(own[column].astype(str), dtype=object)
+    if not (kinds == EXPRESSION).any():
+        return np.ones(len(var), dtype=bool), None
+    other = {str(name): kind for name, kind in zip(own.index, kinds, strict=True) if kind != EXPRESSION}
+    keep = np.array([str(name) not in other for name in var.index], dtype=bool)
+    if keep.all():
+        return keep, None
+    # Counted by kind, the commonest first.
+    counts = Counter(other[str(name)] for name in var.index[~keep])
+    listed = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
+    note = (
+        f"{source}: {int((~keep).sum())} of {len(keep)} rows of var[{column!r}] are no {EXPRESSION} and were left out"
+    )
+    return keep, f"{note}: {listed}."
+
+
+def _respelled(names: list[str], source: str) -> tuple[list[str], dict[int, str], list[str]]:
+    """Bring names that hold more than a symbol, or another letter in place of a dash, to the symbol.
+
+    Returns
+    -------
+    The names; the Ensembl id that stood in each name that had one, by position; a sentence on each kind of spelling.
+    """
+    plain, ids, warnings = list(names), {}, []
+    # 1. A genome in front of every name; where two genomes are mixed, that of most genes.
+    prefixes = Counter(match[1] for name in plain if (match := GENOME.match(name)))
+    prefix, count = prefixes.most_common(1)[0] if prefixes else ("", 0)
+    if count > 0.5 * len(plain):
+        example = next(name for name in plain if name.startswith(prefix))
+        plain = [name.removeprefix(prefix) for name in plain]
+        warnings.append(_respelling(source, count, example, example.removeprefix(prefix)))
+    # 2. Symbol and Ensembl id in one name.
+    shown, count = "", 0
+    for place, name in enumerate(plain):
+        match = SYMBOL_AND_ID.match(name) or ID_AND_SYMBOL.match(name)
+        if match is not None:
+            plain[place], ids[place] = match["symbol"], match["id"].upper()
+            shown, count = shown or name, count + 1
+    if count:
+        first = min(ids)
+        warnings.append(_respelling(source, count, shown, plain[first]))
+    # 3. R turns dashes into dots: in a file without any dash whose HLA genes have dots.
+    example = next((name for name in plain if FROM_R.match(name)), "")
+    if example and not any("-" in name for name in plain):
+        dashed = [_with_dashes(name) for name in plain]
+        count = sum(before != after for before, after in zip(plain, dashed, strict=True))
+        warnings.append(_respelling(source, count, example, _with_dashes(example)))
+        plain = dashed
+    return plain, ids, warnings
+
+
+def _with_dashes(name: str) -> str:
+    """Return a name with the dashes that R took for dots; an accession keeps the dot before its version."""
+    if "." not in name or CLONE.match(name) or ENSEMBL.match(name):
+        return name
+    clone = CLONE_IN_LIBRARY.match(name)
+    return f"{clone[1]}-{clone[2]}.{clone[3]}" if clone else name.replace(".", "-")
+
+
+def _respelling(source: str, count: int, example: str, plain: str) -> str:
+    return f"{source}: {count} gene names were read as symbols without what was added to them: {example} as {plain}."
 
 
 def _texts(values: "Sequence[object] | pd.Index | pd.Series") -> list[str]:

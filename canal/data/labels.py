@@ -9,7 +9,7 @@ import csv
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,17 +75,20 @@ def read_label_map(path: Path) -> dict[str, str]:
 
 
 def rows_of_csv(path: Path, headers: frozenset[str] = HEADERS) -> list[tuple[int, list[str]]]:
-    """Return line number and values of every row that is not empty, without a header; ``.tsv`` is split at tabs.
+    """Return line number and values of every row that is not empty, without a header.
+
+    Values are parted by commas, semicolons or tabs: by whichever the first row that has any of them has most of.
+    ``.tsv`` is split at tabs.
 
     Raises
     ------
     DataError
         If the file is no CSV text.
     """
-    delimiter = "\t" if path.suffix == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
-            reader = csv.reader(file, delimiter=delimiter)
+            text = file.read()
+            reader = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(text, path))
             rows = [(reader.line_num, [value.strip() for value in row]) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         message = f"{path} is not a CSV text in UTF-8 ({error}). Save it as CSV (UTF-8)."
@@ -96,9 +99,31 @@ def rows_of_csv(path: Path, headers: frozenset[str] = HEADERS) -> list[tuple[int
     return rows
 
 
+def _delimiter(text: str, path: Path) -> str:
+    """Return what parts the values of a CSV text; what stands in quotes parts nothing."""
+    if path.suffix == ".tsv":
+        return "\t"
+    for line in re.sub(r'"[^"]*"', "", text).splitlines():
+        if any(mark in line for mark in DELIMITERS):
+            return max(DELIMITERS, key=line.count)  # of equally many the first: a comma
+    return ","
+
+
+DELIMITERS = ",;\t"
+
 NO_LABEL = frozenset(
     {"", "-", "?", "na", "n/a", "<na>", "nan", "none", "null", "not available", "unknown"}
     | {"unassigned", "unlabelled", "unlabeled", "unannotated", "undefined", "undetermined"}
+)
+# Labels of cells that are of no single type, or of none that anybody could tell: in lower case, words alone.
+# They are left out like missing labels, but counted by name; a lab whose type is really called so keeps it.
+NO_TYPE = frozenset(
+    {"doublet", "multiplet", "heterotypic doublet", "homotypic doublet", "low quality", "lowquality", "poor quality"}
+    | {"bad quality", "low quality cell", "debris", "empty droplet", "ambient", "artifact", "artefact", "contaminant"}
+    | {"contamination", "contaminated", "dead", "dying", "dead cell", "dying cell"}
+    | {"not determined", "notdetermined", "nd", "n d", "to be determined", "tbd", "not assigned", "unclassified"}
+    | {"unclear", "uncertain", "unresolved", "unidentified", "not identified", "other", "ambiguous", "mixed"}
+    | {"outlier", "filtered", "removed", "exclude", "excluded", "unknown cell", "other cell", "unassigned cell"}
 )
 FEWEST = 2
 SHOWN = 8
@@ -114,15 +139,19 @@ class TakenLabels:
         Cell type of each cell of the file, ``""`` where it is left out; object of shape (cells in
         the file,).
     unlabelled
-        Cells without a label.
+        Cells without a label, those of ``dropped_labels`` among them.
     dropped_types
         Types left out because they have too few cells, and their number of cells.
+    dropped_labels
+        Labels that name no type ("doublet"), were asked to be left out, or are mapped to nothing, as the file spells
+        them, and their number of cells.
     """
 
     labels: np.ndarray
     unlabelled: int
     dropped_types: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    dropped_labels: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +163,14 @@ class LabelOptions:
     column
         Column of ``obs``.
     label_map
-        CSV of two columns: their name, our name. A name mapped to nothing is left out as
-        unlabelled.
+        CSV of two columns: their name, our name; or the same as a mapping. Cells of a name mapped to nothing are left
+        out.
+    drop
+        Labels to leave out, in the file's own spelling or in ours.
+    keep
+        Types although they are called "other", "doublet" or whatever else names no type; ``"*"`` stands for all such.
+    drop_must_occur
+        Refuse a label to leave out that the file does not have.
     drop_rare
         Leave out types with a single cell instead of refusing the file.
     require_two
@@ -145,7 +180,10 @@ class LabelOptions:
     """
 
     column: str
-    label_map: Path | None = None
+    label_map: Path | Mapping[str, str] | None = None
+    drop: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    drop_must_occur: bool = False
     drop_rare: bool = False
     require_two: bool = False
     keep_rare: bool = False
@@ -170,13 +208,16 @@ def take_labels(obs: "pd.DataFrame | StoredTable", options: LabelOptions, source
         or there is one type where two are needed.
     """
     column = options.column
-    values = _column(obs, column, source)
+    values = original = _column(obs, column, source)
     warnings: list[str] = []
     if options.label_map is not None:
         values = _mapped(values, options.label_map, source, warnings)
-    labels = np.array(["" if v.lower() in NO_LABEL else v for v in values], dtype=object)
+    labels = np.array(["" if v.lower() in NO_LABEL and v not in options.keep else v for v in values], dtype=object)
+    dropped_labels = _drop_labels(labels, original, options, source)
     counts = Counter(labels.tolist())
     unlabelled = counts.pop("", 0)
+    if dropped_labels:
+        warnings.append(_dropped(dropped_labels, column, source))
     if not counts:
         message = (
             f"{source}: all {len(labels)} labels in {column!r} are missing or unknown. Choose "
@@ -203,7 +244,58 @@ def take_labels(obs: "pd.DataFrame | StoredTable", options: LabelOptions, source
         source,
         require_two=options.require_two,
     )
-    return TakenLabels(labels=labels, unlabelled=unlabelled, dropped_types=rare, warnings=tuple(warnings))
+    return TakenLabels(
+        labels=labels,
+        unlabelled=unlabelled,
+        dropped_types=rare,
+        warnings=tuple(warnings),
+        dropped_labels=dropped_labels,
+    )
+
+
+def names_no_type(label: str) -> bool:
+    """Tell whether a label says that a cell is of no single type, or of none that anybody could tell."""
+    words = " ".join(re.findall(r"[^\W_]+", label.lower()))
+    return words in NO_TYPE or words.removesuffix("s") in NO_TYPE
+
+
+def _drop_labels(labels: np.ndarray, original: list[str], options: LabelOptions, source: str) -> dict[str, int]:
+    """Empty the labels that are left out by name; return their names in the file and numbers of cells.
+
+    Raises
+    ------
+    DataError
+        If a label that is to be left out does not occur.
+    """
+    given = dict.fromkeys([*labels.tolist(), *original])
+    absent = [name for name in options.drop if name not in given]
+    if absent and options.drop_must_occur:
+        known = _listed(sorted(name for name in given if name))
+        message = (
+            f"{source}: {', '.join(map(repr, absent))} is no label in {options.column!r}. Its labels are {known}. "
+            "Name some of these with --drop-label."
+        )
+        raise DataError(message)
+    out = set(options.drop)
+    for name in given:
+        if name and names_no_type(name) and name not in options.keep and "*" not in options.keep:
+            out.add(name)
+    dropped: Counter[str] = Counter()
+    for place, (label, before) in enumerate(zip(labels.tolist(), original, strict=True)):
+        # Of a mapped name the new one decides; one that is mapped to nothing is empty already.
+        unmapped = not label and bool(before) and before.lower() not in NO_LABEL
+        if unmapped or (label and (label in out or before in options.drop)):
+            dropped[before] += 1
+            labels[place] = ""
+    return dict(dropped.most_common())
+
+
+def _dropped(dropped: Mapping[str, int], column: str, source: str) -> str:
+    listed = _listed([f"{name} ({n})" for name, n in dropped.items()])
+    return (
+        f"{sum(dropped.values())} cells of {source} were left out for their label in {column!r}, which names no cell "
+        f"type or was to be left out: {listed}. Keep one that is a type with --keep-label."
+    )
 
 
 def _require_types(n: int, names: list[str], column: str, source: str, *, require_two: bool) -> None:
@@ -238,12 +330,42 @@ def _column(obs: "pd.DataFrame | StoredTable", column: str, source: str) -> list
     return [value.strip() for value in plain.where(plain.notna(), "")]
 
 
-def _mapped(values: list[str], path: Path, source: str, warnings: list[str]) -> list[str]:
-    mapping = read_label_map(path)
+def _mapped(values: list[str], label_map: Path | Mapping[str, str], source: str, warnings: list[str]) -> list[str]:
+    mapping = checked_map(label_map)
+    named = "the label map" if isinstance(label_map, Mapping) else f"the label map {label_map}"
     unused = sorted(set(mapping) - set(values))
     if unused:
-        warnings.append(f"{len(unused)} names in the label map {path} do not occur in {source}: {_listed(unused)}.")
+        text = f"{len(unused)} names in {named} do not occur in {source}: {_listed(unused)}."
+        first = next(iter(mapping))
+        if first in unused and not isinstance(label_map, Mapping):
+            text += f" Its first row, {first!r} to {mapping[first]!r}, may be a header: it changes nothing."
+        warnings.append(text)
     return [mapping.get(value, value) for value in values]
+
+
+def checked_map(label_map: object) -> dict[str, str]:
+    """Return a label map that was given as a file or as a mapping, as names to names.
+
+    Raises
+    ------
+    DataError
+        If it is neither, or has other things than names; ``None`` stands for an empty name.
+    """
+    if isinstance(label_map, str | Path):
+        return read_label_map(Path(label_map))
+    if not isinstance(label_map, Mapping) or not label_map:
+        message = (
+            f"The label map is {type(label_map).__name__}; expected a CSV file of two columns, or a dict with their "
+            "names and our names, and at least one."
+        )
+        raise DataError(message)
+    mapping = {}
+    for theirs, ours in label_map.items():
+        if not isinstance(theirs, str) or not (ours is None or isinstance(ours, str)):
+            message = f"The label map maps {theirs!r} to {ours!r}; expected a name and a name, or None to leave it out."
+            raise DataError(message)
+        mapping[theirs.strip()] = (ours or "").strip()
+    return mapping
 
 
 def _likely(obs: "pd.DataFrame | StoredTable", besides: str = "") -> str:

@@ -1,7 +1,8 @@
 """Checked cells: in blocks, in the order of the file and in constant memory, or all of them in memory."""
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.cells import Cells, CellsDigest, FileReport
-from canal.data.genes import name_genes
+from canal.data.genes import ENSEMBL, GeneNames, expression_rows, name_genes
 from canal.data.labels import LabelOptions, TakenLabels, take_labels
+from canal.data.panel import GenePanel
 from canal.data.source import CellSource, StoredTable, from_adata
 from canal.data.values import find_values, normalise, scale_warning
 from canal.errors import DataError
@@ -43,6 +45,11 @@ class CellStream:
         Whether cells without a label pass too.
     chunk
         Most cells in a block.
+    wanted
+        Genes that count where a file has several matrices, such as those of a model; all of the file's by default.
+    first_rules
+        Read as the first version did, for digests of its records: every row of ``var`` is a gene, names are taken as
+        they are spelt, and counts are preferred however few genes they have.
 
     Attributes
     ----------
@@ -62,14 +69,15 @@ class CellStream:
         taken: TakenLabels | None = None,
         keep_unlabelled: bool = True,
         chunk: int = CHUNK,
+        wanted: GenePanel | None = None,
+        first_rules: bool = False,
     ) -> None:
         names = _checked_names(source)
         self._source, self._chunk = source, chunk
-        self._verdict = find_values(source)
+        self._verdict = find_values(source, _coverage(source, gene_key, wanted), whole=not first_rules)
         self._matrix = source.places[self._verdict.where]
         weights = np.asarray(self._matrix.sampled.sum(axis=0)).ravel()
-        var = source.genes_at(self._verdict.where)
-        self._named = name_genes(var, source=source.source, gene_key=gene_key, weights=weights)
+        self._named = _named_genes(source, self._verdict.where, gene_key, weights, first_rules=first_rules)
         self.genes = self._named.genes
         self._passes = np.ones(len(names), dtype=bool)
         if taken is not None and not keep_unlabelled:
@@ -132,6 +140,7 @@ class CellStream:
         """What was found; ``digest`` is ``""`` until `chunks` has been read to its end."""
         taken, verdict = self._taken, self._verdict
         warnings = [
+            verdict.note,
             scale_warning(verdict),
             *self._named.warnings,
             *(taken.warnings if taken else ()),
@@ -151,6 +160,7 @@ class CellStream:
             unlabelled=taken.unlabelled if taken else 0,
             dropped_types=dict(taken.dropped_types) if taken else {},
             warnings=tuple(w for w in warnings if w),
+            dropped_labels=dict(taken.dropped_labels) if taken else {},
         )
 
     def chunks(
@@ -217,6 +227,74 @@ class CellStream:
         )
 
 
+def _named_genes(
+    source: CellSource,
+    where: str,
+    gene_key: str | None,
+    weights: np.ndarray | None = None,
+    *,
+    first_rules: bool = False,
+) -> GeneNames:
+    """Return the names of the genes whose values stand at a place; what is not gene expression is left out."""
+    var = source.genes_at(where)
+    if first_rules:
+        return name_genes(var, source=source.source, gene_key=gene_key, weights=weights, respell=False)
+    keep, note = expression_rows(var, source.var, source.source)
+    if note is None:
+        return name_genes(var, source=source.source, gene_key=gene_key, weights=weights)
+    # The genes are named among themselves: an antibody may have the name of its gene.
+    of_genes = None if weights is None else weights[keep]
+    named = name_genes(var[keep], source=source.source, gene_key=gene_key, weights=of_genes)
+    return replace(named, columns=np.flatnonzero(keep)[named.columns], warnings=(note, *named.warnings))
+
+
+def _coverage(source: CellSource, gene_key: str | None, wanted: GenePanel | None) -> Callable[[str], int]:
+    """Return a function that counts the genes at a place that are wanted; by default, that are named as in ``var``."""
+
+    def count(where: str) -> int:
+        try:
+            genes = _named_genes(source, where, gene_key).genes
+            if wanted is not None:
+                return int(wanted.match(genes).measured.sum())
+            own = set(_named_genes(source, "X", gene_key).genes)
+        except DataError:  # raw.var has other columns, or names that cannot be used: then it is not taken
+            return 0
+        return len(genes) if len(own & set(genes)) >= LEAST_SHARED * len(own) else 0
+
+    return count
+
+
+# Share of the genes of var that raw must name in the same way, to be taken for the whole of the same file.
+LEAST_SHARED = 0.5
+
+
+BARCODE = re.compile(r"^(.*[_:-])?[ACGT]{12,}([_.-].*)?$")  # of 10x and its like
+
+
+def _refuse_transposed(source: CellSource, names: np.ndarray) -> None:
+    """Refuse a matrix of genes x cells: its cells have Ensembl ids for names, or its genes barcodes.
+
+    Raises
+    ------
+    DataError
+        If so.
+    """
+    # A few hundred names of each tell.
+    cells, genes = names[:SAMPLED_NAMES].tolist(), [str(name) for name in source.var.index[:SAMPLED_NAMES]]
+    ids = sum(ENSEMBL.match(name) is not None for name in cells)
+    barcodes = sum(BARCODE.match(name) is not None for name in genes)
+    if 2 * ids <= len(cells) and 2 * barcodes <= len(genes):
+        return
+    message = (
+        f"{source.source} is transposed: its cells are named like genes ({', '.join(cells[:3])}) and its genes "
+        f"{', '.join(genes[:3])}. Expected cells as rows and genes as columns: write adata.T."
+    )
+    raise DataError(message)
+
+
+SAMPLED_NAMES = 500
+
+
 def _checked_names(source: CellSource) -> np.ndarray:
     if source.var.shape[0] == 0:
         message = f"{source.source} has no genes (0 columns). Expected a matrix of cells x genes; check its filters."
@@ -225,6 +303,7 @@ def _checked_names(source: CellSource) -> np.ndarray:
     if len(names) == 0:
         message = f"{source.source} has no cells (0 rows). Expected a matrix of cells x genes; check its filters."
         raise DataError(message)
+    _refuse_transposed(source, names)
     seen: set[str] = set(names)
     if len(seen) < len(names):
         twice = sorted(name for name, n in Counter(names.tolist()).items() if n > 1)
@@ -289,6 +368,7 @@ def open_stream(
     gene_key: str | None = None,
     labels: LabelOptions | str | None = None,
     chunk: int = CHUNK,
+    wanted: GenePanel | None = None,
 ) -> CellStream:
     """Open cells for reading in blocks and in constant memory; use it in a ``with`` statement.
 
@@ -305,6 +385,8 @@ def open_stream(
         Column of ``obs`` with the cell types, or how they are taken, where they are to be compared.
     chunk
         Most cells in a block.
+    wanted
+        Genes that count where a file has several matrices; all of the file's by default.
 
     Raises
     ------
@@ -316,7 +398,7 @@ def open_stream(
         taken = None
         if labels is not None:
             taken = take_labels(source.obs, replace(_options(labels), keep_rare=True), source.source)
-        return CellStream(source, gene_key=gene_key, taken=taken, chunk=chunk)
+        return CellStream(source, gene_key=gene_key, taken=taken, chunk=chunk, wanted=wanted)
     except BaseException:
         source.close()
         raise

@@ -3,8 +3,8 @@
 Find the values that count and bring them to one scale.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,17 +13,21 @@ import scipy.sparse as sp
 from canal.data.source import CellSource, Matrix
 from canal.errors import DataError
 
-Scale = Literal["counts", "ln", "log2", "linear"]
+Scale = Literal["counts", "ln", "log2", "linear", "log10", "ln twice"]
 
 NAMES: dict[Scale, str] = {
     "counts": "counts",
     "ln": "natural logarithm",
     "log2": "logarithm to base 2",
     "linear": "normalised values that are not logged",
+    "log10": "logarithm to base 10",
+    "ln twice": "natural logarithm taken twice",
 }
+UNUSUAL: frozenset[Scale] = frozenset({"log10", "ln twice"})  # undone like the others, but told even where certain
 LN_MAX = 9.22  # ln(1 + 1e4): no gene can hold more than all of a cell scaled to 1e4
 LOG_MAX = 25.0  # log2 of a whole cell scaled to a million is 20; above, nothing is logged
-STATED_MAX: dict[Scale, float] = {"ln": 16.2, "log2": 23.3}  # a whole cell scaled to ten million
+# A whole cell scaled to ten million.
+STATED_MAX: dict[Scale, float] = {"ln": 16.2, "log2": 23.3, "log10": 7.1, "ln twice": 2.9}
 STEADY = 0.01  # relative spread of the totals below which they were made equal
 # Mean distance from an integer that counts as "is a multiple"; rounding to 3 decimals stays below.
 MULTIPLE = 0.03
@@ -43,12 +47,15 @@ class ScaleVerdict:
         What was seen, as a clause that says why.
     doubtful
         Whether another scale is possible, so that a person should look.
+    note
+        Why not the place was taken that comes first; empty where it was.
     """
 
     where: str
     scale: Scale | None
     evidence: str
     doubtful: bool = False
+    note: str = ""
 
 
 def to_linear(data: np.ndarray, scale: Scale) -> np.ndarray:
@@ -56,7 +63,10 @@ def to_linear(data: np.ndarray, scale: Scale) -> np.ndarray:
     values = data.astype(np.float64)
     if scale == "ln":
         return np.expm1(values)
-    return np.expm1(values * np.log(2.0)) if scale == "log2" else values
+    if scale == "ln twice":
+        return np.expm1(np.expm1(values))
+    base = {"log2": 2.0, "log10": 10.0}.get(scale)
+    return values if base is None else np.expm1(values * np.log(base))
 
 
 def unusable(data: np.ndarray) -> str | None:
@@ -107,22 +117,27 @@ def judge_scale(sample: sp.csr_matrix, where: str, log_base: float | None = None
         *_from_range(top),
     ):
         return ScaleVerdict(where=where, scale=scale, evidence=evidence, doubtful=doubtful)
+    # Estimated counts (RSEM, kallisto), corrected counts, or some genes of normalised values: all are scaled by cell.
     evidence = (
-        f"values are neither integers nor logged (up to {top:.4g}), and cells have different "
-        "totals, as expected and corrected counts do (round those to integers)"
+        f"values go up to {top:.4g}, more than any logarithm can be, are no integers, and cells have different totals, "
+        "as estimated and corrected counts do"
     )
-    return ScaleVerdict(where=where, scale=None, evidence=evidence)
+    return ScaleVerdict(where=where, scale="linear", evidence=evidence, doubtful=True)
 
 
 Finding = tuple[Scale, str, bool]
 
 
 def _hypotheses(top: float) -> list[Scale]:
-    return ["linear"] if top > LOG_MAX else ["ln", "log2", "linear"]
+    """Return the scales that values up to ``top`` may be on."""
+    if top > LOG_MAX:
+        return ["linear"]
+    unusual = [scale for scale in sorted(UNUSUAL) if top <= STATED_MAX[scale]]
+    return ["ln", "log2", "linear", *unusual]
 
 
 def _from_statement(log_base: float | None, top: float) -> list[Finding]:
-    stated: dict[float, Scale] = {round(float(np.e), 6): "ln", 2.0: "log2"}
+    stated: dict[float, Scale] = {round(float(np.e), 6): "ln", 2.0: "log2", 10.0: "log10"}
     scale = stated.get(round(log_base, 6)) if log_base is not None else None
     if scale is None or top > STATED_MAX[scale]:
         return []
@@ -207,12 +222,23 @@ FIX = (
 )
 
 
-def find_values(source: CellSource) -> ScaleVerdict:
+def find_values(
+    source: CellSource, coverage: Callable[[str], int] | None = None, *, whole: bool = True
+) -> ScaleVerdict:
     """Decide which matrix of a file is used, and its scale.
 
     Raw counts come first: ``layers["counts"]``, then ``X``, then ``raw.X``, then layers with a name
     for counts. Where there are none, normalised values of ``X`` or ``raw.X`` are used, whichever
-    has more genes, then those of layers.
+    has more genes, then those of layers. But ``raw.X`` takes the place of a matrix that was cut to fewer genes.
+
+    Parameters
+    ----------
+    source
+        The open file.
+    coverage
+        How many genes that count the matrix at a place has; all of its genes by default.
+    whole
+        Whether ``raw.X`` may take the place of a matrix of fewer genes.
 
     Raises
     ------
@@ -228,7 +254,7 @@ def find_values(source: CellSource) -> ScaleVerdict:
         for where in group:
             verdict = verdicts[where] = judge_scale(source.places[where].sampled, where, source.log_base)
             if verdict.scale == "counts" and not verdict.doubtful:
-                return verdict
+                return _whole_instead(verdict, source, coverage) if whole else verdict
         usable = [v for v in verdicts.values() if v.scale is not None]
         if usable:
             break
@@ -237,7 +263,7 @@ def find_values(source: CellSource) -> ScaleVerdict:
         message = f"{source.source} has no values that can be used. Found in {found}. {FIX}."
         raise DataError(message)
     ranks = {where: rank for rank, where in enumerate(("X", "raw.X"))}
-    return min(
+    best = min(
         usable,
         key=lambda v: (
             v.where not in ranks,
@@ -245,6 +271,35 @@ def find_values(source: CellSource) -> ScaleVerdict:
             ranks.get(v.where, 2),
         ),
     )
+    return _whole_instead(best, source, coverage) if whole else best
+
+
+# A matrix is taken for one that was cut where raw.X has this many times its genes.
+CUT = 1.1
+
+
+def _whole_instead(
+    chosen: ScaleVerdict, source: CellSource, coverage: Callable[[str], int] | None = None
+) -> ScaleVerdict:
+    """Return the verdict on ``raw.X`` where it has clearly more genes than the place that was chosen, else that one.
+
+    Counts of the variable genes alone are worth less than normalised values of all: most genes of a model are missing,
+    and a cell's total is that of the variable genes.
+    """
+    if chosen.where == "raw.X" or "raw.X" not in source.places:
+        return chosen
+    count = coverage or (lambda where: source.places[where].shape[1])
+    own, whole = count(chosen.where), count("raw.X")
+    if whole <= CUT * own:
+        return chosen
+    verdict = judge_scale(source.places["raw.X"].sampled, "raw.X", source.log_base)
+    if verdict.scale is None or verdict.doubtful:
+        return chosen
+    note = (
+        f"The values were taken from raw.X, which has {whole} genes that can be used, and not from {chosen.where}, "
+        f"which was cut to {own}."
+    )
+    return replace(verdict, note=note)
 
 
 def normalise(
@@ -295,9 +350,14 @@ def _integer_totals(counts: sp.csr_matrix) -> np.ndarray:
 
 
 def scale_warning(verdict: ScaleVerdict) -> str | None:
-    """Return a sentence for the person who added the file where the scale is not certain."""
-    if not verdict.doubtful or verdict.scale is None:
+    """Return a sentence for the person who added the file where the scale is not certain, or an unusual one."""
+    if verdict.scale is None or not (verdict.doubtful or verdict.scale in UNUSUAL):
         return None
+    if not verdict.doubtful:
+        return (
+            f"The values in {verdict.where} are a {NAMES[verdict.scale]} ({verdict.evidence}); it was undone. Other "
+            "tools take such values for a natural logarithm: put raw counts into layers['counts']."
+        )
     return (
         f"The values in {verdict.where} were taken as {NAMES[verdict.scale]} because "
         f"{verdict.evidence}; this is the likeliest reading, not the only one. Put raw counts into "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from canal.config import Preset, dump_preset
-from canal.data.cells import Cells
+from canal.data.cells import Cells, FileReport
 from canal.data.labels import LabelWarning, called_known, similar_names
 from canal.data.panel import check_overlap
 from canal.errors import StageError
@@ -301,6 +301,16 @@ def _files(learned: LearnedStage, exam: Examination, title: str, folder: Path) -
     return files
 
 
+def _left_out(report: FileReport) -> dict[str, int]:
+    """Return how many cells of the file were not learned, by the reason: no label, a label left out, a rare type."""
+    by_name = sum(report.dropped_labels.values())
+    return {
+        "unlabelled": report.unlabelled - by_name,
+        "dropped_labels": by_name,
+        "rare_types": sum(report.dropped_types.values()),
+    }
+
+
 def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_use: bool) -> StageResult:
     """Return what the caller is told, from what was committed."""
     # The report of the file comes first, then what the record and the tests add.
@@ -319,6 +329,7 @@ def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_us
         bank={"size": record.bank["size"], "per_type": record.bank["per_type"]},
         metrics=record.metrics,
         warnings=warnings,
+        left_out=_left_out(accepted.cells.report),
         tested=tuple(exam.to_list()),
         label_warnings=tuple(record.label_warnings),
         seconds=record.seconds,

@@ -180,11 +180,18 @@ def _request_of(
         seed=seed,
         again=True,
         drop_rare=bool(options.get("drop_rare", False)),
-        label_map=_path(options.get("label_map")),
+        label_map=_label_map(options.get("label_map")),
+        drop_labels=tuple(options.get("drop_labels", ())),
+        # Records from before labels were left out by name took every label for a type.
+        keep_labels=tuple(options.get("keep_labels", ("*",))),
         gene_key=source.get("gene_key_given"),
         test=_path(options.get("test")),
         weights=(options.get("weights") or {}).get("folder"),
     )
+
+
+def _label_map(value: Any) -> Path | dict[str, str] | None:
+    return dict(value) if isinstance(value, Mapping) else _path(value)
 
 
 def _path(value: Any) -> Path | None:

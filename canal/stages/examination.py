@@ -12,7 +12,7 @@ from canal.errors import StageError
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.stages.held_out import HeldOutReference, ReadingOptions, reference_to_file, reference_to_share
-from canal.stages.request import StageRequest
+from canal.stages.request import StageRequest, recorded_map
 from canal.stages.tests import (
     AccuracyChange,
     EarlierStage,
@@ -153,5 +153,10 @@ def _held_out_share(request: StageRequest, cells: Cells, learned: LearnedStage) 
 
 def _reading_options(request: StageRequest) -> ReadingOptions:
     """Return how the files of a request are read, so that it can be repeated from any folder."""
-    label_map = None if request.label_map is None else str(Path(request.label_map).absolute())
-    return ReadingOptions(labels=request.labels, label_map=label_map, gene_key=request.gene_key)
+    return ReadingOptions(
+        labels=request.labels,
+        label_map=recorded_map(request.label_map),
+        gene_key=request.gene_key,
+        drop_labels=tuple(request.drop_labels),
+        keep_labels=tuple(request.keep_labels),
+    )

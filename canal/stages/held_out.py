@@ -28,13 +28,22 @@ class ReadingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     labels: str
-    label_map: str | None = None
+    label_map: str | dict[str, str] | None = None
     gene_key: str | None = None
+    drop_labels: tuple[str, ...] = ()
+    keep_labels: tuple[str, ...] = ()
 
-    def label_options(self) -> LabelOptions:
-        """Return the options for reading labels; types with a single cell are kept, as nothing is trained on them."""
-        label_map = None if self.label_map is None else Path(self.label_map)
-        return LabelOptions(column=self.labels, label_map=label_map, keep_rare=True)
+    def label_options(self, *, first_rules: bool = False) -> LabelOptions:
+        """Return the options for reading labels; types with a single cell are kept, as nothing is trained on them.
+
+        Parameters
+        ----------
+        first_rules
+            Take every label for a type, as the first version did.
+        """
+        label_map = Path(self.label_map) if isinstance(self.label_map, str) else self.label_map
+        keep = ("*",) if first_rules else self.keep_labels
+        return LabelOptions(column=self.labels, label_map=label_map, drop=self.drop_labels, keep=keep, keep_rare=True)
 
 
 class HeldOutReference(BaseModel):
@@ -84,6 +93,9 @@ def read_held_out(reference: HeldOutReference) -> Cells:
     cells = _read_rows(Path(reference.path), reference.options, reference.rows)
     digest = cells.report.digest
     if digest != reference.digest:
+        # A reference of an older record holds the cells as they were read then.
+        cells = _read_rows(Path(reference.path), reference.options, reference.rows, first_rules=True)
+    if cells.report.digest != reference.digest:
         message = f"{reference.path} was changed: expected cells with {reference.digest}, found {digest}."
         raise DataError(message)
     return cells
@@ -188,13 +200,16 @@ def _outside_bank(labels: np.ndarray, in_bank: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~in_bank | ~has_cells_outside)
 
 
-def _read_rows(path: Path, options: ReadingOptions, rows: tuple[int, ...] | None) -> Cells:
+def _read_rows(
+    path: Path, options: ReadingOptions, rows: tuple[int, ...] | None, *, first_rules: bool = False
+) -> Cells:
     """Read labelled cells of a file, all of them or those of some rows, ascending.
 
-    The file passes by blocks; only the wanted cells are normalised, digested and kept.
+    The file passes by blocks; only the wanted cells are normalised, digested and kept. By the first rules labels,
+    genes and matrix are chosen as the first version did; see `CellStream`.
     """
     with open_file(path) as source:
-        labels = take_labels(source.obs, options.label_options(), str(path))
+        labels = take_labels(source.obs, options.label_options(first_rules=first_rules), str(path))
         if rows is not None:
             n = len(labels.labels)
             if rows and rows[-1] >= n:
@@ -203,4 +218,7 @@ def _read_rows(path: Path, options: ReadingOptions, rows: tuple[int, ...] | None
             # Cells without a label do not pass: so the others are left out.
             wanted = np.isin(np.arange(n), rows)
             labels = TakenLabels(labels=np.where(wanted, labels.labels, ""), unlabelled=0)
-        return collect(CellStream(source, gene_key=options.gene_key, taken=labels, keep_unlabelled=False))
+        stream = CellStream(
+            source, gene_key=options.gene_key, taken=labels, keep_unlabelled=False, first_rules=first_rules
+        )
+        return collect(stream)

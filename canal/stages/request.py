@@ -4,13 +4,13 @@
 request of it again.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canal.data.cells import Cells
-from canal.data.labels import LabelOptions
+from canal.data.labels import LabelOptions, checked_map
 from canal.data.stream import read_cells
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class StageRequest:
     strict_labels
         Refuse names that look like known types.
     label_map, gene_key
-        CSV with the file's names of types and ours; column of ``var`` with the gene names.
+        CSV with the file's names of types and ours, or a mapping of them; column of ``var`` with the gene names.
+    drop_labels, keep_labels
+        Labels whose cells are left out; types although their name says that they are none, such as "other".
     test
         File of labelled cells that this and every later stage is tested on; a held-out share of ``data`` by default.
     weights
@@ -61,8 +63,10 @@ class StageRequest:
     again: bool = False
     drop_rare: bool = False
     strict_labels: bool = False
-    label_map: Path | None = None
+    label_map: Path | Mapping[str, str] | None = None
     gene_key: str | None = None
+    drop_labels: Sequence[str] = ()
+    keep_labels: Sequence[str] = ()
     test: "str | Path | None" = None
     weights: str | None = None
     devices: int = 1
@@ -91,6 +95,7 @@ class StageResult:
     label_warnings: tuple[dict[str, Any], ...] = ()
     tested: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -118,6 +123,9 @@ def read_stage_cells(request: StageRequest, *, require_two: bool = False, keep_s
     labels = LabelOptions(
         column=request.labels,
         label_map=request.label_map,
+        drop=request.drop_labels,
+        keep=request.keep_labels,
+        drop_must_occur=True,
         drop_rare=request.drop_rare,
         require_two=require_two,
     )
@@ -135,10 +143,19 @@ def recorded_options(request: StageRequest) -> dict[str, Any]:
     """Return the other options of a request, for the record's ``notes``."""
     return {
         "overrides": list(request.overrides),
-        "label_map": _absolute(request.label_map) if request.label_map else None,
+        "label_map": recorded_map(request.label_map),
+        "drop_labels": list(request.drop_labels),
+        "keep_labels": list(request.keep_labels),
         "drop_rare": request.drop_rare,
         "test": _absolute(request.test) if request.test else None,
     }
+
+
+def recorded_map(label_map: Path | Mapping[str, str] | None) -> str | dict[str, str] | None:
+    """Return a label map as records keep it: the path of a file, or the names that were given in memory."""
+    if label_map is None:
+        return None
+    return checked_map(label_map) if isinstance(label_map, Mapping) else _absolute(label_map)
 
 
 def _absolute(path: str | Path) -> str:

@@ -37,6 +37,7 @@ class FakeWorkspace(Annotator):
             new_types=TYPES, cells=20, genes=50, gene_report={"share": 1.0},
             bank={"size": 10, "per_type": {"B": 5, "NK [bright]": 5}},
             metrics={"validation_accuracy": 0.75, "validation_cells": 4.0}, warnings=("mind this",),
+            left_out={"unlabelled": 0, "dropped_labels": 7, "rare_types": 1},
         )  # fmt: skip
 
     def annotate(self, data: Path, **options: Any) -> Annotation:

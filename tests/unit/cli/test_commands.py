@@ -13,7 +13,8 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
     run_json(
         "stage add --data a.h5ad --labels kind --name first --preset canal",
         "--set training.epochs=2 --set bank.size=10 --seed 7 --resume --again",
-        "--drop-rare --strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad",
+        "--drop-rare --drop-label mess --keep-label other --keep-label Doublet",
+        "--strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad",
         "--weights w --devices 2 --nodes 3",
     )
     asked = workspace.asked
@@ -28,6 +29,8 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
         "resume": True,
         "again": True,
         "drop_rare": True,
+        "drop_labels": ("mess",),
+        "keep_labels": ("other", "Doublet"),
         "strict_labels": True,
         "label_map": Path("map.csv"),
         "gene_key": "feature_name",
@@ -100,7 +103,10 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ("stage add --data a.h5ad", ["new: B, NK [bright]", "mind this", "0.7500"]),
+        (
+            "stage add --data a.h5ad",
+            ["new: B, NK [bright]", "mind this", "left out: 7 whose label is no type, 1 of rare types", "0.7500"],
+        ),
         ("stage list", ["1*", "first", "NK [bright]"]),
         ("stage show 1", ["1, first", "a.h5ad, values: counts", "'NK' looks like"]),
         ("bank show", ["10 cells (stage 1: 10)", "NK [bright]"]),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from canal.data.formats import read_adata
 from canal.data.labels import LabelOptions
 from canal.data.stream import open_stream, read_cells
+from canal.errors import DataError
 from tests.make import make_adata
 from tests.unit.data.containers import CONTAINERS, write
 
@@ -228,3 +229,40 @@ def test_real_files_are_recognised(streams: Path, part: str) -> None:
         assert cells.report.where == "X"
         assert any("mouse" in w for w in cells.report.warnings) == (stage == "2_baron_mouse"), path
         np.testing.assert_allclose(np.expm1(cells.expression.toarray()).sum(axis=1), 1e4, rtol=1e-3)
+
+
+def test_only_gene_expression_counts():
+    """Antibodies among the genes are left out and counted, also where the table of raw does not name them."""
+    genes = make_adata(40, 30)
+    proteins = make_adata(40, 4, genes=["CD3", "CD19", "GENE_Hash", "CD8"], seed=1)
+    both = ad.concat([genes, proteins], axis=1)
+    both.obs = genes.obs
+    both.var["feature_types"] = ["Gene Expression"] * 30 + ["Antibody Capture"] * 3 + ["Multiplexing Capture"]
+    alone = read_cells(genes, labels="cell_type")
+
+    cells = read_cells(both, labels="cell_type")
+
+    assert cells.genes == alone.genes
+    np.testing.assert_array_equal(cells.expression.toarray(), alone.expression.toarray())
+    assert "4 of 34 rows" in cells.report.warnings[0]
+    assert "3 Antibody Capture, 1 Multiplexing Capture" in cells.report.warnings[0]
+    raw = ad.AnnData(both.X, obs=both.obs, var=both.var[[]])
+    cut = both[:, [*range(10), 30]].copy()
+    cut.raw = raw
+    cut.var["feature_types"] = ["Gene Expression"] * 10 + ["Antibody Capture"]
+    found = read_cells(cut, labels="cell_type")
+    assert found.report.where == "raw.X"
+    assert "CD3" not in found.genes.names
+
+
+@pytest.mark.parametrize("named", ["cells like genes", "genes like cells"])
+def test_a_transposed_file_is_refused(named):
+    """Genes as rows are told by their names."""
+    adata = make_adata(40, 30)
+    if named == "cells like genes":
+        adata.obs_names = [f"ENSG{k:011d}" for k in range(40)]
+    else:
+        adata.var_names = ["ACGT" * 3 + "".join("ACGT"[k // 4**d % 4] for d in range(4)) + "-1" for k in range(30)]
+
+    with pytest.raises(DataError, match=r"is transposed.*write adata\.T"):
+        read_cells(adata, labels=None)

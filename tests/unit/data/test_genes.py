@@ -1,5 +1,7 @@
 """Canonical gene names."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,3 +83,48 @@ def test_exact_duplicates_are_refused() -> None:
     """Two columns of one name in var_names are an error of the file."""
     with pytest.raises(DataError, match=r"occur more than once.*A, B.*var_names_make_unique"):
         name_genes(_var(["A", "A", "B", "B", "C"]), source="toy")
+
+
+@pytest.mark.parametrize(
+    ("index", "names", "ids", "shown"),
+    [
+        (
+            ["CD79A_ENSG00000105369", "CD3D_ENSG00000167286.15"],
+            ("CD79A", "CD3D"),
+            ("ENSG00000105369", "ENSG00000167286"),
+            "2 gene names .* CD79A_ENSG00000105369 as CD79A",
+        ),
+        (["ENSG00000105369|CD79A", "CD3D"], ("CD79A", "CD3D"), ("ENSG00000105369", ""), "1 gene names .* as CD79A"),
+        (["GRCh38_CD3D", "GRCh38_HLA-DRA"], ("CD3D", "HLA-DRA"), ("", ""), "2 gene names .* GRCh38_CD3D as CD3D"),
+        (["GRCh38___CD3D", "GRCh38___B2M"], ("CD3D", "B2M"), ("", ""), "2 gene names"),
+        (
+            ["HLA.DRA", "MT.CO1", "AC012345.1", "RP11.34P13.7", "B2M"],
+            ("HLA-DRA", "MT-CO1", "AC012345.1", "RP11-34P13.7", "B2M"),
+            ("",) * 5,
+            "3 gene names .* HLA.DRA as HLA-DRA",
+        ),
+    ],
+    ids=["symbol and id", "id and symbol", "genome", "genome of a mixture", "R"],
+)
+def test_spellings_of_other_tools_are_read_and_told(
+    index: list[str], names: tuple[str, ...], ids: tuple[str, ...], shown: str
+) -> None:
+    """Names that hold more than a symbol match those that do not; how many there were is told."""
+    named = name_genes(_var(index), source="toy")
+
+    assert named.genes.names == names
+    assert named.genes.ensembl == ids
+    assert any(re.search(shown, text) for text in named.warnings)
+    assert name_genes(_var(index), source="toy", respell=False).genes.names != names
+
+
+@pytest.mark.parametrize(
+    "index",
+    [["HLA-DRA", "AC012345.1", "RP11-34P13.7"], ["hg19_CD3D", "mm10_Cd3d"], ["A_B", "HG-1", "MM-2"]],
+    ids=["dots by right", "half of two genomes", "other underscores"],
+)
+def test_names_that_are_right_stay(index: list[str]) -> None:
+    """Nothing is taken from a name without evidence in the file."""
+    named = name_genes(_var(index), source="toy")
+
+    assert named.genes.names == tuple(name.upper() for name in index)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canal.data.labels import LabelOptions, called_known, read_label_map, similar_names, take_labels
+from canal.data.labels import LabelOptions, called_known, names_no_type, read_label_map, similar_names, take_labels
 from canal.errors import DataError
 
 
@@ -120,3 +120,73 @@ def test_new_types_that_the_model_calls_known() -> None:
     found = called_known(labels, predictions, ["B", "T"])
 
     assert [(w.new, w.known, w.reason, w.share) for w in found] == [("new", "B", "cells", 0.9)]
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["Doublet", "doublets", "low quality", "Low-quality cells", "not_determined", "other", "Ambiguous", "Unknown"],
+)
+def test_labels_that_name_no_type_are_left_out_and_counted(label: str) -> None:
+    """They become no type; the person is told which, and how many cells."""
+    taken = take_labels(_obs("A", "A", label, label), LabelOptions(column="t"), "toy")
+
+    assert taken.labels.tolist() == ["A", "A", "", ""]
+    assert taken.unlabelled == 2
+    if label != "Unknown":  # a missing label, as ever
+        assert taken.dropped_labels == {label: 2}
+        assert "2 cells of toy were left out for their label in 't'" in taken.warnings[0]
+        assert f"{label} (2)" in taken.warnings[0]
+
+
+@pytest.mark.parametrize("keep", [("other",), ("*",)])
+def test_a_type_may_be_called_so(keep: tuple[str, ...]) -> None:
+    """What a lab says is a type, is one."""
+    taken = take_labels(_obs("A", "A", "other", "other"), LabelOptions(column="t", keep=keep), "toy")
+
+    assert taken.labels.tolist() == ["A", "A", "other", "other"]
+    assert taken.dropped_labels == {}
+
+
+@pytest.mark.parametrize("name", ["other endocrine", "Mixed lineage", "Dead-box B", "Dendritic"])
+def test_types_that_only_begin_so_stay(name: str) -> None:
+    """A name is compared whole."""
+    assert not names_no_type(name)
+
+
+def test_labels_are_left_out_on_demand() -> None:
+    """By the file's name or by ours; a name that does not occur is refused."""
+    obs = _obs("A", "A", "junk", "junk", "B", "B")
+    options = LabelOptions(column="t", drop=("junk", "Beta"), label_map={"B": "Beta"}, drop_must_occur=True)
+
+    taken = take_labels(obs, options, "toy")
+
+    assert taken.labels.tolist() == ["A", "A", "", "", "", ""]
+    assert taken.dropped_labels == {"junk": 2, "B": 2}
+    with pytest.raises(DataError, match=r"'jnk' is no label in 't'.*A, B, junk.*--drop-label"):
+        take_labels(obs, LabelOptions(column="t", drop=("jnk",), drop_must_occur=True), "toy")
+
+
+def test_cells_of_a_name_that_is_mapped_to_nothing_are_counted() -> None:
+    """An empty side of a label map leaves cells out, by name."""
+    taken = take_labels(_obs("A", "A", "mess"), LabelOptions(column="t", label_map={"mess": None}), "toy")
+
+    assert taken.dropped_labels == {"mess": 1}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_label_maps_of_any_spreadsheet(mark: str, tmp_path: Path) -> None:
+    """Commas, semicolons and tabs part the names, whichever the program wrote; commas in quotes do not."""
+    path = tmp_path / "map.csv"
+    path.write_text(f'author_type{mark}our_type\n"T cell, CD4"{mark}CD4 T\nb{mark}B\n', encoding="utf-8")
+
+    taken = take_labels(_obs("T cell, CD4", "b"), LabelOptions(column="t", label_map=path, keep_rare=True), "toy")
+
+    assert taken.labels.tolist() == ["CD4 T", "B"]
+    assert "'author_type' to 'our_type', may be a header" in taken.warnings[0]
+
+
+@pytest.mark.parametrize("bad", [[("a", "b")], {}, {"a": 1}, {1: "a"}, 7])
+def test_a_label_map_that_is_none(bad: object) -> None:
+    """What is neither a file nor names to names is refused with what it is."""
+    with pytest.raises(DataError, match="label map"):
+        take_labels(_obs("A", "A"), LabelOptions(column="t", label_map=bad), "toy")  # type: ignore[arg-type]

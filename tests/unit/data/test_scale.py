@@ -10,8 +10,10 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canal.data.genes import Genes
+from canal.data.panel import GenePanel
 from canal.data.source import from_adata
-from canal.data.stream import read_cells
+from canal.data.stream import open_stream, read_cells
 from canal.data.values import find_values, judge_scale, normalise, to_linear
 from canal.errors import DataError
 from tests.make import make_adata, make_counts, to_scale
@@ -141,7 +143,9 @@ SCALED = (LN - LN.mean(0)) / (LN.std(0) + 1)
         ({"X": COUNTS, "raw": COUNTS}, "X", "counts"),
         ({"X": LN, "raw": COUNTS}, "raw.X", "counts"),
         ({"X": SCALED, "raw": LN}, "raw.X", "ln"),
-        ({"X": SCALED[:, :40], "raw": LN, "counts": COUNTS[:, :40]}, "layers['counts']", "counts"),
+        ({"X": SCALED[:, :40], "raw": LN, "counts": COUNTS[:, :40]}, "raw.X", "ln"),
+        ({"X": SCALED[:, :78], "raw": LN, "counts": COUNTS[:, :78]}, "layers['counts']", "counts"),
+        ({"X": SCALED[:, :40], "raw": SCALED, "counts": COUNTS[:, :40]}, "layers['counts']", "counts"),
         ({"X": LN[:, :40], "raw": LN}, "raw.X", "ln"),
         ({"X": LN, "raw": LN}, "X", "ln"),
         ({"X": LN, "counts": SCALED}, "X", "ln"),
@@ -151,10 +155,64 @@ SCALED = (LN - LN.mean(0)) / (LN.std(0) + 1)
     ],
 )
 def test_values_are_found(places: dict[str, np.ndarray], where: str, scale: str) -> None:
-    """Counts come first wherever they are; then the normalised values with most genes."""
+    """Counts come first wherever they are, unless raw is whole and they were cut; then the values with most genes."""
     verdict = find_values(from_adata(_placed(**places)))
 
     assert (verdict.where, verdict.scale) == (where, scale)
+
+
+def test_the_place_is_chosen_by_the_genes_that_the_model_knows() -> None:
+    """Raw is taken for the panel's genes that it has more of, and that is told; not for genes of other names."""
+    adata = _placed(X=COUNTS[:, :40], raw=LN)
+    panel = GenePanel.empty().extended(Genes.of([f"G{g}" for g in range(80)]), 1)
+    inner = panel.subset(np.arange(40))
+
+    with open_stream(adata, wanted=panel) as stream:
+        assert stream.report.where == "raw.X"
+        assert any("has 80 genes" in text and "cut to 40" in text for text in stream.report.warnings)
+    with open_stream(adata, wanted=inner) as stream:
+        assert stream.report.where == "X"
+    raw = ad.AnnData(LN, obs=adata.obs)
+    raw.var_names = [f"ENSG{g:011d}" for g in range(raw.n_vars)]
+    adata.raw = raw
+    assert read_cells(adata, labels=None).report.where == "X"
+
+
+@pytest.mark.parametrize(("scale", "base"), [("log10", None), ("log10", float(np.e)), ("ln twice", float(np.e))])
+def test_unusual_logarithms_are_undone_and_told(scale: str, base: float | None) -> None:
+    """log10, and log1p taken twice, are seen by what they come to, whatever uns["log1p"] states."""
+    ln = to_scale(_counts(genes=200), "ln").astype(np.float64)
+    adata = _placed(X=ln / np.log(10) if scale == "log10" else np.log1p(ln))
+    if base is not None:
+        adata.uns["log1p"] = {"base": base}
+
+    cells = read_cells(adata, labels=None)
+
+    assert cells.report.scale == scale
+    assert "it was undone" in cells.report.warnings[0]
+    np.testing.assert_allclose(cells.expression.toarray(), ln, atol=1e-4)
+
+
+def test_a_stated_base_of_ten_is_believed() -> None:
+    """uns["log1p"] with base 10 decides where the values do not."""
+    values = sp.csr_matrix(np.random.default_rng(0).random((40, 30)) * 4)
+
+    assert judge_scale(values, "X", 10.0).scale == "log10"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_estimated_counts_are_scaled_like_counts(share: float) -> None:
+    """Estimated counts (RSEM) are used and told, alone as beside cells with counts."""
+    counts = _counts(genes=200) * 20
+    estimated = counts * np.random.default_rng(0).uniform(0.6, 1.4, counts.shape)
+    estimated[: int(share * len(counts))] = counts[: int(share * len(counts))]
+
+    cells = read_cells(_placed(X=estimated), labels=None)
+
+    assert cells.report.scale == ("counts" if share == 1 else "linear")
+    np.testing.assert_allclose(np.expm1(cells.expression.toarray()).sum(axis=1), 1e4, rtol=1e-3)
+    if share == 0:
+        assert "estimated" in cells.report.warnings[0]
 
 
 def test_every_place_is_named_when_none_is_usable() -> None:

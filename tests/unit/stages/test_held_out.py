@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from canal.data.cells import Cells
-from canal.data.labels import LabelOptions
-from canal.data.stream import read_cells
+from canal.data.formats import open_file
+from canal.data.labels import LabelOptions, take_labels
+from canal.data.stream import CellStream, collect, read_cells
 from canal.errors import DataError, RegistryError
-from canal.stages.held_out import ReadingOptions, chosen_rows, read_held_out, reference_to_file, reference_to_share
+from canal.stages.held_out import (
+    HeldOutReference,
+    ReadingOptions,
+    chosen_rows,
+    read_held_out,
+    reference_to_file,
+    reference_to_share,
+)
 from canal.stages.tests import TESTS_FILE, Outcome, StageTests, finite_history, read_tests
 from tests.make import make_adata
 from tests.unit.registry.make import make_record
@@ -50,6 +58,35 @@ def test_the_cells_of_a_share_are_those_that_were_held_out(file):
     assert held.path == str(file.absolute())
     assert held.cells == 3
     assert "".join(cells.names[rows]) not in held.model_dump_json()
+
+
+def test_references_of_older_records_give_the_cells_as_they_were_read_then(tmp_path):
+    """Labels, genes and matrix were once chosen by other rules; the digest says by which."""
+    adata = make_adata(60, 30, types=("B", "NK", "other"), genes=[*(f"GRCh38_G{g}" for g in range(29)), "CD3"])
+    adata.raw = adata.copy()
+    adata = adata[:, 10:].copy()
+    adata.var["feature_types"] = ["Gene Expression"] * 19 + ["Antibody Capture"]
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with open_file(tmp_path / "a.h5ad") as source:
+        taken = take_labels(source.obs, LabelOptions(column="cell_type", keep=("*",)), "a")
+        then = collect(CellStream(source, taken=taken, first_rules=True))
+    reference = HeldOutReference(
+        kind="file",
+        path=str(tmp_path / "a.h5ad"),
+        digest=then.report.digest,
+        rows=None,
+        cells=60,
+        options=OPTIONS,
+    )
+
+    again = read_held_out(reference)
+
+    assert again.report.digest == then.report.digest
+    assert (len(again), again.report.where, again.genes.names[-1]) == (60, "X", "CD3")
+    assert set(again.labels.tolist()) == {"B", "NK", "other"}
+    now, _ = reference_to_file(tmp_path / "a.h5ad", OPTIONS)
+    assert now.digest != reference.digest
+    assert (len(read_held_out(now)), read_held_out(now).report.where) == (40, "raw.X")
 
 
 def test_cells_of_the_bank_are_left_out_unless_a_type_has_no_others(file):
