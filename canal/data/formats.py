@@ -214,10 +214,10 @@ def open_file(path: str | Path) -> CellSource:
     if not path.exists():
         message = f"There is no file {path}. Expected {KINDS}; check the spelling and the folder."
         raise DataError(message)
-    reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices about old formats are not the user's concern
         try:
+            reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
             return reader(path)
         except DataError:
             raise
@@ -282,11 +282,39 @@ def _file_reader(path: Path) -> Callable[[Path], CellSource]:
         hint = f" Name its folder {path.parent} instead." if ".mtx" in path.suffixes else ""
         message = f"{path} is not an h5ad file: it is no HDF5 file at all. Expected {KINDS}.{hint}"
         raise DataError(message)
-    try:
-        return open_h5 if _is_tenx(path) else _open_h5ad
-    except OSError as error:
-        message = f"{path} is truncated or damaged ({error}). Copy it again; the download or copy was cut off."
-        raise DataError(message) from error
+    _refuse_other_files(path)
+    return open_h5 if _is_tenx(path) else _open_h5ad
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Refuse an HDF5 file whose content lies in other files: opening it would read whatever they name.
+
+    Raises
+    ------
+    DataError
+        If a link, a virtual dataset or a dataset with storage of its own leads out of the file.
+    """
+    import h5py
+
+    def leads_out(_: str, link: Any) -> str | None:
+        return link.filename if isinstance(link, h5py.ExternalLink) else None
+
+    def lies_outside(_: str, element: Any) -> str | None:
+        if not isinstance(element, h5py.Dataset):
+            return None
+        if element.is_virtual:
+            return str(element.virtual_sources()[0].file_name)
+        return str(element.external[0][0]) if element.external else None
+
+    with h5py.File(path, "r") as file:
+        # Neither follows a link out of the file, and each looks at an object once, however the links run.
+        other = file.visititems_links(leads_out) or file.visititems(lies_outside)
+    if other is not None:
+        message = (
+            f"{path} keeps a part of its cells in another file ({other}); expected one file with all of them. Write it "
+            "anew with anndata where both are: adata.write_h5ad."
+        )
+        raise DataError(message)
 
 
 def _is_mtx(path: Path) -> bool:

@@ -159,7 +159,14 @@ class StoredTable:
 
         if column not in self.columns:
             raise KeyError(column)
-        return pd.Series(self._read(column), index=self.index, name=column)
+        values = self._read(column)
+        if np.shape(values) != (len(self.index),):
+            message = (
+                f"{self._source}: the column {column!r} has the shape {np.shape(values)}; expected one value for "
+                f"each of the {len(self.index)} rows. The file is damaged: write it anew."
+            )
+            raise DataError(message)
+        return pd.Series(values, index=self.index, name=column)
 
     def frame(self) -> "pd.DataFrame":
         """Return the whole table."""
