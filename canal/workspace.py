@@ -4,10 +4,11 @@ Every command calls a method of `Workspace` and prints what it returns. What a m
 called, so that opening a workspace is quick.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from canal.arguments import column_of, expanded, map_of, names_of, path_of
 from canal.errors import ConfigError
 from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
@@ -19,6 +20,8 @@ from canal.stages.layout import Layout, has_registry, open_registry
 
 if TYPE_CHECKING:
     import anndata as ad
+    import numpy as np
+    import pandas as pd
 
     from canal.compare.report import CompareReport
     from canal.explain.explain import Explanation
@@ -72,9 +75,9 @@ class Annotator:
         data: "str | Path | ad.AnnData",
         *,
         stage: int | None = None,
-        types: Sequence[str] | None = None,
+        types: str | Sequence[str] | None = None,
         majority_voting: bool = False,
-        over_clustering: str | None = None,
+        over_clustering: "str | Sequence[object] | np.ndarray | pd.Series | None" = None,
         key_added: str = "canal",
         gene_key: str | None = None,
         alpha: float | None = None,
@@ -82,9 +85,16 @@ class Annotator:
         transductive: bool = False,
         min_probability: float | None = None,
         out: str | Path | None = None,
+        overwrite: bool = False,
+        inplace: bool = False,
         progress: Progress | None = None,
     ) -> "Annotation":
         """Annotate the type of every cell; with ``out``, write the cells with their annotation there.
+
+        Examples
+        --------
+        >>> annotation = workspace.annotate("new.h5ad", out="annotated.h5ad")  # doctest: +SKIP
+        >>> annotation.to_frame().head()  # doctest: +SKIP
 
         Parameters
         ----------
@@ -93,11 +103,12 @@ class Annotator:
         stage
             Model of this stage; by default the one in use.
         types
-            The answer is one of these types; every known type by default.
+            The answer is one of these types; every known type by default. A text is one type.
         majority_voting
             Give every cell of a cluster the type most of them have.
         over_clustering
-            Column of ``obs`` with the clusters for the vote; by default they are found in the representation.
+            Column of ``obs`` with the clusters for the vote, or the cluster of each cell; by default they are found in
+            the representation.
         key_added
             Prefix of every name that is added in ``out``.
         gene_key
@@ -111,7 +122,11 @@ class Annotator:
         min_probability
             Call cells novel whose highest probability is below it, in place of the memory's detector.
         out
-            File to write: ``.h5ad``, ``.zarr`` or ``.csv``.
+            File to write: ``.h5ad`` (the cells with the annotation) or ``.csv``.
+        overwrite
+            Replace ``out`` where it is there already, be it the file of the cells itself.
+        inplace
+            Add the annotation to the AnnData that was given, too, as scanpy does.
         progress
             Told about every block of cells.
 
@@ -123,7 +138,7 @@ class Annotator:
         from canal.stages.annotate import annotate_to
 
         options = _annotate_options(
-            types=types,
+            types=None if types is None else names_of(types, "types"),
             majority_voting=majority_voting,
             over_clustering=over_clustering,
             key_added=key_added,
@@ -132,8 +147,16 @@ class Annotator:
             neighbors=neighbors,
             transductive=transductive,
             min_probability=min_probability,
+            overwrite=overwrite,
         )
-        return annotate_to(self.model(stage), data, options, None if out is None else Path(out), progress)
+        if inplace and (isinstance(data, str | Path) or data is None):
+            message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
+            raise ConfigError(message)
+        annotation = annotate_to(self.model(stage), data, options, path_of(out, "out"), progress)
+        if inplace:
+            assert not isinstance(data, str | Path)
+            annotation.to_adata(data, key=key_added, copy=False)
+        return annotation
 
     def annotate_files(
         self, files: Sequence[str | Path], out: str | Path, *, stage: int | None = None, **options: Any
@@ -143,7 +166,7 @@ class Annotator:
         Parameters
         ----------
         files, out
-            Files of cells; the file to write, or a folder for several.
+            Files of cells, or patterns such as ``"runs/*.h5ad"``; the file to write, or a folder for several.
         stage
             Model of this stage; by default the one in use.
         options
@@ -152,8 +175,8 @@ class Annotator:
         from canal.stages.annotate import output_paths
 
         # Every path is checked before the first file is annotated.
-        paths = [Path(file) for file in files]
-        targets = output_paths(paths, Path(out))
+        paths = expanded(files)
+        targets = output_paths(paths, Path(out), overwrite=bool(options.get("overwrite", False)))
         annotations = []
         for path, target in zip(paths, targets, strict=True):
             annotations.append(self.annotate(path, out=target, stage=stage, **options))
@@ -165,9 +188,11 @@ class Annotator:
         *,
         labels: str | None = None,
         stage: int | None = None,
-        label_map: Path | None = None,
+        label_map: str | Path | Mapping[str, str] | None = None,
+        drop_labels: str | Sequence[str] = (),
+        keep_labels: str | Sequence[str] = (),
         gene_key: str | None = None,
-        novel: Sequence[str] = (),
+        novel: str | Sequence[str] = (),
         alpha: float | None = None,
         transductive: bool = False,
         min_probability: float | None = None,
@@ -184,7 +209,9 @@ class Annotator:
         stage
             Model of this stage; by default the one in use.
         label_map, gene_key
-            CSV with the file's names of types and ours; column of ``var`` with the gene names.
+            CSV with the file's names of types and ours, or a dict of them; column of ``var`` with the gene names.
+        drop_labels, keep_labels
+            Labels whose cells do not count; types although they are called "other", "doublet" or the like.
         novel
             Types of the file that the model was never taught: how well it tells them from the others is scored, too.
         alpha, transductive, min_probability
@@ -201,10 +228,12 @@ class Annotator:
         from canal.stages.novelty_rules import NoveltyOptions
 
         options = EvaluateOptions(
-            labels=self.labels if labels is None else labels,
-            label_map=label_map,
+            labels=column_of(labels, "labels") or self.labels,
+            label_map=map_of(label_map),
+            drop_labels=names_of(drop_labels, "drop_labels"),
+            keep_labels=names_of(keep_labels, "keep_labels"),
             gene_key=gene_key,
-            novel=novel,
+            novel=names_of(novel, "novel"),
             novelty=NoveltyOptions(alpha=alpha, transductive=transductive, min_probability=min_probability),
         )
         return evaluate(self.model(stage), data, options, progress)
@@ -213,6 +242,8 @@ class Annotator:
         """Score the genes by which the model decides; ``options`` as `canal.explain.explain.ExplainOptions`."""
         from canal.explain.explain import ExplainOptions, explain
 
+        if "types" in options:
+            options["types"] = names_of(options["types"], "types")
         progress = options.pop("progress", None)
         return explain(self.model(stage), data, ExplainOptions(**options), progress)
 
@@ -287,22 +318,94 @@ class Workspace(Annotator):
         data: "str | Path | ad.AnnData",
         *,
         labels: str | None = None,
+        name: str | None = None,
         preset: str | None = None,
+        overrides: str | Sequence[str] = (),
         seed: int | None = None,
+        label_map: str | Path | Mapping[str, str] | None = None,
+        drop_labels: str | Sequence[str] = (),
+        keep_labels: str | Sequence[str] = (),
+        gene_key: str | None = None,
+        strict_labels: bool = False,
+        drop_rare: bool = False,
+        resume: bool = False,
+        again: bool = False,
+        test: str | Path | None = None,
+        weights: str | None = None,
+        devices: int = 1,
+        nodes: int = 1,
         progress: Progress | None = None,
-        **options: Any,
     ) -> "StageResult":
-        """Learn a stage and commit it; ``options`` are the other fields of `canal.stages.request.StageRequest`."""
+        """Learn the labelled cells of one file as a stage, and keep it.
+
+        Examples
+        --------
+        >>> result = workspace.add_stage("baron.h5ad", labels="celltype1", name="baron")  # doctest: +SKIP
+        >>> result.new_types  # doctest: +SKIP
+
+        Parameters
+        ----------
+        data
+            File of labelled cells, or an AnnData; it is not changed.
+        labels
+            Column of ``obs`` with the cell types; by default `labels` of the workspace.
+        name
+            Name of the stage; the file's by default.
+        preset, overrides
+            Named configuration, and changes of it such as ``["training.epochs=20"]``.
+        seed
+            From which all randomness comes; it is recorded.
+        label_map
+            The file's names of types and ours: a CSV file, or a dict. A name mapped to ``None`` is left out.
+        drop_labels, keep_labels
+            Labels whose cells are left out; types although they are called "other", "doublet" or the like.
+        gene_key
+            Column of ``var`` with the gene names.
+        strict_labels
+            Refuse new names that look like known types.
+        drop_rare
+            Leave out types with fewer than two cells.
+        resume
+            Go on from the last epoch of a run that was stopped.
+        again
+            Take cells that were added before.
+        test
+            File of labelled cells to test on, from now on at every stage.
+        weights
+            Pre-trained weights to start from, by name or folder.
+        devices, nodes
+            Processes on each node, and nodes, that train together.
+        progress
+            Told how far the training is.
+
+        Raises
+        ------
+        ConfigError, DataError, StageError, RegistryError
+            If preset, file, request or registry does not allow it; nothing is kept then.
+        """
         from canal.stages.add import add_stage
         from canal.stages.request import StageRequest
 
         settings = self.layout.settings
         request = StageRequest(
             data=data,
-            labels=settings.labels if labels is None else labels,
+            labels=column_of(labels, "labels") or settings.labels,
+            name=name,
             preset=settings.preset if preset is None else preset,
+            overrides=names_of(overrides, "overrides"),
             seed=settings.seed if seed is None else seed,
-            **options,
+            resume=resume,
+            again=again,
+            drop_rare=drop_rare,
+            strict_labels=strict_labels,
+            label_map=map_of(label_map),
+            gene_key=gene_key,
+            drop_labels=names_of(drop_labels, "drop_labels"),
+            keep_labels=names_of(keep_labels, "keep_labels"),
+            test=path_of(test, "test"),
+            weights=weights,
+            devices=devices,
+            nodes=nodes,
         )
         return add_stage(self.layout, request, progress)
 
@@ -320,7 +423,7 @@ class Workspace(Annotator):
         Parameters
         ----------
         files, out
-            Files of cells; the file to write, or a folder for several.
+            Files of cells, or patterns such as ``"runs/*.h5ad"``; the file to write, or a folder for several.
         stage
             Model of this stage; by default the one in use.
         dask
@@ -336,7 +439,7 @@ class Workspace(Annotator):
         progress = options.pop("progress", None)
         return annotate_on_dask(
             self.layout,
-            [Path(file) for file in files],
+            expanded(files),
             dask,
             out=Path(out),
             stage=stage,
@@ -483,7 +586,7 @@ class Workspace(Annotator):
         return find_novel(self.model(stage), data, Path(out), options, progress)
 
     def name_novel(
-        self, folder: str | Path, *, names: Path | None = None, labels: str = "cell_type", known_ok: bool = False
+        self, folder: str | Path, *, names: str | Path | None = None, labels: str = "cell_type", known_ok: bool = False
     ) -> "Naming":
         """Write the cells of the named groups of `find_novel`, ready for `add_stage`.
 
@@ -500,7 +603,7 @@ class Workspace(Annotator):
         """
         from canal.novel.folder import name_novel
 
-        return name_novel(Path(folder), names=names, labels=labels, known_ok=known_ok)
+        return name_novel(Path(folder), names=path_of(names, "names"), labels=labels, known_ok=known_ok)
 
     def compare(
         self,
@@ -608,7 +711,7 @@ class Workspace(Annotator):
         return find_weights(self.layout, name)
 
     def import_weights(
-        self, file: str | Path, *, genes: Path, gene2vec: Path | None = None, name: str | None = None
+        self, file: str | Path, *, genes: str | Path, gene2vec: str | Path | None = None, name: str | None = None
     ) -> "PretrainedWeights":
         """Check a checkpoint in scBERT's published layout and keep it.
 
@@ -625,7 +728,9 @@ class Workspace(Annotator):
         """
         from canal.weights.weights import import_weights
 
-        return import_weights(self.layout, Path(file), genes=genes, gene2vec=gene2vec, name=name)
+        return import_weights(
+            self.layout, Path(file), genes=Path(genes), gene2vec=path_of(gene2vec, "gene2vec"), name=name
+        )
 
     def export_weights(self, name: str, out: str | Path) -> "tuple[PretrainedWeights, Path]":
         """Write weights in scBERT's published layout; return them and the file of their genes beside it."""

@@ -45,11 +45,11 @@ OPTIONS = {
     "bank show": ["--stage"],
     "annotate": [
         "--alpha", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",
-        "--neighbors", "--out", "--over-clustering", "--stage", "--transductive", "--types",
+        "--neighbors", "--out", "--over-clustering", "--overwrite", "--stage", "--transductive", "--types",
     ],
     "evaluate": [
-        "--alpha", "--data", "--gene-key", "--label-map", "--labels", "--min-probability", "--novel", "--stage",
-        "--transductive",
+        "--alpha", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map", "--labels",
+        "--min-probability", "--novel", "--stage", "--transductive",
     ],
     "explain": [
         "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from canal.arguments import expanded
 from canal.cli.answer import Answer, Session, command, short_path, watcher
 from canal.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from canal.report.annotation import Annotation
@@ -31,7 +34,9 @@ def register(app: typer.Typer) -> None:
 
 def annotate(
     session: Session,
-    data: Annotated[list[Path], typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder; repeatable.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5, 10x folder or 'runs/*.h5ad'; repeatable.")
+    ],
     out: Annotated[
         Path, typer.Option(help="File to write: .h5ad (the cells with the answer) or .csv; a folder for several.")
     ],
@@ -56,14 +61,17 @@ def annotate(
     neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
     min_probability: MinProbability = None,
     transductive: Transductive = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out where it is there, be it the file of --data.")
+    ] = False,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
 ) -> Answer:
-    """Annotate the type of every cell; the file of the cells stays as it is.
+    """Give every cell a cell type, and write a copy of the file with the annotation.
 
-    Written: obs[canal_cell_type], obs[canal_confidence], obs[canal_status] (known, uncertain or novel),
-    obs[canal_novelty], obs[canal_p_value], obs[canal_best_known], obsm[X_canal] and uns[canal].
+    Columns of obs: canal_cell_type, canal_confidence, canal_status (known, uncertain or novel), canal_novelty,
+    canal_p_value, canal_best_known. Beside them X_canal in obsm and canal in uns.
     """
     options: dict[str, Any] = {
         "types": None if types is None else [name.strip() for name in types.split(",") if name.strip()],
@@ -75,18 +83,20 @@ def annotate(
         "transductive": transductive,
         "neighbors": neighbors,
         "min_probability": min_probability,
+        "overwrite": overwrite,
         "progress": watcher(session),
     }
+    files = expanded(data)
     # With the model of a file, or with one of the workspace.
     if model is not None:
         _check_model_alone(model, stage, dask)
         from canal.workspace import load_model
 
-        annotations = load_model(model).annotate_files(data, out, **options)
+        annotations = load_model(model).annotate_files(files, out, **options)
     else:
-        annotations = session.workspace().annotate_files(data, out, stage=stage, dask=dask, **options)
+        annotations = session.workspace().annotate_files(files, out, stage=stage, dask=dask, **options)
     if len(annotations) > 1:
-        return _answer_of_files(data, out, annotations)
+        return _answer_of_files(files, out, annotations)
     return _answer_of_file(out, annotations[0])
 
 
@@ -113,7 +123,14 @@ def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
     }
     counts = ", ".join(f"{cells} {status}" for status, cells in per_status.items())
     line = f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"
-    return Answer(data, [_confidence_table(per_type), line])
+    return Answer(data, [_confidence_table(per_type), line, *_on_the_file(annotation.facts)])
+
+
+def _on_the_file(facts: "Mapping[str, Any]", file: str = "") -> list[str]:
+    """Return the lines that say whether a file fits the model: one of figures, and the warnings."""
+    name = f" of {file}" if file else ""
+    lines = [f"sanity{name}: {facts['sanity']}"] if facts.get("sanity") else []
+    return lines + [f"warning: {text}" for text in facts.get("warnings", ())]
 
 
 def _answer_of_files(data: list[Path], out: Path, annotations: "list[Annotation]") -> Answer:
@@ -124,8 +141,10 @@ def _answer_of_files(data: list[Path], out: Path, annotations: "list[Annotation]
         cells += len(annotation)
         counts = {"cells": len(annotation), "status": _cells_per_status(annotation)}
         files.append({"data": str(file), **counts, **annotation.facts})
-    line = f"{cells} cells of {len(files)} files; in {short_path(out)}"
-    return Answer({"out": str(out), "cells": cells, "files": files}, [line])
+    lines = [f"{cells} cells of {len(files)} files; in {short_path(out)}"]
+    for file, annotation in zip(data, annotations, strict=True):
+        lines += _on_the_file(annotation.facts, file.name)
+    return Answer({"out": str(out), "cells": cells, "files": files}, lines)
 
 
 def _cells_per_status(annotation: "Annotation") -> dict[str, int]:
@@ -164,6 +183,14 @@ def evaluate(
     labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the cell types.")] = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
     label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
+    drop_labels: Annotated[
+        list[str] | None,
+        typer.Option("--drop-label", metavar="NAME", help="Leave out cells of this label; repeatable."),
+    ] = None,
+    keep_labels: Annotated[
+        list[str] | None,
+        typer.Option("--keep-label", metavar="NAME", help="A type though called other, doublet, ...; repeatable."),
+    ] = None,
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
     novel: Annotated[
         list[str] | None,
@@ -179,6 +206,8 @@ def evaluate(
         labels=labels,
         stage=stage,
         label_map=label_map,
+        drop_labels=tuple(drop_labels or ()),
+        keep_labels=tuple(keep_labels or ()),
         gene_key=gene_key,
         novel=tuple(novel or ()),
         alpha=alpha,
@@ -196,6 +225,10 @@ def evaluate(
         lines.append(f"warning: the model does not know {unknown}")
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))
+    left_out = figures["unlabelled"]
+    if left_out:
+        lines.append(f"{left_out} cells without a label that names a type do not count")
+    lines += _on_the_file(figures)
     return Answer(figures, [*lines, _type_table(figures["per_type"])])
 
 

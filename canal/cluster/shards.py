@@ -18,9 +18,10 @@ from canal.data.stream import open_stream
 from canal.errors import CanalError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
-from canal.report.annotation import Annotation, write_annotation
+from canal.report.annotation import Annotation, check_key, write_annotation
 from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
+from canal.stages.sanity import novel_share
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
 SHARDS_PER_WORKER = 3  # when a worker is lost, a third of its work is repeated
@@ -110,7 +111,8 @@ def annotate_on_dask(
     progress, options = progress or Silent(), options or AnnotateOptions()
     # What can be refused before any worker starts: names of the files to write, and the stage.
     files = [Path(file).absolute() for file in files]
-    targets = output_paths(files, out)
+    check_key(options.key_added)
+    targets = output_paths(files, out, overwrite=options.overwrite)
     number = open_registry(layout).record(stage).number
     annotator = ShardAnnotator(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
     with connect(address) as client:
@@ -190,11 +192,12 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
     columns = {}
     for name in parts[0].columns:
         columns[name] = np.concatenate([part.columns[name] for part in parts])
+    facts = {**parts[0].facts, "data_digest": digest, "warnings": list(warnings)}
     return Annotation(
         cell_names=np.concatenate([part.cell_names for part in parts]),
         cell_type=np.concatenate([part.cell_type for part in parts]),
         confidence=np.concatenate([part.confidence for part in parts]),
         representation=np.concatenate([part.representation for part in parts]),
-        facts={**parts[0].facts, "data_digest": digest, "warnings": list(warnings)},
+        facts=facts | novel_share(facts, columns.get("status")),
         columns=columns,
     )

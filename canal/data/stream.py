@@ -16,7 +16,7 @@ from canal.data.genes import ENSEMBL, GeneNames, expression_rows, name_genes
 from canal.data.labels import LabelOptions, TakenLabels, take_labels
 from canal.data.panel import GenePanel
 from canal.data.source import CellSource, StoredTable, from_adata
-from canal.data.values import find_values, normalise, scale_warning
+from canal.data.values import find_values, normalise, scale_warning, unit_rows
 from canal.errors import DataError
 
 if TYPE_CHECKING:
@@ -212,6 +212,15 @@ class CellStream:
         block = self._cut(self._matrix.rows(start, stop), np.ones(1, dtype=bool))
         return normalise(block, scale, self._verdict.where, self._source.source)
 
+    def sampled_levels(self) -> np.ndarray:
+        """Return the mean unit profile of some cells spread over the whole file, (genes,)."""
+        sample = self._matrix.sampled
+        scale = self._verdict.scale
+        assert scale is not None
+        block = self._cut(sample, np.ones(sample.shape[0], dtype=bool))
+        values = unit_rows(normalise(block, scale, self._verdict.where, self._source.source))
+        return np.asarray(values.mean(axis=0), dtype=np.float64).ravel()
+
     def _cut(self, stored: sp.csr_matrix, passes: np.ndarray) -> sp.csr_matrix:
         block = stored if passes.all() else stored[passes]
         columns, genes = self._named.columns, block.shape[1]
@@ -356,6 +365,13 @@ def _options(labels: LabelOptions | str) -> LabelOptions:
 def opened(data: "str | Path | ad.AnnData") -> CellSource:
     """Return the open source of a file's or an AnnData's cells; close it after use."""
     if not isinstance(data, str | Path):
+        # AnnData is told by what it has: importing anndata takes long.
+        if not all(hasattr(data, part) for part in ("obs", "var", "X", "layers", "n_obs")):
+            message = (
+                f"The cells are {type(data).__name__}; expected the name of a file, or an AnnData of cells x genes, "
+                "such as anndata.AnnData(frame)."
+            )
+            raise DataError(message)
         return from_adata(data)
     from canal.data.formats import open_file
 

@@ -1,5 +1,6 @@
 """What the model said of some cells, and how it is written beside the cells themselves."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from canal.errors import DataError
+from canal.errors import ConfigError, DataError
 from canal.files import write_file_whole as write_whole
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 KEY = "canal"
 TARGETS = (".h5ad", ".csv")
+MOST_SHOWN = 12  # types that are listed where an annotation is printed
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Annotation:
     """The answer for some cells.
 
@@ -56,6 +58,38 @@ class Annotation:
 
     def __len__(self) -> int:
         return len(self.cell_names)
+
+    def __repr__(self) -> str:
+        """Return a few lines: how many cells of which types, and what to do next."""
+        made_by = f"{self.facts.get('model', 'canal')}, stage {self.facts.get('stage', '?')}"
+        facts = [f"Annotation of {len(self)} cells by {made_by}"]
+        facts += [f"  {name}: {cells}" for name, cells in self._commonest()]
+        if self.facts.get("sanity"):
+            facts.append(f"  {self.facts['sanity']}")
+        facts.append("to_frame(), to_adata(adata), cell_type, confidence, columns, facts")
+        return "\n".join(facts)
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks: the types, their cells and mean confidence."""
+        from html import escape
+
+        rows = []
+        for name, cells in self._commonest():
+            rows.append(f"<tr><td>{escape(name)}</td><td>{cells}</td></tr>")
+        made_by = escape(f"{self.facts.get('model', 'canal')}, stage {self.facts.get('stage', '?')}")
+        title = f"{len(self)} cells, {made_by}"
+        sanity = escape(str(self.facts.get("sanity", "")))
+        head = "<thead><tr><th>cell type</th><th>cells</th></tr></thead>"
+        return f"<p>{title}</p><table>{head}<tbody>{''.join(rows)}</tbody></table><p>{sanity}</p>"
+
+    def _commonest(self) -> list[tuple[str, int]]:
+        """Return the commonest types and their numbers of cells, and the rest as one line."""
+        counts = Counter(self.cell_type.tolist()).most_common()
+        shown = [(str(name), cells) for name, cells in counts[:MOST_SHOWN]]
+        if len(counts) > MOST_SHOWN:
+            others = sum(cells for _, cells in counts[MOST_SHOWN:])
+            shown.append((f"{len(counts) - MOST_SHOWN} other types", others))
+        return shown
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a table with one row a cell.
@@ -108,13 +142,37 @@ class Annotation:
         return adata
 
 
-def check_target(out: Path) -> Path:
+def check_key(key: str) -> str:
+    """Return what begins the names that are added, if a file can hold such names.
+
+    Raises
+    ------
+    ConfigError
+        If it is empty, or holds a slash, which parts folders in an h5ad file.
+    """
+    if isinstance(key, str) and key.strip() and not set(key) & {"/", "\0"}:
+        return key
+    message = (
+        f"The names that are added cannot begin with {key!r}: h5ad files have no names with a slash, and none that are "
+        "empty. Choose another --key-added, such as canal."
+    )
+    raise ConfigError(message)
+
+
+def check_target(out: Path, *, overwrite: bool = True) -> Path:
     """Return where an annotation is to be written, if it can be.
+
+    Parameters
+    ----------
+    out
+        The file to write.
+    overwrite
+        Whether it may be there already.
 
     Raises
     ------
     DataError
-        If the ending is none of ours or there is no such folder.
+        If the ending is none of ours, there is no such folder, or the file is there and must not be replaced.
     """
     out = Path(out)
     if out.suffix not in TARGETS:
@@ -123,6 +181,8 @@ def check_target(out: Path) -> Path:
         message = f"There is no folder {out.parent} for {out.name}. Make it, or name another."
     elif out.is_dir():
         message = f"{out} is a folder; the annotation is one file. Name a file."
+    elif out.exists() and not overwrite:
+        message = f"{out} is there already. Name another file, or replace it with --overwrite."
     else:
         return out
     raise DataError(message)

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import canal
+from canal.data.cells import FileReport
 from canal.data.stream import CellStream, open_stream
 from canal.data.threads import single_threaded
 from canal.errors import ConfigError, DataError, StageError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
-from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
+from canal.report.annotation import TARGETS, Annotation, check_key, check_target, write_annotation
 from canal.stages.novelty_rules import NoveltyOptions, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
+from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
 
 
 # Factors of the analytic memory below which one thread solves it as fast as two, which mostly wait.
@@ -40,7 +43,8 @@ class AnnotateOptions:
     majority_voting
         Give every cell of a cluster the type most of them have.
     over_clustering
-        Column of ``obs`` with the clusters for the vote; by default they are found in the representation.
+        Column of ``obs`` with the clusters for the vote, or the cluster of each cell, (cells,); by default they are
+        found in the representation.
     gene_key
         Column of ``var`` with the gene names.
     novelty
@@ -51,16 +55,19 @@ class AnnotateOptions:
         Start and stop of the rows of the file to annotate; all by default.
     folder
         Where large arrays may lie meanwhile; the system's folder for temporary files by default.
+    overwrite
+        Replace a file that is there already where the annotation is written.
     """
 
     types: Sequence[str] | None = None
     majority_voting: bool = False
-    over_clustering: str | None = None
+    over_clustering: "str | Sequence[object] | np.ndarray | pd.Series | None" = None
     gene_key: str | None = None
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
     key_added: str = "canal"
     rows: tuple[int, int] | None = None
     folder: Path | None = None
+    overwrite: bool = False
 
 
 def annotate(
@@ -94,13 +101,14 @@ def annotate(
     options, progress = options or AnnotateOptions(), progress or Silent()
     allowed = _allowed_types(model.types, options.types)
     seed = model.stage.seed
-    with open_stream(data, gene_key=options.gene_key) as stream, _threads_for(model):
+    with open_stream(data, gene_key=options.gene_key, wanted=model.panel) as stream, _threads_for(model):
         if options.rows is not None:
             stream.only(*options.rows)
         # The model for the genes of this file, made to judge novelty as asked.
         reader = reader_of(model, stream)
+        agreement = gene_agreement(model, stream)
         rule = choose_rule(options.novelty, reader, cells=len(stream), seed=seed)
-        clusters = _clusters(stream, options.over_clustering) if options.over_clustering else None
+        clusters = None if options.over_clustering is None else _clusters(stream, options.over_clustering)
         # One pass over the file, block by block.
         answers = answer_stream(
             rule.reader,
@@ -118,14 +126,17 @@ def annotate(
         from canal.stages.clusters import majority_vote
 
         cell_type = majority_vote(best, answers.representation, clusters, seed=seed)
-    facts = _facts(model, reader.match.measured, report.digest, options)
+    # What a person looks at first: does the file fit the model?
+    columns = rule.columns(answers, best)
+    facts = _facts(model, report, options) | sanity_facts(reader.match, agreement, columns.get("status"))
+    warnings = [*report.warnings, *sanity_warnings(reader.match, agreement, report.path)]
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
         confidence=answers.confidence,
         representation=answers.representation,
-        facts=facts | rule.facts() | {"warnings": list(report.warnings)},
-        columns=rule.columns(answers, best),
+        facts=facts | rule.facts() | {"warnings": warnings},
+        columns=columns,
     )
 
 
@@ -152,18 +163,33 @@ def _allowed_types(known: tuple[str, ...], types: Sequence[str] | None) -> np.nd
     return np.isin(np.array(known, dtype=object), list(types))
 
 
-def _clusters(stream: CellStream, column: str) -> np.ndarray:
-    """Return the name of each cell's cluster from a column of the file, (cells,)."""
-    if column not in stream.columns:
+def _clusters(stream: CellStream, given: "str | Sequence[object] | np.ndarray | pd.Series") -> np.ndarray:
+    """Return the name of each cell's cluster, (cells,): from a column of the file, or as they were given.
+
+    Raises
+    ------
+    DataError
+        If there is no such column, or not one cluster a cell was given.
+    """
+    if isinstance(given, str):
+        if given not in stream.columns:
+            message = (
+                f"{stream.report.path} has no column obs[{given!r}]. It has {', '.join(stream.columns)}. "
+                "Name the column of the clusters with --over-clustering."
+            )
+            raise DataError(message)
+        return stream.column(given)
+    clusters = np.array([str(cluster) for cluster in given], dtype=object)
+    if len(clusters) != len(stream):
         message = (
-            f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(stream.columns)}. "
-            "Name the column of the clusters with --over-clustering."
+            f"over_clustering holds {len(clusters)} clusters, and {stream.report.path} {len(stream)} cells. Give the "
+            "name of a column of obs, or the cluster of each cell in their order."
         )
         raise DataError(message)
-    return stream.column(column)
+    return clusters
 
 
-def _facts(model: Model, measured: np.ndarray, digest: str, options: AnnotateOptions) -> dict[str, Any]:
+def _facts(model: Model, report: FileReport, options: AnnotateOptions) -> dict[str, Any]:
     """Return which model annotated which file, and how; the keys are persisted in ``uns`` and JSON."""
     record = model.stage
     return {
@@ -172,10 +198,10 @@ def _facts(model: Model, measured: np.ndarray, digest: str, options: AnnotateOpt
         "stage_name": record.name,
         "version": record.version,
         "model_digest": record.artifacts.get("weights.safetensors", ""),
-        "data_digest": digest,
+        "data_digest": report.digest,
         "canal_version": canal.__version__,
-        "panel_genes": len(measured),
-        "measured_genes": int(measured.sum()),
+        "values": report.where,
+        "scale": report.scale,
         "restricted_to": sorted(options.types) if options.types is not None else [],
         "majority_voting": options.majority_voting,
     }
@@ -189,7 +215,10 @@ def annotate_to(
     progress: Progress | None = None,
 ) -> Annotation:
     """Annotate cells as `annotate` does; with ``out``, write the cells with their annotation there."""
+    check_key(options.key_added)
     if out is not None:
+        # Refused before the work, not after it.
+        check_target(out, overwrite=options.overwrite)
         # Large arrays lie meanwhile beside the file that is written: there is room for them.
         options = replace(options, folder=out.absolute().parent)
     annotation = annotate(model, data, options, progress)
@@ -198,7 +227,7 @@ def annotate_to(
     return annotation
 
 
-def output_paths(files: Sequence[Path], out: Path) -> list[Path]:
+def output_paths(files: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Return where the annotation of each file is written: to ``out``, or for several files into the folder ``out``.
 
     Raises
@@ -209,7 +238,7 @@ def output_paths(files: Sequence[Path], out: Path) -> list[Path]:
         As `check_target`.
     """
     if len(files) == 1:
-        return [check_target(out)]
+        return [check_target(out, overwrite=overwrite)]
     if out.suffix in TARGETS:
         message = f"{len(files)} files are annotated into a folder, and {out} is the name of a file. Name a folder."
         raise ConfigError(message)
@@ -222,4 +251,4 @@ def output_paths(files: Sequence[Path], out: Path) -> list[Path]:
         )
         raise ConfigError(message)
     out.mkdir(exist_ok=True)
-    return [check_target(out / f"{name}.h5ad") for name in names]
+    return [check_target(out / f"{name}.h5ad", overwrite=overwrite) for name in names]

@@ -4,7 +4,7 @@
 reaches on the same cells, so that no figure of ours stands alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.stages.novelty_rules import ALPHA, NoRule, NoveltyOptions, NoveltyRule, choose_rule
 from canal.stages.predictions import Answers, answer_stream, reader_of
+from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -46,6 +47,12 @@ class Evaluation:
         Types of the data that the model does not know; their cells count as wrong.
     novelty
         Figures of the detection of novel types, where some were named.
+    panel_genes, measured_genes, gene_agreement, sanity
+        Whether the file fits the model; see `canal.stages.sanity`.
+    unlabelled, dropped_labels
+        Cells that have no label, and labels that name no type with their number of cells; neither counts.
+    warnings
+        Sentences on the file for the person.
     """
 
     stage: int
@@ -56,6 +63,13 @@ class Evaluation:
     per_type: dict[str, dict[str, float]]
     unknown_types: tuple[str, ...] = ()
     novelty: dict[str, float] | None = None
+    panel_genes: int = 0
+    measured_genes: int = 0
+    gene_agreement: float | None = None
+    sanity: str = ""
+    unlabelled: int = 0
+    dropped_labels: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -72,6 +86,8 @@ class EvaluateOptions:
         Column of ``obs`` with the cell types.
     label_map, gene_key
         CSV with the file's names of types and ours; column of ``var`` with the gene names.
+    drop_labels, keep_labels
+        Labels whose cells do not count; types although their name says that they are none, such as "other".
     novel
         Types of the file that the model was never taught: how well it tells them from the others is scored, too.
     novelty
@@ -79,7 +95,9 @@ class EvaluateOptions:
     """
 
     labels: str
-    label_map: Path | None = None
+    label_map: Path | Mapping[str, str] | None = None
+    drop_labels: Sequence[str] = ()
+    keep_labels: Sequence[str] = ()
     gene_key: str | None = None
     novel: Sequence[str] = ()
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
@@ -109,16 +127,22 @@ def evaluate(
     DataError
         If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
     """
-    labels = LabelOptions(column=options.labels, label_map=options.label_map)
-    with open_stream(data, gene_key=options.gene_key, labels=labels) as stream:
+    # A label that is a type for the model, or is asked for, counts whatever it is called.
+    kept = (*model.types, *options.novel, *options.keep_labels)
+    labels = LabelOptions(
+        column=options.labels, label_map=options.label_map, drop=options.drop_labels, keep=kept, drop_must_occur=True
+    )
+    with open_stream(data, gene_key=options.gene_key, labels=labels, wanted=model.panel) as stream:
         # Novelty is judged only where novel types are named.
         reader = reader_of(model, stream)
         rule: NoveltyRule = NoRule(reader)
         if options.novel:
             asked = _with_rate_of_false_alarms(options.novelty, model)
             rule = choose_rule(asked, reader, cells=len(stream), seed=model.stage.seed)
+        agreement = gene_agreement(model, stream)
         answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add)
-        truth, path = stream.labels, stream.report.path
+        truth, report = stream.labels, stream.report
+    path = report.path
     # Cells without a label were annotated with the others, but do not count.
     assert truth is not None
     predicted = answers.names(model.types)
@@ -133,11 +157,17 @@ def evaluate(
         novelty = _novelty(rule, answers, truth, labelled, options.novel)
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.types))
+    sanity = sanity_facts(reader.match, agreement, None)
+    del sanity["share_novel"]  # types are scored here
     return Evaluation(
         stage=model.stage.number,
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
         novelty=novelty,
+        unlabelled=report.unlabelled,
+        dropped_labels=report.dropped_labels,
+        warnings=(*report.warnings, *sanity_warnings(reader.match, agreement, path)),
+        **sanity,
         **figures,
     )
 

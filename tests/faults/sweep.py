@@ -101,7 +101,7 @@ class Way:
         data = self.out if self._in_place else self._source
         if self.name == "adata":  # written by anndata, as cells from Python and from 10x files are
             _annotate_in_memory(self._workspace, data, self.out)
-        app(["-C", str(self._workspace), "annotate", "--data", str(data), "--out", str(self.out)])
+        app(["-C", str(self._workspace), "annotate", "--data", str(data), "--out", str(self.out), "--overwrite"])
 
     def untouched(self) -> bool:
         """Tell whether nothing changed under the name of the output."""

@@ -127,7 +127,7 @@ def test_a_failed_copy_leaves_nothing(workspace: Workspace, tmp_path, monkeypatc
 
     monkeypatch.setattr("canal.report.h5ad.row_blocks", full)
     with pytest.raises(DataError, match="No space left"):
-        workspace.annotate(tmp_path / "q.h5ad", out=tmp_path / "out.h5ad")
+        workspace.annotate(tmp_path / "q.h5ad", out=tmp_path / "out.h5ad", overwrite=True)
 
     assert (tmp_path / "out.h5ad").read_bytes() == b"before"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5ad", "q.h5ad"]

@@ -53,6 +53,7 @@ def find(
     # Where there are groups, they have to be looked at and named next.
     counts = ", ".join(f"{cells} {status}" for status, cells in report.cells_by_status.items())
     lines = [f"{report.cells} cells: {counts}"]
+    lines += [f"warning: {text}" for text in report.warnings]
     if not report.clusters:
         lines.append(f"No group of {report.min_size} novel cells or more: nothing to name; in {short_path(out)}")
         return Answer(answer, lines)

@@ -84,13 +84,15 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
     """No option of `evaluate` is without effect."""
     found = run_json(
         "evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id --novel HSC --alpha 0.1",
-        "--min-probability 0.4",
+        "--min-probability 0.4 --drop-label mess --keep-label other",
     )
     assert workspace.asked == {
         "data": Path("a.h5ad"),
         "labels": "kind",
         "stage": 1,
         "label_map": Path("m.csv"),
+        "drop_labels": ("mess",),
+        "keep_labels": ("other",),
         "gene_key": "id",
         "novel": ("HSC",),
         "alpha": 0.1,
