@@ -22,6 +22,11 @@ Transductive = Annotated[
     bool, typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file.")
 ]
 
+Adapt = Annotated[bool, typer.Option("--adapt", help="The file's own cells help to answer, where that helps.")]
+Batch = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of obs whose batches --adapt adapts to one by one.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -56,6 +61,8 @@ def annotate(
     neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
     min_probability: MinProbability = None,
     transductive: Transductive = False,
+    adapt: Adapt = False,
+    batch: Batch = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
@@ -75,6 +82,8 @@ def annotate(
         "transductive": transductive,
         "neighbors": neighbors,
         "min_probability": min_probability,
+        "adapt": adapt,
+        "batch": batch,
         "progress": watcher(session),
     }
     # With the model of a file, or with one of the workspace.
@@ -113,7 +122,26 @@ def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
     }
     counts = ", ".join(f"{cells} {status}" for status, cells in per_status.items())
     line = f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"
-    return Answer(data, [_confidence_table(per_type), line])
+    return Answer(data, [_confidence_table(per_type), line, *_adapted_lines(annotation.facts.get("adapted"))])
+
+
+def _adapted_lines(adapted: dict[str, Any] | None) -> list[str]:
+    """Return a line for each group of cells that was adapted to, or was not, and why."""
+    if adapted is None:
+        return []
+    if "groups" not in adapted:
+        return [f"not adapted: {adapted['held_back'][0]}"]
+    lines = []
+    for group, name in enumerate(adapted["groups"]):
+        reason, cells = adapted["held_back"][group], adapted["cells"][group]
+        if reason:
+            lines.append(f"{name}, {cells} cells, not adapted: {reason}")
+            continue
+        unlike, moved = adapted["unlike"][group], adapted["moved"][group]
+        lines.append(
+            f"{name}, {cells} cells, adapted: {unlike:.0%} unlike what was taught, {moved:.1%} change their type"
+        )
+    return lines
 
 
 def _answer_of_files(data: list[Path], out: Path, annotations: "list[Annotation]") -> Answer:
@@ -172,6 +200,8 @@ def evaluate(
     alpha: Alpha = None,
     min_probability: MinProbability = None,
     transductive: Transductive = False,
+    adapt: Adapt = False,
+    batch: Batch = None,
 ) -> Answer:
     """Compare the model's annotation with given labels; nothing is written."""
     evaluation = session.workspace().evaluate(
@@ -184,6 +214,8 @@ def evaluate(
         alpha=alpha,
         min_probability=min_probability,
         transductive=transductive,
+        adapt=adapt,
+        batch=batch,
     )
     figures = evaluation.to_dict()
     lines = [
@@ -194,6 +226,7 @@ def evaluate(
     unknown = ", ".join(figures.get("unknown_types", ()))
     if unknown:
         lines.append(f"warning: the model does not know {unknown}")
+    lines += _adapted_lines(figures.get("adapted"))
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))
     return Answer(figures, [*lines, _type_table(figures["per_type"])])

@@ -18,6 +18,7 @@ from canal.errors import ConfigError, DataError, StageError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
+from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import NoveltyOptions, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
 
@@ -45,6 +46,8 @@ class AnnotateOptions:
         Column of ``var`` with the gene names.
     novelty
         How novelty is judged.
+    adapting
+        Whether the file's own cells help to answer.
     key_added
         Prefix of every name that is added where the annotation is written.
     rows
@@ -58,6 +61,7 @@ class AnnotateOptions:
     over_clustering: str | None = None
     gene_key: str | None = None
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+    adapting: AdaptOptions = field(default_factory=AdaptOptions)
     key_added: str = "canal"
     rows: tuple[int, int] | None = None
     folder: Path | None = None
@@ -99,7 +103,8 @@ def annotate(
             stream.only(*options.rows)
         # The model for the genes of this file, made to judge novelty as asked.
         reader = reader_of(model, stream)
-        rule = choose_rule(options.novelty, reader, cells=len(stream), seed=seed)
+        adapted = adapt_to_file(reader, stream, options.adapting)
+        rule = choose_rule(options.novelty, adapted.reader, cells=len(stream), seed=seed)
         clusters = _clusters(stream, options.over_clustering) if options.over_clustering else None
         # One pass over the file, block by block.
         answers = answer_stream(
@@ -110,6 +115,7 @@ def annotate(
             neighbors=options.novelty.neighbors,
             folder=options.folder,
             watch=rule.add,
+            groups=adapted.groups,
         )
         names, report = stream.names, stream.report
     # What looks at all cells together: the vote of clusters, and some rules of novelty.
@@ -124,7 +130,7 @@ def annotate(
         cell_type=cell_type,
         confidence=answers.confidence,
         representation=answers.representation,
-        facts=facts | rule.facts() | {"warnings": list(report.warnings)},
+        facts=facts | adapted.facts | rule.facts() | {"warnings": list(report.warnings)},
         columns=rule.columns(answers, best),
     )
 

@@ -21,6 +21,7 @@ from canal.errors import DataError
 from canal.figures import novelty_figures, score
 from canal.model.model import Model
 from canal.progress import Progress, Silent
+from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import ALPHA, NoRule, NoveltyOptions, NoveltyRule, choose_rule
 from canal.stages.predictions import Answers, answer_stream, reader_of
 
@@ -46,6 +47,8 @@ class Evaluation:
         Types of the data that the model does not know; their cells count as wrong.
     novelty
         Figures of the detection of novel types, where some were named.
+    adapted
+        How the model was adapted to the file, where that was asked for; see `canal.stages.adapting`.
     """
 
     stage: int
@@ -56,10 +59,14 @@ class Evaluation:
     per_type: dict[str, dict[str, float]]
     unknown_types: tuple[str, ...] = ()
     novelty: dict[str, float] | None = None
+    adapted: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return plain values for JSON; ``adapted`` is among them where it was asked for."""
+        values = asdict(self)
+        if self.adapted is None:
+            del values["adapted"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,8 @@ class EvaluateOptions:
         Types of the file that the model was never taught: how well it tells them from the others is scored, too.
     novelty
         How novelty is judged.
+    adapting
+        Whether the file's own cells help to answer.
     """
 
     labels: str
@@ -83,6 +92,7 @@ class EvaluateOptions:
     gene_key: str | None = None
     novel: Sequence[str] = ()
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+    adapting: AdaptOptions = field(default_factory=AdaptOptions)
 
 
 def evaluate(
@@ -112,12 +122,13 @@ def evaluate(
     labels = LabelOptions(column=options.labels, label_map=options.label_map)
     with open_stream(data, gene_key=options.gene_key, labels=labels) as stream:
         # Novelty is judged only where novel types are named.
-        reader = reader_of(model, stream)
+        adapted = adapt_to_file(reader_of(model, stream), stream, options.adapting)
+        reader = adapted.reader
         rule: NoveltyRule = NoRule(reader)
         if options.novel:
             asked = _with_rate_of_false_alarms(options.novelty, model)
             rule = choose_rule(asked, reader, cells=len(stream), seed=model.stage.seed)
-        answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add)
+        answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add, groups=adapted.groups)
         truth, path = stream.labels, stream.report.path
     # Cells without a label were annotated with the others, but do not count.
     assert truth is not None
@@ -138,6 +149,7 @@ def evaluate(
         cells=int(labelled.sum()),
         unknown_types=tuple(unknown),
         novelty=novelty,
+        adapted=adapted.facts.get("adapted"),
         **figures,
     )
 
