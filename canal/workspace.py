@@ -46,16 +46,19 @@ def _annotate_options(
     neighbors: int = 0,
     transductive: bool = False,
     min_probability: float | None = None,
+    adapt: bool = False,
+    batch: str | None = None,
     **options: Any,
 ) -> "AnnotateOptions":
     """Return the options that the keywords of `Annotator.annotate` stand for."""
+    from canal.stages.adapting import AdaptOptions
     from canal.stages.annotate import AnnotateOptions
     from canal.stages.novelty_rules import NoveltyOptions
 
     novelty = NoveltyOptions(
         alpha=alpha, neighbors=neighbors, transductive=transductive, min_probability=min_probability
     )
-    return AnnotateOptions(novelty=novelty, **options)
+    return AnnotateOptions(novelty=novelty, adapting=AdaptOptions(adapt=adapt, batch=batch), **options)
 
 
 class Annotator:
@@ -84,6 +87,8 @@ class Annotator:
         neighbors: int = 0,
         transductive: bool = False,
         min_probability: float | None = None,
+        adapt: bool = False,
+        batch: str | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
@@ -121,6 +126,10 @@ class Annotator:
             Judge novelty by the paper's rule: the verdict on a cell then depends on the other cells of the file.
         min_probability
             Call cells novel whose highest probability is below it, in place of the memory's detector.
+        adapt
+            The file's own cells help to answer, where a guard finds that they do; see docs/unseen.md.
+        batch
+            Column of ``obs`` whose batches are adapted to each for itself; found by its name by default.
         out
             File to write: ``.h5ad`` (the cells with the annotation) or ``.csv``.
         overwrite
@@ -132,7 +141,7 @@ class Annotator:
 
         Raises
         ------
-        DataError, StageError, RegistryError
+        ConfigError, DataError, StageError, RegistryError
             If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
         """
         from canal.stages.annotate import annotate_to
@@ -148,6 +157,8 @@ class Annotator:
             transductive=transductive,
             min_probability=min_probability,
             overwrite=overwrite,
+            adapt=adapt,
+            batch=batch,
         )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
@@ -196,6 +207,8 @@ class Annotator:
         alpha: float | None = None,
         transductive: bool = False,
         min_probability: float | None = None,
+        adapt: bool = False,
+        batch: str | None = None,
         progress: Progress | None = None,
     ) -> "Evaluation":
         """Annotate labelled cells and score the annotation.
@@ -216,6 +229,8 @@ class Annotator:
             Types of the file that the model was never taught: how well it tells them from the others is scored, too.
         alpha, transductive, min_probability
             How novelty is judged, as for `annotate`.
+        adapt, batch
+            Whether the file's own cells help to answer, as for `annotate`.
         progress
             Told about every block of cells.
 
@@ -224,6 +239,7 @@ class Annotator:
         DataError
             If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
         """
+        from canal.stages.adapting import AdaptOptions
         from canal.stages.evaluate import EvaluateOptions, evaluate
         from canal.stages.novelty_rules import NoveltyOptions
 
@@ -235,6 +251,7 @@ class Annotator:
             gene_key=gene_key,
             novel=names_of(novel, "novel"),
             novelty=NoveltyOptions(alpha=alpha, transductive=transductive, min_probability=min_probability),
+            adapting=AdaptOptions(adapt=adapt, batch=batch),
         )
         return evaluate(self.model(stage), data, options, progress)
 
@@ -540,6 +557,7 @@ class Workspace(Annotator):
         batch: str | None = None,
         gene_key: str | None = None,
         uncertain: bool = False,
+        adapt: bool = False,
         progress: Progress | None = None,
     ) -> "NovelReport":
         """Group the novel cells of a file and write the evidence for each group.
@@ -565,6 +583,8 @@ class Workspace(Annotator):
             Column of ``var`` with the gene names.
         uncertain
             Group uncertain cells, too.
+        adapt
+            Adapt the model to the file, batch by batch, before it judges; as for `annotate`.
         progress
             Told about every block of cells.
 
@@ -582,6 +602,7 @@ class Workspace(Annotator):
             batch=batch,
             gene_key=gene_key,
             uncertain=uncertain,
+            adapt=adapt,
         )
         return find_novel(self.model(stage), data, Path(out), options, progress)
 

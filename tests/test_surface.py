@@ -44,12 +44,13 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--alpha", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model",
-        "--neighbors", "--out", "--over-clustering", "--overwrite", "--stage", "--transductive", "--types",
+        "--adapt", "--alpha", "--batch", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting",
+        "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite", "--stage",
+        "--transductive", "--types",
     ],
     "evaluate": [
-        "--alpha", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map", "--labels",
-        "--min-probability", "--novel", "--stage", "--transductive",
+        "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",
+        "--labels", "--min-probability", "--novel", "--stage", "--transductive",
     ],
     "explain": [
         "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",
@@ -63,7 +64,8 @@ OPTIONS = {
     "weights show": ["NAME"],
     "weights export": ["FILE", "NAME"],
     "novel find": [
-        "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage", "--uncertain",
+        "--adapt", "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage",
+        "--uncertain",
     ],
     "novel name": ["--known-ok", "--labels", "--names", "DIR"],
     "config list": [],

@@ -25,6 +25,11 @@ Transductive = Annotated[
     bool, typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file.")
 ]
 
+Adapt = Annotated[bool, typer.Option("--adapt", help="The file's own cells help to answer, where that helps.")]
+Batch = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of obs whose batches --adapt adapts to one by one.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -64,6 +69,8 @@ def annotate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out where it is there, be it the file of --data.")
     ] = False,
+    adapt: Adapt = False,
+    batch: Batch = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
@@ -84,6 +91,8 @@ def annotate(
         "neighbors": neighbors,
         "min_probability": min_probability,
         "overwrite": overwrite,
+        "adapt": adapt,
+        "batch": batch,
         "progress": watcher(session),
     }
     files = expanded(data)
@@ -123,7 +132,8 @@ def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
     }
     counts = ", ".join(f"{cells} {status}" for status, cells in per_status.items())
     line = f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"
-    return Answer(data, [_confidence_table(per_type), line, *_on_the_file(annotation.facts)])
+    adapted = _adapted_lines(annotation.facts.get("adapted"))
+    return Answer(data, [_confidence_table(per_type), line, *adapted, *_on_the_file(annotation.facts)])
 
 
 def _on_the_file(facts: "Mapping[str, Any]", file: str = "") -> list[str]:
@@ -131,6 +141,25 @@ def _on_the_file(facts: "Mapping[str, Any]", file: str = "") -> list[str]:
     name = f" of {file}" if file else ""
     lines = [f"sanity{name}: {facts['sanity']}"] if facts.get("sanity") else []
     return lines + [f"warning: {text}" for text in facts.get("warnings", ())]
+
+
+def _adapted_lines(adapted: dict[str, Any] | None) -> list[str]:
+    """Return a line for each group of cells that was adapted to, or was not, and why."""
+    if adapted is None:
+        return []
+    if "groups" not in adapted:
+        return [f"not adapted: {adapted['held_back'][0]}"]
+    lines = []
+    for group, name in enumerate(adapted["groups"]):
+        reason, cells = adapted["held_back"][group], adapted["cells"][group]
+        if reason:
+            lines.append(f"{name}, {cells} cells, not adapted: {reason}")
+            continue
+        unlike, moved = adapted["unlike"][group], adapted["moved"][group]
+        lines.append(
+            f"{name}, {cells} cells, adapted: {unlike:.0%} unlike what was taught, {moved:.1%} change their type"
+        )
+    return lines
 
 
 def _answer_of_files(data: list[Path], out: Path, annotations: "list[Annotation]") -> Answer:
@@ -199,6 +228,8 @@ def evaluate(
     alpha: Alpha = None,
     min_probability: MinProbability = None,
     transductive: Transductive = False,
+    adapt: Adapt = False,
+    batch: Batch = None,
 ) -> Answer:
     """Compare the model's annotation with given labels; nothing is written."""
     evaluation = session.workspace().evaluate(
@@ -213,6 +244,8 @@ def evaluate(
         alpha=alpha,
         min_probability=min_probability,
         transductive=transductive,
+        adapt=adapt,
+        batch=batch,
     )
     figures = evaluation.to_dict()
     lines = [
@@ -223,6 +256,7 @@ def evaluate(
     unknown = ", ".join(figures.get("unknown_types", ()))
     if unknown:
         lines.append(f"warning: the model does not know {unknown}")
+    lines += _adapted_lines(figures.get("adapted"))
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))
     left_out = figures["unlabelled"]

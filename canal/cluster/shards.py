@@ -142,8 +142,8 @@ def cut_shards(files: Sequence[Path], workers: int, options: AnnotateOptions) ->
     for file in files:
         with open_stream(file, gene_key=options.gene_key) as stream:
             sizes.append(len(stream))
-    # Voting looks at all cells of a file.
-    whole = options.majority_voting or options.over_clustering is not None
+    # Voting and adapting look at all cells of a file.
+    whole = options.majority_voting or options.over_clustering is not None or options.adapting.adapt
     shards_per_cell = workers * SHARDS_PER_WORKER / max(sum(sizes), 1)
     shards = []
     for file, size in zip(files, sizes, strict=True):

@@ -243,6 +243,33 @@ class AnalyticMemory:
         moments = _score_moments(classes, rows @ weights, weights)
         return SolvedMemory(match=match, weights=weights, types=tuple(types), moments=moments)
 
+    def type_profiles(self, seen: np.ndarray, types: Sequence[str]) -> np.ndarray:
+        """Return the mean unit profile of each type over the genes that a file measures, float64 (C, S).
+
+        Stages of a type count by the root of their cells; where no stage of a type measured a gene, the gene is as in
+        the other types.
+
+        Parameters
+        ----------
+        seen
+            Genes of the memory that the file measures, bool (G,).
+        types
+            Names in the order of the rows.
+        """
+        index = {name: i for i, name in enumerate(types)}
+        place = np.cumsum(seen) - 1
+        sums, weights = np.zeros((len(types), int(seen.sum()))), np.zeros((len(types), int(seen.sum())))
+        for s in self.statistics:
+            here = seen[self.measured[s.stage]]
+            columns = place[self.measured[s.stage][here]]
+            mean, factors = s.mean[here].astype(np.float64), s.factors[:, here]
+            mean_square = float((mean**2).sum() + (factors**2).sum() / s.n + s.rest[here].sum())
+            sums[index[s.name], columns] += s.n**0.5 / math.sqrt(max(mean_square, 1e-12)) * mean
+            weights[index[s.name], columns] += s.n**0.5
+        means = np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0)
+        measured = (weights > 0).sum(axis=0)
+        return np.where(weights > 0, means, means.sum(axis=0) / np.maximum(measured, 1))
+
     def _rows(self, seen: np.ndarray, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray, list["_ClassRows"]]:
         """Return rows A (R, S), targets Y (R, C), and which rows are whose, of all stages for the genes seen."""
         place = np.cumsum(seen) - 1

@@ -7,6 +7,7 @@ only. No other genes of a file are read: `GeneSetReader.columns` lists those tha
 Shapes: n cells, K columns that are read, C types, D representation.
 """
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.genes import Genes
+from canal.data.values import unit_rows
 from canal.model.encoders.compact_arrays import CompactArrays
 from canal.model.memory import SolvedMemory
 from canal.model.novelty.detector import NoveltyReader, NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
 
 if TYPE_CHECKING:
+    from canal.model.adapting.adaptation import Adaptation
     from canal.model.model import Model
 
 # Blocks are filled up with empty cells to a multiple of this: matrix libraries compute the rows at the edge of a matrix
@@ -100,6 +103,7 @@ class GeneSetReader:
         self._network = _network(self)
         self._matrix: np.ndarray | None = None
         self._novelty: NoveltyReader | None = None
+        self._adaptations: tuple[Adaptation | None, ...] = ()
         self._fill_matrix()
 
     def novelty(self) -> NoveltyReader | None:
@@ -124,11 +128,30 @@ class GeneSetReader:
         reader._fill_matrix()
         return reader
 
+    def with_adaptations(self, adaptations: "Sequence[Adaptation | None]") -> "GeneSetReader":
+        """Return a reader that is adapted to the groups of a file's cells; ``None`` for the plain answer."""
+        reader = copy(self)
+        reader._adaptations = tuple(adaptations)
+        return reader
+
+    def ridge_scores(self, values: sp.csr_matrix) -> np.ndarray:
+        """Return the memory's ridge scores (cells, types) of a block (cells, K)."""
+        scores = self._products(_padded(values))[0]
+        assert scores is not None
+        return scores[: values.shape[0]]
+
+    def memory_profiles(self, values: sp.csr_matrix) -> sp.csr_matrix:
+        """Return the unit profiles (cells, S) of a block (cells, K) over the memory's genes, in its order."""
+        assert self.solved is not None
+        return unit_rows(values[:, np.searchsorted(self.columns, self.solved.columns)])
+
     def predict(self, expression: sp.csr_matrix) -> Prediction:
         """Annotate cells of shape (cells, genes of the file), natural ``log1p`` of values per 10,000."""
         return self.predict_columns(expression[:, self.columns])
 
-    def predict_columns(self, values: sp.csr_matrix, neighbors: int = 0) -> Prediction:
+    def predict_columns(
+        self, values: sp.csr_matrix, neighbors: int = 0, groups: np.ndarray | None = None
+    ) -> Prediction:
         """Annotate a block of cells of shape (cells, K).
 
         Parameters
@@ -137,6 +160,8 @@ class GeneSetReader:
             The ``columns`` of the file, natural ``log1p`` of values per 10,000 over all its genes.
         neighbors
             Nearest cells of the bank to find of each cell.
+        groups
+            Which of the adaptations each cell gets, (cells,); the first by default.
 
         Returns
         -------
@@ -148,6 +173,8 @@ class GeneSetReader:
         logits, rep = self._network(padded, n)
         scores, projected = self._products(padded)
         memory = None if scores is None else self.memory_answer(scores)[:n]
+        if self._adaptations and scores is not None and memory is not None:
+            memory = self._adapted(padded, scores, logits, memory, np.zeros(n, np.int64) if groups is None else groups)
         probabilities = self.model.fusion.join(logits, memory)
         prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
@@ -170,6 +197,24 @@ class GeneSetReader:
         """Return what the model's rule makes of ridge scores (cells, types): themselves, or discriminants."""
         assert self.solved is not None
         return self.solved.discriminants.of(scores) if self.model.fusion.rule == "discriminants" else scores
+
+    def _adapted(
+        self, values: sp.csr_matrix, scores: np.ndarray, logits: np.ndarray, plain: np.ndarray, groups: np.ndarray
+    ) -> np.ndarray:
+        """Return what the memory says of the first n cells of a padded block, adapted to their groups, (n, types)."""
+        assert self.solved is not None
+        n, answer = len(logits), plain.astype(np.float64)
+        padded_logits = np.zeros((len(scores), logits.shape[1]), dtype=logits.dtype)
+        padded_logits[:n] = logits
+        for group in np.unique(groups).tolist():
+            adaptation = self._adaptations[group]
+            if adaptation is None:
+                continue
+            # Every group is computed for the whole block: a cell gets the same bits whatever comes along.
+            coordinates = adaptation.components.of(self.memory_profiles(values))
+            of_group = adaptation.memory_answer(padded_logits, scores, coordinates)[:n]
+            answer[groups == group] = of_group[groups == group]
+        return answer
 
     def network_outputs(self, expression: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Return the network's logits (cells, types) and representations (cells, D)."""

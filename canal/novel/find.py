@@ -26,6 +26,7 @@ from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelRepor
 from canal.progress import Progress
 from canal.report.annotation import Annotation
 from canal.seeds import derived_seed, numpy_generator
+from canal.stages.adapting import BATCH_COLUMNS, AdaptOptions
 from canal.stages.annotate import AnnotateOptions, annotate
 from canal.stages.clusters import NEAREST, principal_components
 from canal.stages.novelty_rules import NoveltyOptions
@@ -53,6 +54,8 @@ class FindOptions:
         Column of ``var`` with the gene names.
     uncertain
         Take uncertain cells too.
+    adapt
+        Adapt the model to the file, batch by batch, before it judges.
     """
 
     alpha: float = 0.05
@@ -61,6 +64,7 @@ class FindOptions:
     batch: str | None = None
     gene_key: str | None = None
     uncertain: bool = False
+    adapt: bool = False
 
 
 def find_novel(
@@ -95,7 +99,11 @@ def find_novel(
     target = check_folder(out)
     batches = _read_batches(data, options)
     # 2. Which cells are novel, and which groups they form.
-    asked = AnnotateOptions(gene_key=options.gene_key, novelty=NoveltyOptions(alpha=options.alpha))
+    asked = AnnotateOptions(
+        gene_key=options.gene_key,
+        novelty=NoveltyOptions(alpha=options.alpha),
+        adapting=AdaptOptions(adapt=options.adapt, batch=options.batch if options.adapt else None),
+    )
     annotation = annotate(model, data, asked, progress)
     seed = derived_seed(model.stage.seed, "novel")
     groups = _group_cells(data, annotation, options, seed)
@@ -133,9 +141,6 @@ def _check(options: FindOptions) -> None:
             "positive number."
         )
         raise StageError(message)
-
-
-BATCH_COLUMNS = ("batch", "donor_id", "donor", "sample")  # the first that a file has is taken
 
 
 def _read_batches(data: "str | Path | ad.AnnData", options: FindOptions) -> "pd.Series | None":

@@ -19,6 +19,7 @@ from canal.errors import ConfigError, DataError, StageError
 from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_key, check_target, write_annotation
+from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import NoveltyOptions, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
@@ -49,6 +50,8 @@ class AnnotateOptions:
         Column of ``var`` with the gene names.
     novelty
         How novelty is judged.
+    adapting
+        Whether the file's own cells help to answer.
     key_added
         Prefix of every name that is added where the annotation is written.
     rows
@@ -64,6 +67,7 @@ class AnnotateOptions:
     over_clustering: "str | Sequence[object] | np.ndarray | pd.Series | None" = None
     gene_key: str | None = None
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+    adapting: AdaptOptions = field(default_factory=AdaptOptions)
     key_added: str = "canal"
     rows: tuple[int, int] | None = None
     folder: Path | None = None
@@ -107,7 +111,8 @@ def annotate(
         # The model for the genes of this file, made to judge novelty as asked.
         reader = reader_of(model, stream)
         agreement = gene_agreement(model, stream)
-        rule = choose_rule(options.novelty, reader, cells=len(stream), seed=seed)
+        adapted = adapt_to_file(reader, stream, options.adapting)
+        rule = choose_rule(options.novelty, adapted.reader, cells=len(stream), seed=seed)
         clusters = None if options.over_clustering is None else _clusters(stream, options.over_clustering)
         # One pass over the file, block by block.
         answers = answer_stream(
@@ -118,6 +123,7 @@ def annotate(
             neighbors=options.novelty.neighbors,
             folder=options.folder,
             watch=rule.add,
+            groups=adapted.groups,
         )
         names, report = stream.names, stream.report
     # What looks at all cells together: the vote of clusters, and some rules of novelty.
@@ -135,7 +141,7 @@ def annotate(
         cell_type=cell_type,
         confidence=answers.confidence,
         representation=answers.representation,
-        facts=facts | rule.facts() | {"warnings": warnings},
+        facts=facts | adapted.facts | rule.facts() | {"warnings": warnings},
         columns=columns,
     )
 

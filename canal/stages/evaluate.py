@@ -21,6 +21,7 @@ from canal.errors import DataError
 from canal.figures import novelty_figures, score
 from canal.model.model import Model
 from canal.progress import Progress, Silent
+from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import ALPHA, NoRule, NoveltyOptions, NoveltyRule, choose_rule
 from canal.stages.predictions import Answers, answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
@@ -53,6 +54,8 @@ class Evaluation:
         Cells that have no label, and labels that name no type with their number of cells; neither counts.
     warnings
         Sentences on the file for the person.
+    adapted
+        How the model was adapted to the file, where that was asked for; see `canal.stages.adapting`.
     """
 
     stage: int
@@ -70,10 +73,14 @@ class Evaluation:
     unlabelled: int = 0
     dropped_labels: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    adapted: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return plain values for JSON; ``adapted`` is among them where it was asked for."""
+        values = asdict(self)
+        if self.adapted is None:
+            del values["adapted"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,8 @@ class EvaluateOptions:
         Types of the file that the model was never taught: how well it tells them from the others is scored, too.
     novelty
         How novelty is judged.
+    adapting
+        Whether the file's own cells help to answer.
     """
 
     labels: str
@@ -101,6 +110,7 @@ class EvaluateOptions:
     gene_key: str | None = None
     novel: Sequence[str] = ()
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
+    adapting: AdaptOptions = field(default_factory=AdaptOptions)
 
 
 def evaluate(
@@ -134,13 +144,14 @@ def evaluate(
     )
     with open_stream(data, gene_key=options.gene_key, labels=labels, wanted=model.panel) as stream:
         # Novelty is judged only where novel types are named.
-        reader = reader_of(model, stream)
+        adapted = adapt_to_file(reader_of(model, stream), stream, options.adapting)
+        reader = adapted.reader
         rule: NoveltyRule = NoRule(reader)
         if options.novel:
             asked = _with_rate_of_false_alarms(options.novelty, model)
             rule = choose_rule(asked, reader, cells=len(stream), seed=model.stage.seed)
         agreement = gene_agreement(model, stream)
-        answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add)
+        answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add, groups=adapted.groups)
         truth, report = stream.labels, stream.report
     path = report.path
     # Cells without a label were annotated with the others, but do not count.
@@ -168,6 +179,7 @@ def evaluate(
         dropped_labels=report.dropped_labels,
         warnings=(*report.warnings, *sanity_warnings(reader.match, agreement, path)),
         **sanity,
+        adapted=adapted.facts.get("adapted"),
         **figures,
     )
 

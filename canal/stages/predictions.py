@@ -5,7 +5,7 @@ each cell are kept; what is larger goes to disk.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +113,7 @@ def answer_stream(
     neighbors: int = 0,
     folder: Path | None = None,
     watch: Callable[[Prediction], None] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Answers:
     """Annotate an open file block by block.
 
@@ -132,6 +133,8 @@ def answer_stream(
         Where large arrays may lie meanwhile; the system's folder for temporary files by default.
     watch
         Called with the prediction for every block, over all types, in the order of the cells.
+    groups
+        Which of the reader's adaptations each cell gets, (cells,).
 
     Raises
     ------
@@ -142,12 +145,13 @@ def answer_stream(
     begin, done = time.monotonic(), 0
     collector: _Collector | None = None
 
-    def predict(block: sp.csr_matrix) -> Prediction:
-        return reader.predict_columns(block, neighbors)
+    def predict(part: tuple[sp.csr_matrix, np.ndarray | None]) -> Prediction:
+        block, of_cells = part
+        return reader.predict_columns(block, neighbors, of_cells)
 
     # Blocks are read in this thread and annotated in others; only the genes that the model looks at are read.
     workers = reader.workers(usable_cores())
-    for prediction in in_order(predict, stream.chunks(reader.columns), workers):
+    for prediction in in_order(predict, _with_groups(stream.chunks(reader.columns), groups), workers):
         # The first prediction tells the size of the representation.
         if collector is None:
             collector = _Collector(len(stream), prediction.representation.shape[1], reader, neighbors, folder)
@@ -160,3 +164,14 @@ def answer_stream(
     progress.close()
     assert collector is not None, "a stream has cells"
     return collector.finish()
+
+
+def _with_groups(
+    blocks: Iterable[sp.csr_matrix], groups: np.ndarray | None
+) -> Iterator[tuple[sp.csr_matrix, np.ndarray | None]]:
+    """Yield every block with the groups of its cells."""
+    start = 0
+    for block in blocks:
+        stop = start + block.shape[0]
+        yield block, None if groups is None else groups[start:stop]
+        start = stop

@@ -32,6 +32,7 @@ def find(
     batch: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with batch or donor.")] = None,
     gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
     uncertain: Annotated[bool, typer.Option("--uncertain", help="Take uncertain cells too.")] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the model to the file before it judges.")] = False,
 ) -> Answer:
     """Group the novel cells of a file and show what speaks for each group.
 
@@ -47,6 +48,7 @@ def find(
         batch=batch,
         gene_key=gene_key,
         uncertain=uncertain,
+        adapt=adapt,
         progress=watcher(session),
     )
     answer = {"out": str(out), **report.to_dict()}

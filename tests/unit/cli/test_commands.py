@@ -84,7 +84,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
     """No option of `evaluate` is without effect."""
     found = run_json(
         "evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id --novel HSC --alpha 0.1",
-        "--min-probability 0.4 --drop-label mess --keep-label other",
+        "--min-probability 0.4 --drop-label mess --keep-label other --adapt --batch donor",
     )
     assert workspace.asked == {
         "data": Path("a.h5ad"),
@@ -97,6 +97,8 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
         "novel": ("HSC",),
         "alpha": 0.1,
         "min_probability": 0.4,
+        "adapt": True,
+        "batch": "donor",
         "transductive": False,
     }
     assert set(found) >= {"stage", "cells", "accuracy", "macro_f1", "ari", "per_type"}

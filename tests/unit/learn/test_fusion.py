@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canal.model.model import Fusion
+from canal.model.model import USUAL_TEMPERATURE, Fusion
 
 
 def noisy(n: int = 4000, flips: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -46,3 +46,20 @@ def test_the_mean_over_stages_is_geometric_and_counts_them() -> None:
     assert mean.stages == 3
     assert mean.temperature == pytest.approx((0.1 * 0.4 * 0.2) ** (1 / 3))
     assert Fusion.from_dict(mean.to_dict()) == mean
+
+
+def test_a_stage_of_few_or_easy_cells_does_not_decide_the_temperature_of_discriminants() -> None:
+    """Cells without an error, or with a single one that is surely answered otherwise, leave it near the usual one."""
+    types = np.arange(100) % 2
+    easy = 200.0 * np.eye(2)[types]
+    wrong = easy.copy()
+    wrong[0] = wrong[0, ::-1]
+    plain = Fusion(memory=2.0, temperature=1.0, rule="discriminants")
+    logits = np.zeros_like(easy)
+
+    usual = USUAL_TEMPERATURE * plain.memory
+    assert plain.calibrated(logits, easy, types).temperature == pytest.approx(usual, rel=0.3)
+    assert plain.calibrated(logits, wrong, types).temperature == pytest.approx(usual, rel=0.3)
+    doubt = np.random.default_rng(0).normal(scale=40.0, size=(4000, 2))
+    many = np.random.default_rng(1).integers(2, size=4000)
+    assert plain.calibrated(np.zeros_like(doubt), doubt, many).temperature > 3 * usual
