@@ -119,6 +119,8 @@ def annotate(
 
         cell_type = majority_vote(best, answers.representation, clusters, seed=seed)
     facts = _facts(model, reader.match.measured, report.digest, options)
+    # Types that were never seen together with many of these genes: their answers are estimates.
+    facts["carried_types"] = [] if reader.carried is None else sorted(reader.carried.imputed)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
