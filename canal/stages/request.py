@@ -90,6 +90,7 @@ class StageResult:
     warnings: tuple[str, ...] = ()
     label_warnings: tuple[dict[str, Any], ...] = ()
     tested: tuple[dict[str, Any], ...] = ()
+    incoming: dict[str, Any] | None = None
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

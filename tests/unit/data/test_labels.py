@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canal.data.labels import LabelOptions, called_known, read_label_map, similar_names, take_labels
+from canal.data.labels import (
+    NOVEL,
+    LabelOptions,
+    called_known,
+    coarser_names,
+    read_label_map,
+    similar_names,
+    take_labels,
+)
 from canal.errors import DataError
 
 
@@ -120,3 +128,28 @@ def test_new_types_that_the_model_calls_known() -> None:
     found = called_known(labels, predictions, ["B", "T"])
 
     assert [(w.new, w.known, w.reason, w.share) for w in found] == [("new", "B", "cells", 0.9)]
+
+
+def test_cells_that_look_novel_do_not_speak_for_a_known_type() -> None:
+    """A truly new type lies nearest to some known one: its few cells that look known are no reason to merge the two."""
+    labels = np.array(["MK"] * 10 + ["alias"] * 10, dtype=object)
+    predictions = np.array([NOVEL] * 6 + ["B"] * 4 + [NOVEL] * 3 + ["B"] * 7, dtype=object)
+
+    warned = called_known(labels, predictions, ["B", "T"])
+
+    assert [(w.new, w.known, w.share) for w in warned] == [("alias", "B", 1.0)]
+
+
+def test_a_name_that_covers_several_known_types_is_told() -> None:
+    """Nearly all of it goes to a few types, none alone; a single type or scattered cells are something else."""
+    labels = np.array(["T cell"] * 20 + ["mixed"] * 20 + ["one"] * 20 + ["new"] * 20, dtype=object)
+    halves = ["CD4 T"] * 11 + ["CD8 T"] * 8 + ["B"]
+    scattered = [f"type {i % 8}" for i in range(20)]
+    predictions = np.array(halves + scattered + ["B"] * 20 + [NOVEL] * 15 + halves[9:14], dtype=object)
+    known = ["B", "CD4 T", "CD8 T", *(f"type {i}" for i in range(8))]
+
+    (warned,) = coarser_names(labels, predictions, known)
+
+    assert (warned.new, warned.known, warned.reason) == ("T cell", "CD4 T or CD8 T", "coarse")
+    assert warned.share == 0.95
+    assert "95% of the 20 cells of the new type 'T cell'" in warned.message
