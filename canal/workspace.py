@@ -4,7 +4,7 @@ Every command calls a method of `Workspace` and prints what it returns. What a m
 called, so that opening a workspace is quick.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -483,7 +483,13 @@ class Workspace(Annotator):
         return find_novel(self.model(stage), data, Path(out), options, progress)
 
     def name_novel(
-        self, folder: str | Path, *, names: Path | None = None, labels: str = "cell_type", known_ok: bool = False
+        self,
+        folder: str | Path,
+        *,
+        names: "Path | Mapping[str, str] | None" = None,
+        labels: str = "cell_type",
+        known_ok: bool = False,
+        with_known: bool = True,
     ) -> "Naming":
         """Write the cells of the named groups of `find_novel`, ready for `add_stage`.
 
@@ -492,15 +498,17 @@ class Workspace(Annotator):
         folder
             Result of `find_novel`.
         names
-            The filled table; ``names.csv`` of the folder by default.
+            The filled table, or the name of each cluster, as ``{"1": "B"}``; ``names.csv`` of the folder by default.
         labels
             Column of ``obs`` for the names.
         known_ok
             Allow names of types that the model knows.
+        with_known
+            Write the file's cells that are surely of known types along with them, so that the stage is balanced.
         """
         from canal.novel.folder import name_novel
 
-        return name_novel(Path(folder), names=names, labels=labels, known_ok=known_ok)
+        return name_novel(Path(folder), names=names, labels=labels, known_ok=known_ok, with_known=with_known)
 
     def compare(
         self,
