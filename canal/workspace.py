@@ -607,7 +607,13 @@ class Workspace(Annotator):
         return find_novel(self.model(stage), data, Path(out), options, progress)
 
     def name_novel(
-        self, folder: str | Path, *, names: str | Path | None = None, labels: str = "cell_type", known_ok: bool = False
+        self,
+        folder: str | Path,
+        *,
+        names: "str | Path | Mapping[str, str] | None" = None,
+        labels: str = "cell_type",
+        known_ok: bool = False,
+        with_known: bool = True,
     ) -> "Naming":
         """Write the cells of the named groups of `find_novel`, ready for `add_stage`.
 
@@ -616,15 +622,18 @@ class Workspace(Annotator):
         folder
             Result of `find_novel`.
         names
-            The filled table; ``names.csv`` of the folder by default.
+            The filled table, or the name of each cluster, as ``{"1": "B"}``; ``names.csv`` of the folder by default.
         labels
             Column of ``obs`` for the names.
         known_ok
             Allow names of types that the model knows.
+        with_known
+            Write the file's cells that are surely of known types along with them, so that the stage is balanced.
         """
         from canal.novel.folder import name_novel
 
-        return name_novel(Path(folder), names=path_of(names, "names"), labels=labels, known_ok=known_ok)
+        given = names if isinstance(names, Mapping) else path_of(names, "names")
+        return name_novel(Path(folder), names=given, labels=labels, known_ok=known_ok, with_known=with_known)
 
     def compare(
         self,

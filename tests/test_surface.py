@@ -67,7 +67,7 @@ OPTIONS = {
         "--adapt", "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage",
         "--uncertain",
     ],
-    "novel name": ["--known-ok", "--labels", "--names", "DIR"],
+    "novel name": ["--known-ok", "--labels", "--name", "--names", "--with-known", "DIR"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

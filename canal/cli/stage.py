@@ -139,6 +139,8 @@ def _lines_of_result(result: "StageResult") -> list[str]:
     ]
     for name, value in _overall(result.metrics).items():
         lines.append(f"  {name}  {value}")
+    if result.incoming is not None:
+        lines.append(f"  {_line_of_incoming(result.parent, result.incoming)}")
     # What it does on the cells of earlier stages, and what to look at.
     lines += [f"  {_line_of_test(test)}" for test in result.tested]
     lines += [f"warning: {text}" for text in result.warnings]
@@ -157,7 +159,22 @@ def _left_out(cells: "Mapping[str, int]") -> str:
 
 def _overall(metrics: "Mapping[str, Any]") -> dict[str, str]:
     """Return the figures of all cells as they are printed, by name; those of single types have a slash."""
-    return {name.replace("_", " "): _short(value) for name, value in metrics.items() if "/" not in name}
+    shown = {}
+    for name, value in metrics.items():
+        if "/" not in name and not name.startswith("incoming_"):
+            shown[name.replace("_", " ")] = _short(value)
+    return shown
+
+
+def _line_of_incoming(parent: int | None, figures: "Mapping[str, Any]") -> str:
+    """Return the line about what the model before reached on the new file's cells of known types."""
+    alarms = figures.get("false_alarms")
+    called = "" if alarms is None else f", {alarms:.1%} of them called novel at alpha .05"
+    return (
+        f"before learning: stage {parent} on the {figures['cells']:.0f} cells of known types: accuracy "
+        f"{_short(figures['accuracy'])}, macro-F1 {_short(figures['macro_f1'])}, calibration error "
+        f"{_short(figures['calibration_error'])}{called}"
+    )
 
 
 def _label_warnings(warnings: "Sequence[Mapping[str, Any]]") -> list[str]:
@@ -210,6 +227,13 @@ def _record_table(record: "StageRecord") -> "Table":
         "bank": f"{record.bank.get('size', 0)} cells",
     }
     rows |= _overall(record.metrics)
+    # What the model before reached on these cells when they were new.
+    incoming = {}
+    for figure, share in record.metrics.items():
+        if figure.startswith("incoming_"):
+            incoming[figure.removeprefix("incoming_")] = share
+    if incoming:
+        rows["when new"] = _line_of_incoming(record.parent, incoming)
     # What not every stage has.
     if weights := record.notes.get("weights"):
         rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"

@@ -157,30 +157,6 @@ def reference_bars(report: CompareReport) -> str:
     return as_svg(figure)
 
 
-def alarm_curves(report: CompareReport) -> str:
-    """Draw the share of known cells that would be called novel against the share that may be."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots()
-    # A curve for each stage. An imported one may have several: its number alone does not tell them apart.
-    names = [f"{curve.stage} {curve.name}".strip() for curve in report.alarms]
-    colours = type_colours(names)
-    for name, curve in zip(names, report.alarms, strict=True):
-        label = f"{name}, {curve.cells} cells"
-        axes.plot(curve.alpha, curve.share, marker="o", ms=3, lw=1.3, color=colours[name], label=label)
-    # The diagonal: as many as were asked for.
-    top = max((curve.alpha[-1] for curve in report.alarms), default=1.0)
-    axes.plot([0, top], [0, top], color=DIAGONAL, lw=1, ls="--", label="as asked for")
-    axes.set_xlabel("alpha: share of known cells that may be called novel")
-    axes.set_ylabel("share that would be")
-    axes.grid(color=GRID, lw=0.8)
-    axes.set(xlim=(0, None), ylim=(0, None))
-    if len(report.alarms) <= MOST_LINES:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=7.5)
-    return as_svg(figure)
-
-
 def as_array(rows: Sequence[Sequence[Number]]) -> np.ndarray:
     """Return a table of numbers with NaN where nothing was measured."""
     width = len(rows[0]) if rows else 0

@@ -25,6 +25,7 @@ from canal.model.stage_keys import has_noted, stages_by_key
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
 from canal.stages.held_out import HeldOutReference, read_held_out
+from canal.stages.incoming import IncomingFigures
 from canal.stages.layout import Layout, open_registry
 from canal.stages.tests import Outcome, StageTests, measure_outcome, read_tests
 from canal.stages.use import lineage
@@ -214,6 +215,7 @@ def _macro_f1(figures: Figures) -> float:
 
 def _stage_row(stored: StoredTests, number: int, *, in_use: bool) -> StageRow:
     record = stored.records[number]
+    incoming = IncomingFigures.of_metrics(record.metrics)
     accuracy = stored.continual_figures(number, _accuracy)
     macro_f1 = stored.continual_figures(number, _macro_f1)
     return StageRow(
@@ -229,6 +231,7 @@ def _stage_row(stored: StoredTests, number: int, *, in_use: bool) -> StageRow:
         types=len(record.types),
         new_types=record.new_types,
         genes=record.genes,
+        incoming=None if incoming is None else incoming.to_dict(),
         bank=dict(record.bank.get("per_type", {})),
         # From the tests.
         average=accuracy["average"],

@@ -32,6 +32,9 @@ class StageRow:
         Of each type, over the cells of all sets it was tested on.
     history
         Figures of each epoch.
+    incoming
+        What the model before it reached on its cells of known types before they were learned, as
+        `canal.stages.incoming.IncomingFigures`; ``None`` where that was not measured.
     """
 
     number: int
@@ -52,6 +55,7 @@ class StageRow:
     backward_transfer: Number
     f1: dict[str, float]
     history: tuple[dict[str, float], ...]
+    incoming: dict[str, Number] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

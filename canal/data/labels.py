@@ -399,16 +399,17 @@ class LabelWarning:
     new, known
         The two names.
     reason
-        ``"name"``: they are spelt alike; ``"cells"``: the model calls the new type's cells so.
+        ``"name"``: they are spelt alike; ``"cells"``: the model calls the new type's cells so; ``"coarse"``: it calls
+        them by several known types, whose names ``known`` lists.
     share
-        Share of the new type's cells that are called ``known``; ``None`` for names.
+        Share of the new type's cells that are called ``known``, of those that look known; ``None`` for names.
     message
         A sentence for the person who adds the file.
     """
 
     new: str
     known: str
-    reason: Literal["name", "cells"]
+    reason: Literal["name", "cells", "coarse"]
     share: float | None
     message: str
 
@@ -434,36 +435,95 @@ def similar_names(new: Sequence[str], known: Sequence[str]) -> list[LabelWarning
     return found
 
 
+NOVEL = ""  # in place of a prediction: the model does not take the cell for one of a known type
+LEAST_KNOWN = 0.5  # of a new type's cells: where fewer look known, its name stands for something new
+
+
 def called_known(
     labels: np.ndarray, predictions: np.ndarray, known: Sequence[str], floor: float = 0.8
 ) -> list[LabelWarning]:
     """Return the new types most of whose cells the current model calls one known type.
+
+    Only cells that look known speak, and they must be `LEAST_KNOWN` of the type's cells: a type that is truly new lies
+    nearest to some known type, which is no reason to merge them.
 
     Parameters
     ----------
     labels, predictions
         Given and predicted type of each cell, both of shape (cells,).
     known
-        Types of the model; predictions that are none of them ("novel") speak for no type.
+        Types of the model; predictions that are none of them (`NOVEL`) speak for no type.
     floor
-        Share of the new type's cells above which it is named.
+        Share of the new type's cells that look known above which it is named.
     """
     assert labels.shape == predictions.shape, (labels.shape, predictions.shape)
-    names = set(known)
-    found = []
-    for name in sorted(set(labels.tolist()) - names):
-        called = predictions[labels == name].tolist()
-        votes = Counter(p for p in called if p in names).most_common(1)
-        if not votes or votes[0][1] <= floor * len(called):
+    named = []
+    for name, votes, total in _votes(labels, predictions, known):
+        match, share = votes[0][0], votes[0][1] / total
+        if share <= floor:
             continue
-        match, share = votes[0][0], votes[0][1] / len(called)
         message = (
-            f"{share:.0%} of the {len(called)} cells of the new type {name!r} are called {match!r} "
+            f"{share:.0%} of the {total} cells of the new type {name!r} that look known are called {match!r} "
             "by the current model. If they are the same, map it with --label-map (a row: "
             f"{name},{match}); otherwise ignore this."
         )
-        found.append(LabelWarning(new=name, known=match, reason="cells", share=share, message=message))
-    return found
+        named.append(LabelWarning(new=name, known=match, reason="cells", share=share, message=message))
+    return named
+
+
+MOST_FINER = 4  # known types that one coarser name may stand for
+LEAST_FINER = 0.1  # of the cells, for a known type to be one of them
+
+
+def coarser_names(
+    labels: np.ndarray, predictions: np.ndarray, known: Sequence[str], floor: float = 0.9
+) -> list[LabelWarning]:
+    """Return the new types whose cells the current model calls by a few known types: the name may be a coarser one.
+
+    Parameters
+    ----------
+    labels, predictions, known
+        As for `called_known`.
+    floor
+        Share of the new type's cells that look known which the few types have to make up.
+    """
+    named = []
+    for name, votes, total in _votes(labels, predictions, known):
+        finer = [(match, n) for match, n in votes[:MOST_FINER] if n >= LEAST_FINER * total]
+        share = sum(n for _, n in finer) / total
+        # One type alone is the matter of `called_known`.
+        if len(finer) < 2 or share < floor or votes[0][1] > 0.8 * total:
+            continue
+        names = sorted(match for match, _ in finer)
+        listed = f"{', '.join(names[:-1])} or {names[-1]}"
+        message = (
+            f"{share:.0%} of the {total} cells of the new type {name!r} that look known are called {listed} by the "
+            "current model: a coarser name? Then label them by the finer types, or leave them out: two names for one "
+            "cell cannot both be right."
+        )
+        named.append(LabelWarning(new=name, known=listed, reason="coarse", share=share, message=message))
+    return named
+
+
+def _votes(
+    labels: np.ndarray, predictions: np.ndarray, known: Sequence[str]
+) -> list[tuple[str, list[tuple[str, int]], int]]:
+    """Return the votes of each new type that mostly looks known: cells by known type, most first, and cells in all.
+
+    Parameters
+    ----------
+    labels, predictions, known
+        As for `called_known`.
+    """
+    names = set(known)
+    votes = []
+    for name in sorted(set(labels.tolist()) - names):
+        called = predictions[labels == name].tolist()
+        by_type = Counter(p for p in called if p in names)
+        total = by_type.total()
+        if total and total >= LEAST_KNOWN * len(called):
+            votes.append((name, by_type.most_common(), total))
+    return votes
 
 
 def _spelling(name: str) -> str:

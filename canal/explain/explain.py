@@ -1,7 +1,7 @@
 """`canal explain`: the genes a model looks at in the cells of each type."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,8 @@ class TypeGenes:
         Names, (genes,).
     score, others
         Mean score in the cells of the type and in those of all other types, (genes,).
+    imputed
+        Genes of the file that the type was never seen together with: what the model expects of them is estimated.
     """
 
     name: str
@@ -44,13 +46,15 @@ class TypeGenes:
     genes: np.ndarray
     score: np.ndarray
     others: np.ndarray
+    imputed: frozenset[str] = frozenset()
 
     def to_dict(self, top: int) -> dict[str, Any]:
         """Return plain values for JSON, with the top genes."""
         genes = []
         for gene, score, others in zip(self.genes[:top], self.score[:top], self.others[:top], strict=True):
-            genes.append({"gene": gene, "score": float(score), "others": float(others)})
-        return {"cells": self.cells, "genes": genes}
+            entry = {"gene": gene, "score": float(score), "others": float(others)}
+            genes.append(entry | {"imputed": True} if gene in self.imputed else entry)
+        return {"cells": self.cells, "genes": genes, "imputed_genes": len(self.imputed)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +148,8 @@ def explain(
         explainer = explainer_of(reader, names)
         counts = _collect_cells(stream, reader, explainer, names, options.most_cells, progress or Silent())
         path, warnings = stream.report.path, stream.report.warnings
+    # Types that were never seen together with many of these genes.
+    imputed = {} if reader.carried is None else reader.carried.imputed
     # The types that were asked for, or all that have cells. Without a cell a type cannot be explained.
     wanted, empty = [], []
     for name in names:
@@ -158,14 +164,27 @@ def explain(
     explained = []
     for name in wanted:
         score, others = explainer.scores(names.index(name))
-        explained.append(_ranked(name, counts[name], explainer.genes, score, others, options.rank))
+        genes = _ranked(name, counts[name], explainer.genes, score, others, options.rank)
+        explained.append(replace(genes, imputed=imputed.get(name, frozenset())))
     return Explanation(
         method=explainer.method,
         rank=options.rank,
         stage=model.stage.number,
         types=tuple(explained),
-        warnings=warnings,
+        warnings=(*warnings, *_notes_on_imputed(explained)),
     )
+
+
+def _notes_on_imputed(explained: Sequence[TypeGenes]) -> list[str]:
+    """Return a sentence for each type that was never seen together with many of the genes."""
+    notes = []
+    for genes in explained:
+        if genes.imputed:
+            notes.append(
+                f"{genes.name!r} was never seen together with {len(genes.imputed)} genes of this file: what is "
+                "expected of them is imputed from other types, and answers of this type are less sure."
+            )
+    return notes
 
 
 def _type_names(model: Model, stream: CellStream, asked: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 from canal.data.genes import Genes
 from canal.data.values import unit_rows
+from canal.model.completion import CarriedTypes, carried_types
 from canal.model.encoders.compact_arrays import CompactArrays
 from canal.model.memory import SolvedMemory
 from canal.model.novelty.detector import NoveltyReader, NoveltyScores
@@ -77,6 +78,8 @@ class GeneSetReader:
         The network's genes in the file.
     solved
         The memory solved for these genes, ``None`` where the model has none.
+    carried
+        Types that were never seen together with these genes, carried to them; ``None`` where there are none.
     columns
         Columns of the file that network or memory read, ascending, (K,).
 
@@ -94,9 +97,11 @@ class GeneSetReader:
         # Which columns the network reads, and which the memory.
         self.match = model.panel.match(genes)
         self.solved: SolvedMemory | None = None
+        self.carried: CarriedTypes | None = None
         columns = [self.match.columns[self.match.measured]]
         if model.memory is not None:
             self.solved = model.memory.solved_for(genes, model.types)
+            self.carried = carried_types(model.memory, self.solved.match.measured, model.types)
             columns.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(columns))
         # Both prepared for these columns.
@@ -171,11 +176,14 @@ class GeneSetReader:
         padded = _padded(values)
         # Network and memory, and their calibrated sum.
         logits, rep = self._network(padded, n)
-        scores, projected = self._products(padded)
+        scores, projected, functions = self._products(padded)
         memory = None if scores is None else self.memory_answer(scores)[:n]
         if self._adaptations and scores is not None and memory is not None:
             memory = self._adapted(padded, scores, logits, memory, np.zeros(n, np.int64) if groups is None else groups)
         probabilities = self.model.fusion.join(logits, memory)
+        # Types that were never seen with these genes take the cells that all others leave.
+        if self.carried is not None and functions is not None:
+            probabilities = self.carried.take(probabilities, functions[:n])
         prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
             return prediction
@@ -226,6 +234,8 @@ class GeneSetReader:
         if self.solved is None:
             return
         weights = [self.solved.weights]
+        if self.carried is not None:
+            weights.append(self.carried.weights)
         if self._novelty is not None:
             weights.append(self._novelty.weights)
         stacked = np.hstack(weights).astype(np.float32)
@@ -235,17 +245,23 @@ class GeneSetReader:
         place = np.searchsorted(self.columns, self.solved.columns)
         self._matrix[place], self._counts[place] = stacked, 1.0
 
-    def _products(self, values: sp.csr_matrix) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the memory's scores (n, C) and what the detector starts from, both of unit profiles."""
+    def _products(self, values: sp.csr_matrix) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Return the memory's scores (n, C), what the detector starts from and what the carried types do.
+
+        All are products with unit profiles; ``None`` for what the model does not have.
+        """
         if self._matrix is None:
-            return None, None
+            return None, None, None
         # Multiplied as they are, and then divided by the length of each profile.
         squares = sp.csr_matrix((values.data * values.data, values.indices, values.indptr), shape=values.shape)
         length = np.sqrt(squares @ self._counts)
         product = values @ self._matrix
         product *= np.divide(1.0, length, out=np.zeros_like(length), where=length > 0).astype(np.float32)[:, None]
+        # In the order in which the matrices stand side by side.
         n_types = len(self.model.types)
-        return product[:, :n_types], product[:, n_types:] if self._novelty is not None else None
+        end = n_types if self.carried is None else n_types + self.carried.weights.shape[1]
+        functions = product[:, n_types:end] if self.carried is not None else None
+        return product[:, :n_types], product[:, end:] if self._novelty is not None else None, functions
 
 
 class _CompactNetwork:

@@ -7,7 +7,9 @@ neighbours are novel or uncertain is grouped with them. Its own verdict stays wh
 Shapes: n candidate cells, G genes, d principal components.
 """
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,17 @@ from canal.errors import DataError, StageError
 from canal.model.model import Model
 from canal.model.novelty.calibration import check_alpha
 from canal.novel.folder import check_folder, result_files, write_folder
-from canal.novel.groups import ASIDE, KNOWN, Groups, cluster_cells, find_markers, renumbered, separation
+from canal.novel.groups import (
+    ASIDE,
+    KNOWN,
+    LEAST_KNOWN,
+    Groups,
+    Separation,
+    cluster_cells,
+    find_markers,
+    renumbered,
+    separation,
+)
 from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelReport
 from canal.progress import Progress
 from canal.report.annotation import Annotation
@@ -107,6 +119,8 @@ def find_novel(
     annotation = annotate(model, data, asked, progress)
     seed = derived_seed(model.stage.seed, "novel")
     groups = _group_cells(data, annotation, options, seed)
+    sure = sure_known_cells(annotation, groups, seed)
+    counts = _count_status(annotation)
     # 3. The evidence for each group, as values and as files.
     report = NovelReport(
         model=str(annotation.facts["model"]),
@@ -120,16 +134,17 @@ def find_novel(
         min_size=options.min_size,
         seed=seed,
         cells=len(annotation),
-        cells_by_status=_count_status(annotation),
+        cells_by_status=counts,
         taken=int((~groups.known).sum()),
         for_neighbours=_count_for_neighbours(annotation, groups, options),
         aside=int((groups.groups == ASIDE).sum()),
         batch="" if batches is None else str(batches.name),
         known_types=tuple(model.stage.types),
         clusters=_describe_clusters(groups, annotation, batches),
-        warnings=tuple(annotation.facts.get("warnings", ())),
+        warnings=(*annotation.facts.get("warnings", ()), *_doubts(counts, groups)),
+        known_cells=dict(sorted(Counter(annotation.cell_type[sure].tolist()).items())),
     )
-    write_folder(target, report, result_files(data, annotation, groups, report))
+    write_folder(target, report, result_files(data, annotation, groups, report, sure))
     return report
 
 
@@ -141,6 +156,55 @@ def _check(options: FindOptions) -> None:
             "positive number."
         )
         raise StageError(message)
+
+
+MOSTLY_NOVEL = 0.5  # share of novel cells above which a new technology is likelier than so many new types
+
+
+def _doubts(counts: dict[str, int], groups: Groups) -> list[str]:
+    """Return what speaks against taking the clusters for types."""
+    doubts = []
+    share = counts["novel"] / max(sum(counts.values()), 1)
+    if share > MOSTLY_NOVEL:
+        doubts.append(
+            f"{share:.0%} of the cells are called novel. A technology, tissue or preparation that the model has not "
+            "seen is likelier than so many new types: look at the markers, and name only what has its own."
+        )
+    if len(groups.rows) and groups.known.sum() < LEAST_KNOWN:
+        doubts.append(
+            f"The file has {int(groups.known.sum())} known cells to compare with; expected {LEAST_KNOWN} at least. "
+            "Whether a cluster stands apart from the known types cannot be told."
+        )
+    return doubts
+
+
+SURE = 0.9  # confidence from which a known cell may teach its type again
+MOST_SURE = 200  # such cells of a type that are kept
+
+
+def sure_known_cells(annotation: Annotation, groups: Groups, seed: int) -> np.ndarray:
+    """Return positions in the file, ascending, of cells that are surely of known types, `MOST_SURE` of each type.
+
+    Known beyond doubt, confident and not grouped for their neighbours; a type with fewer than two such cells has none.
+
+    Parameters
+    ----------
+    annotation
+        Of all cells of the file.
+    groups
+        The cells that were grouped.
+    seed
+        Draws the cells of large types.
+    """
+    free = np.ones(len(annotation), dtype=bool)
+    free[groups.rows[~groups.known]] = False
+    sure = free & (annotation.columns["status"] == "known") & (annotation.confidence >= SURE)
+    chosen = [np.zeros(0, dtype=np.int64)]
+    for name in sorted(set(annotation.cell_type[sure].tolist())):
+        rows = np.flatnonzero(sure & (annotation.cell_type == name))
+        if len(rows) > 1:
+            chosen.append(numpy_generator(seed, f"sure:{name}").permutation(rows)[:MOST_SURE])
+    return np.sort(np.concatenate(chosen))
 
 
 def _read_batches(data: "str | Path | ad.AnnData", options: FindOptions) -> "pd.Series | None":
@@ -275,8 +339,11 @@ def select_cells_to_group(cells: Candidates, points: np.ndarray) -> np.ndarray:
     weight = cells.weight[neighbours]
     # Cells among novel ones are selected, and count as novel themselves, until nothing changes any more.
     selected, doubtful = cells.by_verdict, cells.doubtful
+    # Where much of the file is novel, that many neighbours are novel by chance: few known cells must not be absorbed.
+    by_chance = float((cells.weight * doubtful).sum() / cells.weight.sum())
+    enough = max(NOVEL_NEIGHBOURS, (1 + by_chance) / 2)
     for _ in range(ROUNDS):
-        among_novel = (weight * doubtful[neighbours]).sum(axis=1) / weight.sum(axis=1) >= NOVEL_NEIGHBOURS
+        among_novel = (weight * doubtful[neighbours]).sum(axis=1) / weight.sum(axis=1) >= enough
         before = doubtful
         selected, doubtful = selected | among_novel, doubtful | among_novel
         if (doubtful == before).all():
@@ -341,10 +408,7 @@ def _describe_clusters(cells: Groups, annotation: Annotation, batches: "pd.Serie
         # How far it stands from the known cells, and which of their types are nearest.
         separated = separation(cells.points[own], cells.points[cells.known], cells.best[cells.known], cells.seed)
         nearest = _nearest_types(annotation, rows)
-        # A name to work with: the nearest known type and the first marker genes.
         markers = against_known.get(name, ())
-        genes = ", ".join(marker.gene for marker in markers[:3])
-        suggested = f"{'near' if separated.apart else 'edge of'} {nearest[0].name}" + (f" ({genes})" if genes else "")
         cells_of_batch: dict[str, int] = {}
         if batches is not None:
             cells_of_batch = dict(Counter(batches.to_numpy()[rows].tolist()).most_common())
@@ -352,7 +416,7 @@ def _describe_clusters(cells: Groups, annotation: Annotation, batches: "pd.Serie
             NovelCluster(
                 name=name,
                 cells=len(rows),
-                suggested=suggested,
+                suggested=_suggested_name(nearest[0].name, separated, (*markers, *against_others.get(name, ()))),
                 apart=separated.apart,
                 silhouette=separated.silhouette,
                 own_share=separated.own_share,
@@ -366,6 +430,22 @@ def _describe_clusters(cells: Groups, annotation: Annotation, batches: "pd.Serie
             )
         )
     return tuple(clusters)
+
+
+NAMED_MARKERS = 3  # of a suggested name
+HOUSEKEEPING = re.compile(r"(MT-|RP[SL]\d|MALAT1$|NEAT1$)", re.IGNORECASE)  # genes that tell of no type
+
+
+def _suggested_name(nearest: str, separated: Separation, markers: Sequence[MarkerGene]) -> str:
+    """Return a name to work with: the nearest known type and the first marker genes that tell of a type."""
+    genes = []
+    for marker in markers:
+        if not HOUSEKEEPING.match(marker.gene) and marker.gene not in genes:
+            genes.append(marker.gene)
+    # Where there is nothing to compare with it is no edge either.
+    edge = separated.comparable and not separated.apart
+    listed = f" ({', '.join(genes[:NAMED_MARKERS])})" if genes else ""
+    return f"{'edge of' if edge else 'near'} {nearest}{listed}"
 
 
 def _find_markers(cells: Groups, used: np.ndarray, reference: str) -> dict[str, tuple[MarkerGene, ...]]:

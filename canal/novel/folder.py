@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,10 @@ from canal.data.sparse_checks import BadSparseError, check_all_matrices
 from canal.errors import DataError, StageError
 from canal.files import refuse_newer, sync_tree
 from canal.files import write_file_whole as write_whole
-from canal.novel.groups import Groups
+from canal.novel.groups import KNOWN, Groups
 from canal.novel.page import dot_plot, novel_page, umap_picture
 from canal.novel.report import FORMAT, KIND, NovelReport
-from canal.report.annotation import Annotation
+from canal.report.annotation import KEY, Annotation
 from canal.report.h5ad import write_adata
 from canal.stages.clusters import umap_coordinates
 
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 
 SUMMARY, NAMES, CELLS, NAMED = "novel.json", "names.csv", "novel.h5ad", "named.h5ad"
+SURE_CELLS = "known.h5ad"  # cells that are surely of known types
 PAGE, MAP, DOTS = "index.html", "umap.png", "dotplot.png"
-OURS = frozenset({SUMMARY, NAMES, CELLS, NAMED, PAGE, MAP, DOTS})
+OURS = frozenset({SUMMARY, NAMES, CELLS, NAMED, SURE_CELLS, PAGE, MAP, DOTS})
 HEAD = ("cluster", "cells", "suggested name", "name")
 
 
@@ -185,9 +186,19 @@ SHOWN_MARKERS = 6  # of each cluster in the dot plot
 
 
 def result_files(
-    data: "str | Path | ad.AnnData", annotation: Annotation, cells: Groups, report: NovelReport
+    data: "str | Path | ad.AnnData", annotation: Annotation, cells: Groups, report: NovelReport, sure: np.ndarray
 ) -> dict[str, Callable[[Path], object]]:
-    """Return what writes each file of the result, by name: the page, and pictures and cells where there are any."""
+    """Return what writes each file of the result, by name: the page, and pictures and cells where there are any.
+
+    Parameters
+    ----------
+    data, annotation
+        The file and what the model says of it.
+    cells, report
+        The cells that were grouped, and what is reported of them.
+    sure
+        Positions in the file of cells that are surely of known types, (cells,).
+    """
     umap, dots = (_map(cells), _dots(cells, report)) if report.taken else (None, None)
     text = novel_page(report, umap, dots)
     files: dict[str, Callable[[Path], object]] = {PAGE: lambda path: path.write_text(text, encoding="utf-8")}
@@ -196,7 +207,10 @@ def result_files(
     if dots is not None:
         files[DOTS] = lambda path: path.write_bytes(dots)
     if report.taken:
-        files[CELLS] = partial(_write_cells, data, annotation, cells)
+        rows, groups = cells.rows[~cells.known], cells.groups[~cells.known]
+        files[CELLS] = partial(_write_cells, data, annotation, rows, groups)
+    if report.taken and len(sure):
+        files[SURE_CELLS] = partial(_write_cells, data, annotation, sure, np.full(len(sure), KNOWN, dtype=object))
     return files
 
 
@@ -221,10 +235,21 @@ def _dots(cells: Groups, report: NovelReport) -> bytes | None:
     return dot_plot(genes, list(masks), share, mean, {n: f"{n} ({int(m.sum())})" for n, m in masks.items()})
 
 
-def _write_cells(data: "str | Path | ad.AnnData", annotation: Annotation, cells: Groups, path: Path) -> None:
-    """Write the novel cells with all they have in their file, and what was found of them."""
+def _write_cells(
+    data: "str | Path | ad.AnnData", annotation: Annotation, rows: np.ndarray, clusters: np.ndarray, path: Path
+) -> None:
+    """Write some cells with all they have in their file, and what the model says of them.
+
+    Parameters
+    ----------
+    data, annotation
+        The file and what the model says of it.
+    rows, clusters
+        Positions in the file and cluster of each cell, (cells,).
+    path
+        The file to write.
+    """
     adata = read_adata(data) if isinstance(data, str | Path) else data
-    rows = cells.rows[~cells.known]
     columns = {name: values[rows] for name, values in annotation.columns.items()}
     part = Annotation(
         cell_names=annotation.cell_names[rows],
@@ -232,7 +257,7 @@ def _write_cells(data: "str | Path | ad.AnnData", annotation: Annotation, cells:
         confidence=annotation.confidence[rows],
         representation=annotation.representation[rows],
         facts=annotation.facts,
-        columns=columns | {"cluster": cells.groups[~cells.known]},
+        columns=columns | {"cluster": clusters},
     )
     write_adata(part.to_adata(adata[rows].copy(), copy=False), path)
 
@@ -256,6 +281,10 @@ class Naming:
         Name of each cluster.
     unnamed
         Clusters left without a name; their cells are not in the file.
+    known
+        Cells that are surely of known types and stand in the file, too, by type.
+    warnings
+        What to mind before the file is taught.
     """
 
     out: Path
@@ -263,10 +292,17 @@ class Naming:
     types: dict[str, int]
     names: dict[str, str]
     unnamed: tuple[str, ...] = field(default=())
+    known: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def name_novel(
-    folder: str | Path, *, names: Path | None = None, labels: str = "cell_type", known_ok: bool = False
+    folder: str | Path,
+    *,
+    names: "Path | Mapping[str, str] | None" = None,
+    labels: str = "cell_type",
+    known_ok: bool = False,
+    with_known: bool = True,
 ) -> Naming:
     """Write the cells of the named clusters as a file that a stage can be learned from.
 
@@ -275,11 +311,14 @@ def name_novel(
     folder
         Result of `find_novel`.
     names
-        The filled table; `names.csv` of the folder by default.
+        The filled table, or the name of each cluster; `names.csv` of the folder by default.
     labels
         Column for the names. Where the file has one, it is kept as ``<labels>_given``.
     known_ok
         Whether a name may be that of a type the model knows: its cells then teach that type.
+    with_known
+        Whether the file's cells that are surely of known types are written along with the named ones. Without them the
+        stage holds new types alone, and nothing tells what in their profiles is the type and what the technology.
 
     Raises
     ------
@@ -287,71 +326,149 @@ def name_novel(
         If the folder is no result, the table does not fit to it, no cluster has a name, or a type is known already.
         Nothing is written then.
     """
-    import anndata as ad
-
     folder = Path(folder)
+    # 1. The name of each cluster.
     summary = read_summary(folder)
-    path = folder / NAMES if names is None else Path(names)
     clusters = [cluster["name"] for cluster in summary["clusters"]]
-    given = _read_names(path, clusters)
+    if isinstance(names, Mapping):
+        source, rows = "The names", [(f"cluster {cluster!r}", str(cluster), name) for cluster, name in names.items()]
+    else:
+        path = folder / NAMES if names is None else Path(names)
+        source = str(path)
+        rows = [(f"line {line}", row["cluster"], row["name"]) for line, row in read_table(path)]
+    given = _checked_names(source, rows, clusters)
     if not known_ok:
-        _refuse_known(path, given, summary)
+        _refuse_known(source, given, summary)
     if not labels.strip() or labels.startswith("canal_"):
         message = f"{labels!r} cannot be the column of the names: it is empty or one of canal's. Choose another."
         raise DataError(message)
-    cells = folder / CELLS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
-        try:
-            adata = ad.read_h5ad(cells)
-            check_all_matrices(adata)
-        except (OSError, KeyError, BadSparseError) as error:
-            message = f"{cells} cannot be read ({error}). Run canal novel find again."
-            raise DataError(message) from error
-        named = _named(adata, given, labels, cells)
-    write_whole(folder / NAMED, partial(write_adata, named))
+    # 2. Their cells, and those that are surely of known types.
+    named = _named(_read_cells(folder / CELLS), given, labels, folder / CELLS)
     values, counts = np.unique(named.obs[labels].astype(str), return_counts=True)
+    known: dict[str, int] = {}
+    warned = []
+    if with_known:
+        named, known = _with_known(named, folder, labels, set(given.values()))
+        if not known:
+            warned.append(
+                "No cell of the file is surely of a known type: the stage holds the named types alone. In files with "
+                "other genes they cannot be compared with what is known; add labelled cells of known types if you can."
+            )
+    # 3. Written whole.
+    write_whole(folder / NAMED, partial(write_adata, named))
     return Naming(
         out=folder / NAMED,
         labels=labels,
         types={str(k): int(n) for k, n in zip(values, counts, strict=True)},
         names=given,
         unnamed=tuple(name for name in clusters if name not in given),
+        known=known,
+        warnings=tuple(warned),
     )
 
 
-def _read_names(path: Path, clusters: list[str]) -> dict[str, str]:
-    """Return the name of each named cluster."""
+def _read_cells(path: Path) -> "ad.AnnData":
+    """Return the cells of a file of the result.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    import anndata as ad
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
+        try:
+            adata = ad.read_h5ad(path)
+            check_all_matrices(adata)
+        except (OSError, KeyError, BadSparseError) as error:
+            message = f"{path} cannot be read ({error}). Run canal novel find again."
+            raise DataError(message) from error
+    return adata
+
+
+def _with_known(named: "ad.AnnData", folder: Path, labels: str, new: set[str]) -> "tuple[ad.AnnData, dict[str, int]]":
+    """Return the named cells with those that are surely of known types, and the number of these by type.
+
+    Parameters
+    ----------
+    named
+        The named cells.
+    folder
+        Result of `find_novel`; one of an older version has no such cells.
+    labels
+        Column for the names.
+    new
+        The names that were given: cells of a known type of that name are not added.
+    """
+    import anndata as ad
+    import pandas as pd
+
+    path = folder / SURE_CELLS
+    if not path.is_file():
+        return named, {}
+    sure = _read_cells(path)
+    types = sure.obs[f"{KEY}_cell_type"].astype(str)
+    sure = sure[~types.isin(new).to_numpy()].copy()
+    if not sure.n_obs:
+        return named, {}
+    if labels in sure.obs:
+        sure.obs[f"{labels}_given"] = sure.obs[labels]
+    sure.obs[labels] = sure.obs[f"{KEY}_cell_type"].astype(str)
+    named.obs[labels] = named.obs[labels].astype(str)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's notices on its own future defaults
+        both = ad.concat([named, sure], merge="first", uns_merge="first")
+        if named.raw is not None and sure.raw is not None:
+            both.raw = ad.concat([named.raw.to_adata(), sure.raw.to_adata()], merge="first")
+    both.obs[labels] = pd.Categorical(both.obs[labels])
+    values, counts = np.unique(sure.obs[labels], return_counts=True)
+    return both, {str(k): int(n) for k, n in zip(values, counts, strict=True)}
+
+
+def _checked_names(source: str, rows: list[tuple[str, str, str]], clusters: list[str]) -> dict[str, str]:
+    """Return the name of each named cluster.
+
+    Parameters
+    ----------
+    source
+        Where the names stand, for messages.
+    rows
+        Place in the source, cluster and name.
+    clusters
+        Those of the result.
+    """
     given: dict[str, str] = {}
-    seen: dict[str, int] = {}
-    for line, row in read_table(path):
-        cluster, name = row["cluster"], row["name"]
+    seen: dict[str, str] = {}
+    for place, cluster, text in rows:
+        name = text.strip()
         if cluster not in clusters:
-            message = f"{path}, line {line}: there is no cluster {cluster!r}. Expected one of {', '.join(clusters)}."
+            message = f"{source}, {place}: there is no cluster {cluster!r}. Expected one of {', '.join(clusters)}."
             raise DataError(message)
         if cluster in seen:
-            message = f"{path}, line {line}: cluster {cluster} stands in line {seen[cluster]} already. Keep one row."
+            message = f"{source}, {place}: cluster {cluster} stands in {seen[cluster]} already. Keep one row."
             raise DataError(message)
-        seen[cluster] = line
+        seen[cluster] = place
         if name and name.lower() in NO_LABEL:
             message = (
-                f"{path}, line {line}: {name!r} means that a type is not known. Leave the name empty, or write a name."
+                f"{source}, {place}: {name!r} means that a type is not known. Leave the name empty, or write a name."
             )
             raise DataError(message)
         if name:
             given[cluster] = name
     if not given:
-        message = f"{path} names no cluster. Fill its column 'name' for at least one."
+        message = f"{source} names no cluster. Fill its column 'name' for at least one, or name one with --name."
         raise StageError(message)
     return given
 
 
-def _refuse_known(path: Path, given: dict[str, str], summary: dict[str, Any]) -> None:
+def _refuse_known(source: str, given: dict[str, str], summary: dict[str, Any]) -> None:
     known = {name.casefold(): name for name in summary["known_types"]}
     taken = sorted({known[name.casefold()] for name in given.values() if name.casefold() in known})
     if taken:
         message = (
-            f"{path}: the model knows {', '.join(map(repr, taken))} already (stage {summary['stage']}). "
+            f"{source}: the model knows {', '.join(map(repr, taken))} already (stage {summary['stage']}). "
             "Choose another name, or teach these cells as more of that type with --known-ok."
         )
         raise StageError(message)

@@ -225,6 +225,7 @@ def renumbered(clusters: np.ndarray, order: Sequence[str]) -> np.ndarray:
     return np.array([places.get(name, ASIDE) for name in clusters.tolist()], dtype=object)
 
 
+LEAST_KNOWN = 15  # known cells of a file below which there is nothing to compare a cluster with
 APART_FROM = 0.5  # a cluster stands apart if at least half of its cells' neighbours are its own
 
 
@@ -238,14 +239,23 @@ class Separation:
         -1 to 1: mean over its cells of how much nearer they are to each other than to the nearest known type.
     own_share
         Share of its cells' nearest neighbours, among its own and the known cells, that are its own.
+
+    Both are ``None`` where the file has too few known cells to compare with.
     """
 
-    silhouette: float
-    own_share: float
+    silhouette: float | None
+    own_share: float | None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether there was anything to compare with."""
+        return self.silhouette is not None
 
     @property
     def apart(self) -> bool:
         """Whether it looks like more than the edge of a known type."""
+        if self.own_share is None or self.silhouette is None:
+            return False
         return self.own_share >= APART_FROM and self.silhouette > 0
 
 
@@ -261,8 +271,8 @@ def separation(own: np.ndarray, known: np.ndarray, known_types: np.ndarray, seed
     seed
         Seed of the samples that stand for large groups.
     """
-    if not len(known):
-        return Separation(silhouette=1.0, own_share=1.0)
+    if len(known) < LEAST_KNOWN:
+        return Separation(silhouette=None, own_share=None)
     rng = np.random.default_rng(seed32(seed))
     sample = _sample(own, rng)
     # Mean distance to the cells of the cluster, the cell itself left out.

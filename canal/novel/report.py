@@ -1,6 +1,6 @@
 """What `canal novel find` reports, as plain values: `novel.json` and the content of its page."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FORMAT = 1
@@ -82,8 +82,8 @@ class NovelCluster:
     cells: int
     suggested: str
     apart: bool
-    silhouette: float
-    own_share: float
+    silhouette: float | None
+    own_share: float | None
     batches: dict[str, int]
     markers: tuple[MarkerGene, ...]
     markers_others: tuple[MarkerGene, ...]
@@ -117,7 +117,9 @@ class NovelReport:
     clusters
         Most telling first: those that stand apart before the others, then by size.
     warnings
-        About the file.
+        About the file, and what speaks against taking its clusters for types.
+    known_cells
+        Cells that are surely of known types, by type; they can be taught along with the named ones.
     """
 
     model: str
@@ -139,6 +141,7 @@ class NovelReport:
     known_types: tuple[str, ...]
     clusters: tuple[NovelCluster, ...] = ()
     warnings: tuple[str, ...] = ()
+    known_cells: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

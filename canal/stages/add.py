@@ -15,7 +15,7 @@ import numpy as np
 
 from canal.config import Preset, dump_preset
 from canal.data.cells import Cells, FileReport
-from canal.data.labels import LabelWarning, called_known, similar_names
+from canal.data.labels import NOVEL, LabelWarning, called_known, coarser_names, similar_names
 from canal.data.panel import check_overlap
 from canal.errors import StageError
 from canal.figures import score
@@ -27,6 +27,7 @@ from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
 from canal.stages.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
+from canal.stages.incoming import IncomingAnswers, IncomingFigures, answer_incoming, incoming_figures
 from canal.stages.layout import Layout, has_registry, open_registry
 from canal.stages.request import StageRequest, StageResult, read_stage_cells, recorded_options, recorded_source
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
@@ -121,6 +122,8 @@ class Accepted:
         How many genes of the parent's gene panel the cells measure.
     label_warnings
         Names of new types that may be known types under another name.
+    incoming
+        What the parent reaches on the cells of known types; ``None`` without a parent or such cells.
     """
 
     start: Start
@@ -129,6 +132,7 @@ class Accepted:
     number: int
     gene_report: dict[str, Any]
     label_warnings: tuple[LabelWarning, ...]
+    incoming: IncomingFigures | None
 
 
 def check_stage(
@@ -150,13 +154,17 @@ def check_stage(
     _refuse_repeated(request, cells, records)
     check_weights_lineage(start, records, None if parent is None else parent.stage)
     refuse_trained_on(test_file, records)
+    gene_report = _check_genes(parent, cells, start.preset)
+    # What the model in use answers on these cells, while it has not learned them.
+    answers = None if parent is None else answer_incoming(parent, cells)
     return Accepted(
         start=start,
         cells=cells,
         parent=parent,
         number=next_number(records),
-        gene_report=_check_genes(parent, cells, start.preset),
-        label_warnings=tuple(_check_labels(request, parent, cells)),
+        gene_report=gene_report,
+        label_warnings=tuple(_check_labels(request, parent, cells, answers)),
+        incoming=None if parent is None or answers is None else incoming_figures(answers, parent.types),
     )
 
 
@@ -186,18 +194,21 @@ def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> dict[str
     }
 
 
-def _check_labels(request: StageRequest, parent: Model | None, cells: Cells) -> list[LabelWarning]:
+def _check_labels(
+    request: StageRequest, parent: Model | None, cells: Cells, answers: IncomingAnswers | None
+) -> list[LabelWarning]:
     """Return which names of new types may stand for known types; refuse them with ``--strict-labels``."""
-    if parent is None or cells.labels is None:
+    if parent is None or answers is None or cells.labels is None:
         return []
     known = parent.types
     new = sorted(set(cells.labels.tolist()) - set(known))
-    # By their spelling, and by what the parent calls the cells that bear them.
+    # By their spelling, and by what the parent calls the cells that bear them. What it calls a cell that it takes for
+    # novel says nothing of the name.
     warnings = similar_names(new, known)
-    rows = np.flatnonzero(np.isin(cells.labels, new))
-    if len(rows):
-        predicted = parent.reader(cells.genes).best_types(cells.expression[rows])
-        warnings += called_known(cells.labels[rows], predicted, known)
+    rows = np.flatnonzero(np.isin(answers.labels, new))
+    called = np.where(answers.looks_known, answers.predicted, NOVEL)[rows]
+    warnings += called_known(answers.labels[rows], called, known)
+    warnings += coarser_names(answers.labels[rows], called, known)
     if warnings and request.strict_labels:
         message = " ".join(warning.message for warning in warnings) + " Refused because of --strict-labels."
         raise StageError(message)
@@ -266,7 +277,7 @@ def _record(
         genes=len(model.panel),
         data=(asdict(accepted.cells.report) | recorded_source(request),),
         bank=bank_contents(model.bank, stages) | {"digest": bank_digest(model.bank)},
-        metrics=_metrics(accepted.cells, learned) | exam.metrics,
+        metrics=_metrics(accepted, learned) | exam.metrics,
         label_warnings=tuple(asdict(warning) for warning in accepted.label_warnings),
         seconds=round(seconds, 3),
         notes=notes,
@@ -280,9 +291,12 @@ def _default_name(request: StageRequest) -> str:
     return "stage"
 
 
-def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
-    """Return the figures on the held-out cells, as they were annotated before the memory learned them, too."""
-    held_out = cells.take(learned.held_out)
+def _metrics(accepted: Accepted, learned: LearnedStage) -> dict[str, float]:
+    """Return the figures on the held-out cells, as they were annotated before the memory learned them, too.
+
+    Beside them stands what the model in use reached on all cells of known types before any of them was learned.
+    """
+    held_out = accepted.cells.take(learned.held_out)
     assert held_out.labels is not None
     figures = score(held_out.labels, learned.held_out_types)
     return {
@@ -290,7 +304,7 @@ def _metrics(cells: Cells, learned: LearnedStage) -> dict[str, float]:
         "validation_macro_f1": figures["macro_f1"],
         "validation_cells": float(len(held_out)),
         "expected_calibration_error": learned.reliability.error,
-    }
+    } | ({} if accepted.incoming is None else accepted.incoming.metrics())
 
 
 def _files(learned: LearnedStage, exam: Examination, title: str, folder: Path) -> dict[str, Path]:
@@ -331,6 +345,7 @@ def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_us
         warnings=warnings,
         left_out=_left_out(accepted.cells.report),
         tested=tuple(exam.to_list()),
+        incoming=None if accepted.incoming is None else accepted.incoming.to_dict(),
         label_warnings=tuple(record.label_warnings),
         seconds=record.seconds,
     )

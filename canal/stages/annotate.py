@@ -136,6 +136,8 @@ def annotate(
     columns = rule.columns(answers, best)
     facts = _facts(model, report, options) | sanity_facts(reader.match, agreement, columns.get("status"))
     warnings = [*report.warnings, *sanity_warnings(reader.match, agreement, report.path)]
+    # Types that were never seen together with many of these genes: their answers are estimates.
+    facts["carried_types"] = [] if reader.carried is None else sorted(reader.carried.imputed)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,

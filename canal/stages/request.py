@@ -94,6 +94,7 @@ class StageResult:
     warnings: tuple[str, ...] = ()
     label_warnings: tuple[dict[str, Any], ...] = ()
     tested: tuple[dict[str, Any], ...] = ()
+    incoming: dict[str, Any] | None = None
     seconds: float = 0.0
     left_out: dict[str, int] = field(default_factory=dict)
 

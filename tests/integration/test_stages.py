@@ -125,6 +125,29 @@ def test_a_label_that_looks_known_is_reported(lab: Path, tmp_path: Path) -> None
     assert ("Killer", "NK", "cells") in reasons
 
 
+def test_a_new_file_is_scored_before_it_is_learned(lab: Path, tmp_path: Path) -> None:
+    """The figures are those of the stage before on exactly these cells, of its types only; they stay in the record."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    first = add(workspace, write(tmp_path, "first", n=120))
+    adata = make_adata(120, types=("B", "NK", "HSC"), prefix="x", seed=3)
+    known = adata.obs["cell_type"].isin(["B", "NK"]).to_numpy()
+    annotation = workspace.annotate(adata, alpha=0.05)
+    right = annotation.cell_type[known] == adata.obs["cell_type"].to_numpy()[known]
+
+    result = add(workspace, adata)
+
+    assert first.incoming is None
+    assert result.incoming["cells"] == known.sum()
+    assert result.incoming["accuracy"] == pytest.approx(right.mean())
+    novel = annotation.columns["status"][known] == "novel"
+    assert result.incoming["false_alarms"] == pytest.approx(novel.mean())
+    metrics = workspace.stage(2).metrics
+    assert metrics["incoming_accuracy"] == pytest.approx(right.mean())
+    assert {f"incoming_{name}" for name in result.incoming} <= set(metrics)
+    (row,) = [stage for stage in workspace.compare().stages if stage.incoming]
+    assert row.incoming == result.incoming
+
+
 def test_the_same_stages_twice_have_the_same_weights(lab: Path, tmp_path: Path) -> None:
     """Files, seeds and configuration decide every byte of the weights."""
     workspace = canal.open_workspace(tmp_path / "ws", create=True)

@@ -50,6 +50,20 @@ def _parts(report: "CompareReport", html: Path | None) -> "list[Table | str]":
     for stage in report.stages:
         if stage.held_back:
             parts.append(f"stage {stage.number}: {stage.held_back}")
+    # The honest figure: each data set when it was new.
+    for stage in report.stages:
+        if stage.incoming is not None:
+            alarms = stage.incoming["false_alarms"]
+            called = "" if alarms is None else f", {alarms:.1%} called novel"
+            parts.append(
+                f"stage {stage.number} when new (model of stage {stage.parent}): accuracy "
+                f"{_four_digits(stage.incoming['accuracy'])} on {stage.incoming['cells']} cells{called}"
+            )
+    for column in report.sets:
+        if column.in_bank:
+            parts.append(
+                f"stage {column.stage}: {column.in_bank} of its {column.cells} cells are in the bank, not held out"
+            )
     # Tests that could not be made.
     for test in report.untested[:MOST_UNTESTED]:
         parts.append(f"stage {test['stage']} was not tested on stage {test['set']}: {test['reason']}")

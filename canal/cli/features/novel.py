@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from canal.cli.answer import Answer, Session, command, short_path, watcher
+from canal.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,8 +55,7 @@ def find(
     answer = {"out": str(out), **report.to_dict()}
     # Where there are groups, they have to be looked at and named next.
     counts = ", ".join(f"{cells} {status}" for status, cells in report.cells_by_status.items())
-    lines = [f"{report.cells} cells: {counts}"]
-    lines += [f"warning: {text}" for text in report.warnings]
+    lines = [f"{report.cells} cells: {counts}", *(f"warning: {text}" for text in report.warnings)]
     if not report.clusters:
         lines.append(f"No group of {report.min_size} novel cells or more: nothing to name; in {short_path(out)}")
         return Answer(answer, lines)
@@ -68,12 +68,23 @@ def name(
     session: Session,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Result of `canal novel find`.")],
     names: Annotated[Path | None, typer.Option(metavar="CSV", help="The filled table; else DIR/names.csv.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--name", metavar="N=TYPE", help="Name of cluster N, in place of the table.")
+    ] = None,
     labels: Annotated[str, typer.Option(metavar="COLUMN", help="Column of obs for the names.")] = "cell_type",
     known_ok: Annotated[bool, typer.Option("--known-ok", help="A name may be that of a type the model knows.")] = False,
+    with_known: Annotated[
+        bool, typer.Option("--with-known/--alone", help="Teach the file's surely known cells along with them.")
+    ] = True,
 ) -> Answer:
     """Write the cells of the named clusters to DIR/named.h5ad, ready for `canal stage add`."""
-    naming = session.workspace(anywhere=True).name_novel(folder, names=names, labels=labels, known_ok=known_ok)
+    naming = session.workspace(anywhere=True).name_novel(
+        folder, names=_names_of(given, names), labels=labels, known_ok=known_ok, with_known=with_known
+    )
     lines = [f"{cells} cells of {cell_type}" for cell_type, cells in naming.types.items()]
+    if naming.known:
+        lines.append(f"along with them: {sum(naming.known.values())} cells of {', '.join(naming.known)}, surely known")
+    lines += [f"warning: {text}" for text in naming.warnings]
     if naming.unnamed:
         lines.append(f"without a name, left out: cluster {', '.join(naming.unnamed)}")
     lines.append(f"then: canal stage add --data {short_path(naming.out)} --labels {naming.labels}")
@@ -83,8 +94,30 @@ def name(
         "types": naming.types,
         "names": naming.names,
         "unnamed": list(naming.unnamed),
+        "known": naming.known,
+        "warnings": list(naming.warnings),
     }
     return Answer(data, lines)
+
+
+def _names_of(given: list[str] | None, table: Path | None) -> "Path | dict[str, str] | None":
+    """Return the names of ``--name N=TYPE``, or the table where none was given so."""
+    if not given:
+        return table
+    if table is not None:
+        message = "Names were given with --name and with --names. Give them in one place."
+        raise ConfigError(message)
+    names: dict[str, str] = {}
+    for text in given:
+        cluster, equals, name = text.partition("=")
+        if not equals or not cluster.strip():
+            message = f"--name {text!r} names no cluster; expected N=TYPE, such as --name 1=B."
+            raise ConfigError(message)
+        if cluster.strip() in names:
+            message = f"--name names cluster {cluster.strip()} twice. Give it one name."
+            raise ConfigError(message)
+        names[cluster.strip()] = name.strip()
+    return names
 
 
 def _clusters_table(report: "NovelReport") -> "Table":
@@ -99,8 +132,8 @@ def _clusters_table(report: "NovelReport") -> "Table":
             cluster.name,
             str(cluster.cells),
             cluster.suggested,
-            "yes" if cluster.apart else "no",
-            f"{cluster.silhouette:.2f}",
-            f"{cluster.own_share:.2f}",
+            "unknown" if cluster.silhouette is None else "yes" if cluster.apart else "no",
+            "" if cluster.silhouette is None else f"{cluster.silhouette:.2f}",
+            "" if cluster.own_share is None else f"{cluster.own_share:.2f}",
         )
     return table

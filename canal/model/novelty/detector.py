@@ -24,6 +24,7 @@ from canal.data.genes import Genes
 from canal.data.panel import GeneMatch
 from canal.data.values import unit_rows
 from canal.errors import StageError
+from canal.model.completion import complete
 from canal.model.memory import AnalyticMemory
 from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 from canal.model.novelty.neighbours import NeighbourIndex, Neighbours
@@ -328,7 +329,9 @@ class NoveltyReader:
     ) -> None:
         self._match: GeneMatch = memory.panel.match(genes)
         self._seen = np.flatnonzero(self._match.measured)
-        detector = NoveltyDetector(statistics=memory.statistics, measured=memory.measured, calibration=calibration)
+        # Types that were never seen with these genes are known as they are carried to them.
+        statistics = complete(memory, self._match.measured).statistics
+        detector = NoveltyDetector(statistics=statistics, measured=memory.measured, calibration=calibration)
         profiles = _bank_profiles(memory, bank, self._seen) if len(bank) else None
         self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), profiles)
 

@@ -164,4 +164,20 @@ def test_the_commands_answer_in_json(lab: Path, tmp_path: Path) -> None:
     assert answer["uncertain_too"]
     assert answer["clusters"][0]["cells"] >= 64
     assert json.loads(named.stdout)["types"].keys() == {"dendritic, new"}
-    assert set(ad.read_h5ad(out / "named.h5ad").obs["type"]) == {"dendritic, new"}
+    assert set(ad.read_h5ad(out / "named.h5ad").obs["type"]) == {"dendritic, new", "B", "NK"}
+
+
+def test_a_file_of_new_types_alone_is_doubted(lab: Path, tmp_path: Path) -> None:
+    """Nearly all novel, and no known cell to compare with: both are said, and no cluster is called apart or an edge."""
+    query = make_adata(120, GENES, types=("DC", "MK"), prefix="alone", seed=8)
+
+    report = canal.open_workspace(lab / "ws").find_novel(query, tmp_path / "alone")
+
+    text = " ".join(report.warnings)
+    assert "of the cells are called novel" in text
+    assert "known cells to compare with" in text
+    assert report.clusters
+    for cluster in report.clusters:
+        assert (cluster.silhouette, cluster.own_share, cluster.apart) == (None, None, False)
+        assert cluster.suggested.startswith("near ")
+    assert "too few known cells to compare with" in (tmp_path / "alone" / "index.html").read_text()

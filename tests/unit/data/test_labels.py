@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from canal.data.labels import LabelOptions, called_known, names_no_type, read_label_map, similar_names, take_labels
+from canal.data.labels import (
+    NOVEL,
+    LabelOptions,
+    called_known,
+    coarser_names,
+    names_no_type,
+    read_label_map,
+    similar_names,
+    take_labels,
+)
 from canal.errors import DataError
 
 
@@ -190,3 +199,28 @@ def test_a_label_map_that_is_none(bad: object) -> None:
     """What is neither a file nor names to names is refused with what it is."""
     with pytest.raises(DataError, match="label map"):
         take_labels(_obs("A", "A"), LabelOptions(column="t", label_map=bad), "toy")  # type: ignore[arg-type]
+
+
+def test_cells_that_look_novel_do_not_speak_for_a_known_type() -> None:
+    """A truly new type lies nearest to some known one: its few cells that look known are no reason to merge the two."""
+    labels = np.array(["MK"] * 10 + ["alias"] * 10, dtype=object)
+    predictions = np.array([NOVEL] * 6 + ["B"] * 4 + [NOVEL] * 3 + ["B"] * 7, dtype=object)
+
+    warned = called_known(labels, predictions, ["B", "T"])
+
+    assert [(w.new, w.known, w.share) for w in warned] == [("alias", "B", 1.0)]
+
+
+def test_a_name_that_covers_several_known_types_is_told() -> None:
+    """Nearly all of it goes to a few types, none alone; a single type or scattered cells are something else."""
+    labels = np.array(["T cell"] * 20 + ["mixed"] * 20 + ["one"] * 20 + ["new"] * 20, dtype=object)
+    halves = ["CD4 T"] * 11 + ["CD8 T"] * 8 + ["B"]
+    scattered = [f"type {i % 8}" for i in range(20)]
+    predictions = np.array(halves + scattered + ["B"] * 20 + [NOVEL] * 15 + halves[9:14], dtype=object)
+    known = ["B", "CD4 T", "CD8 T", *(f"type {i}" for i in range(8))]
+
+    (warned,) = coarser_names(labels, predictions, known)
+
+    assert (warned.new, warned.known, warned.reason) == ("T cell", "CD4 T or CD8 T", "coarse")
+    assert warned.share == 0.95
+    assert "95% of the 20 cells of the new type 'T cell'" in warned.message

@@ -2,13 +2,14 @@
 
 import base64
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from canal.compare.figures import aligned_maps, map_pictures
 from canal.compare.page import compare_page
-from canal.compare.report import AlarmCurve, PageArt, Picture, StageMap
+from canal.compare.report import PageArt, Picture, StageMap
 from tests.unit.report.test_compare_page import make_report, pictures
 
 PNG = r'src="data:image/png;base64,([^"]+)"'
@@ -48,26 +49,35 @@ def test_maps_that_share_too_little_stay():
     assert map_pictures([make_map(), other, empty]).startswith(b"\x89PNG")
 
 
-def test_the_page_shows_maps_alarms_and_pictures_of_others():
+def test_the_page_shows_maps_and_pictures_of_others():
     """Each in its section, and still nothing is fetched."""
-    curve = AlarmCurve(stage=1, name="toy <0>", cells=80, alpha=(0.05, 0.1), share=(0.04, 0.2))
     art = PageArt(
         maps=(make_map(1), make_map(2)),
         pictures=(Picture(title="Reliability & more", svg="<svg>r</svg>", caption="Bars <end> on the diagonal."),),
     )
-    html = compare_page(make_report(alarms=(curve,)), art)
+    html = compare_page(make_report(), art)
 
     assert len(re.findall(PNG, html)) == 1
     assert base64.b64decode(re.findall(PNG, html)[0]).startswith(b"\x89PNG")
     assert "2 of the 3 stages" in html
-    assert any("80 cells" in svg for svg in pictures(html))
     assert pictures(html)[-3] == "<svg>r</svg>" or "<svg>r</svg>" in pictures(html)
     assert "<h2>Reliability &amp; more</h2>" in html
     assert "Bars &lt;end&gt; on the diagonal." in html
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
-    assert html == compare_page(make_report(alarms=(curve,)), art)
+    assert html == compare_page(make_report(), art)
 
 
-def test_without_a_second_stage_the_page_says_why():
-    """No curve, but a reason."""
-    assert "two stages at least" in compare_page(make_report(1, untested=()), PageArt())
+def test_the_page_shows_what_each_data_set_met_when_it_was_new():
+    """A row for each stage that was measured, and a reason where none was."""
+    report = make_report()
+    figures = {"cells": 77, "accuracy": 0.754, "macro_f1": 0.7, "calibration_error": 0.1, "false_alarms": None}
+    measured = replace(
+        report, stages=(report.stages[0], replace(report.stages[1], incoming=figures), *report.stages[2:])
+    )
+
+    html = compare_page(measured, PageArt())
+
+    assert "0.7540" in html
+    assert ">77<" in html
+    assert "one stage only" not in html
+    assert "one stage only" in compare_page(report, PageArt())

@@ -5,7 +5,17 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from canal.novel.groups import ASIDE, KNOWN, cluster_cells, find_markers, join_mixed, mixing, renumbered, separation
+from canal.novel.groups import (
+    ASIDE,
+    KNOWN,
+    LEAST_KNOWN,
+    cluster_cells,
+    find_markers,
+    join_mixed,
+    mixing,
+    renumbered,
+    separation,
+)
 from canal.stages.clusters import principal_components, umap_coordinates
 from tests.make import make_counts
 
@@ -118,7 +128,16 @@ def test_an_edge_is_not_apart():
     assert new.silhouette > 0.4
     assert not old.apart
     assert old.own_share < 0.3
-    assert separation(edge, known[:0], types[:0], seed=0).apart
+
+
+def test_with_too_few_known_cells_nothing_is_said_of_a_cluster():
+    """Neither apart nor an edge: there are no figures, where a silhouette of 1 would look like the best evidence."""
+    rng = np.random.default_rng(0)
+    known, types = rng.normal(size=(LEAST_KNOWN - 1, 10)), np.array(["A"] * (LEAST_KNOWN - 1), dtype=object)
+
+    few = separation(rng.normal(size=(25, 10)) + 5, known, types, seed=0)
+
+    assert (few.silhouette, few.own_share, few.apart, few.comparable) == (None, None, False, False)
 
 
 def test_markers_are_the_genes_of_the_type():

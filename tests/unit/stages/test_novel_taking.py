@@ -46,13 +46,23 @@ def test_alarms_by_chance_take_nobody_along() -> None:
 
 
 def test_a_sampled_cell_counts_for_those_it_stands_for() -> None:
-    """All alarms of a large file beside a sample of its known cells: the sample is not outvoted."""
-    rng = np.random.default_rng(4)
-    own = np.arange(900) < 600  # 600 alarms of 12,000 cells, and 300 that stand for 38 each
-    points = rng.normal(size=(900, 5))
+    """Known cells among the alarms of a large file, drawn to stand for 38 each: the sample is not outvoted."""
+    points = two_clouds(360, 3000)
+    own = np.arange(3360) < 300  # alarms, in one cloud with 60 known cells
 
-    assert select_cells_to_group(candidates(own, own), points).sum() > 700
-    assert select_cells_to_group(candidates(own, own, np.where(own, 1.0, 38.0)), points).sum() < 610
+    assert select_cells_to_group(candidates(own, own), points).sum() > 340
+    assert select_cells_to_group(candidates(own, own, np.where(own, 1.0, 38.0)), points).sum() < 310
+
+
+def test_the_few_known_cells_of_a_novel_file_are_not_absorbed() -> None:
+    """Where nearly all cells are novel most neighbours are so by chance: known cells stay, to compare with."""
+    rng = np.random.default_rng(5)
+    own = rng.random(500) < 0.75
+    points = rng.normal(size=(500, 5))
+
+    taken = select_cells_to_group(candidates(own, own), points)
+
+    assert taken.sum() - own.sum() < 0.3 * (~own).sum()
 
 
 def test_small_files_are_looked_at_whole_and_large_ones_in_part() -> None:
