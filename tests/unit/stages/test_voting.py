@@ -20,6 +20,7 @@ class Steps:
 
     def advance(self, steps: int, note: str = "") -> None:
         """Count."""
+        assert isinstance(note, str)
         self.done += steps
 
     def close(self) -> None:
