@@ -188,6 +188,10 @@ def shipped_presets() -> dict[str, str]:
     return dict(sorted(texts.items()))
 
 
+# Presets under the names they had before: "canal" is the paper's network, not what canal uses by default.
+OLD_NAMES = {"canal": "performer"}
+
+
 def load_preset(name: str, overrides: tuple[str, ...] = (), folder: Path | None = None) -> Preset:
     """Read a named preset and apply ``key=value`` overrides.
 
@@ -225,10 +229,13 @@ def _preset_text(name: str, folder: Path | None) -> tuple[str, str]:
     # 2. A preset of the workspace comes before a shipped one of the same name.
     if folder is not None and (own := folder / f"{name}.toml").is_file():
         return str(own), own.read_text(encoding="utf-8")
-    # 3. A shipped preset.
+    # 3. A shipped preset; one that is asked for by its old name keeps that: old stages are made again as they were.
     shipped = shipped_presets()
     if name in shipped:
         return f"preset {name}", shipped[name]
+    if name in OLD_NAMES:
+        today = OLD_NAMES[name]
+        return f"preset {name}", shipped[today].replace(f'name = "{today}"', f'name = "{name}"', 1)
     names = set(shipped)
     if folder is not None and folder.is_dir():
         names |= {path.stem for path in folder.glob("*.toml")}

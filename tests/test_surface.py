@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.config import load_preset, shipped_presets
+from canal.config import dump_preset, load_preset, shipped_presets
 from tests.commands import all_commands, options_of
 
 # Frozen: a new knob goes into the presets (`--set`), not onto the command line.
@@ -122,6 +122,14 @@ def test_every_preset_loads(name):
     preset = load_preset(name)
     assert preset.name == name
     assert preset.description
+
+
+def test_old_names_of_presets_work():
+    """`canal` is the Performer under the name it had: the same values, and its own name in the record."""
+    old, new = dump_preset(load_preset("canal")), dump_preset(load_preset("performer"))
+    assert (old.pop("name"), new.pop("name")) == ("canal", "performer")
+    assert old == new
+    assert "canal" not in shipped_presets()
 
 
 def test_modules_import():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -118,8 +119,11 @@ def ui(
     # The address is printed before the server runs, for it runs until it is stopped.
     _check_port(port)
     url = f"http://{HOST}:{port}"
-    line = f"{url} shows the registry of {session.layout.root}. Stop it with Ctrl-C."
-    session.print(Answer({"url": url, "registry": str(registry.resolve())}, [line]))
+    # MLflow's own start page is of other things: the page of the model is what is meant.
+    page = f"{url}/#/models/{quote(session.layout.settings.name)}"
+    lines = [f"{page} shows the model of {session.layout.root}, a version a stage; {url} all of MLflow."]
+    lines.append("Stop it with Ctrl-C.")
+    session.print(Answer({"url": url, "model_page": page, "registry": str(registry.resolve())}, lines))
     return Answer(None, exit_code=_run_server(_server_command(registry, port)))
 
 

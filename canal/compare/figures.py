@@ -119,6 +119,7 @@ def training_curves(report: CompareReport) -> str:
     """Draw loss and validation accuracy of the network by epoch, one line a stage."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -132,6 +133,7 @@ def training_curves(report: CompareReport) -> str:
     for axes, title in ((left, "training loss"), (right, "accuracy on validation cells")):
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", color=GRID, lw=0.8)
     if len(report.stages) <= MOST_LINES:
         _legend(right, len(report.stages))

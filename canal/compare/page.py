@@ -81,9 +81,45 @@ def compare_page(report: CompareReport, art: PageArt) -> str:
         report=report,
         art=art,
         in_use=in_use,
+        conclusions=conclusions(report),
         sets_in_bank=sets_in_bank,
         draw=figures,
     )
+
+
+MUCH_FORGOTTEN = 0.02  # of accuracy; also how far a new stage may fall by default before it is held back
+LOW_F1 = 0.5
+MOST_TYPES = 4  # that are named in a sentence
+
+
+def conclusions(report: CompareReport) -> list[str]:
+    """Return the sentences on top of the page: what the stage that annotates reaches, forgot, and what to do."""
+    stage = next((row for row in report.stages if row.in_use), report.stages[-1])
+    name = f"Stage {stage.number}, {stage.name},"
+    verb = "annotates and" if stage.in_use else "does not annotate, and"
+    if stage.average is None:
+        return [f"{name} {verb} was tested on no held-out cells: there is nothing to conclude."]
+    sentences = [f"{name} {verb} is right for {stage.average:.1%} of the held-out cells, as a mean over the stages."]
+    # What was forgotten.
+    if stage.forgetting is None:
+        sentences.append("It is the first of its line: nothing could be forgotten yet.")
+    elif stage.forgetting > MUCH_FORGOTTEN:
+        sentences.append(
+            f"It lost {100 * stage.forgetting:.1f} points on earlier stages: look at the table of accuracy to see "
+            "where, and compare it with the stage before (canal stage rollback takes that into use)."
+        )
+    else:
+        sentences.append("Hardly anything of earlier stages was forgotten: there is nothing to mend.")
+    # Which types are not to be relied on.
+    weak = sorted((f1, name) for name, f1 in stage.f1.items() if f1 < LOW_F1)
+    if weak:
+        listed = ", ".join(f"{name} (F1 {f1:.2f})" for f1, name in weak[:MOST_TYPES])
+        more = f" and {len(weak) - MOST_TYPES} more" if len(weak) > MOST_TYPES else ""
+        sentences.append(f"Do not rely on {listed}{more} without looking at the confusion below.")
+    held_back = [f"{row.number}" for row in report.stages if row.held_back and not row.in_use]
+    if held_back:
+        sentences.append(f"Kept but not in use, for the reason in the table: stage {', '.join(held_back)}.")
+    return sentences
 
 
 def stages_with_maps(numbers: Sequence[int], focus: int) -> list[int]:

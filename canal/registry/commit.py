@@ -260,6 +260,8 @@ def _describe_run(store: Store, run_id: str, draft: StageDraft, record: StageRec
     curves = draft.epochs()
     last = max(((step, ms) for _, _, ms, step in curves), default=(0, 0))
     final = [(name, value, last[1], last[0]) for name, value in record.metrics.items()]
+    # The curves are of the network alone, the record's figures of the whole model: not under one name.
+    curves = [(f"network_{n}" if n in record.metrics else n, v, ms, s) for n, v, ms, s in curves]
     store.log_metrics(run_id, [(_metric_name(n), v, ms, s) for n, v, ms, s in curves + final])
     if record.data:
         inputs = [_dataset(source) for source in record.data]

@@ -32,7 +32,7 @@ from canal.stages.layout import Layout, has_registry, open_registry
 from canal.stages.request import StageRequest, StageResult, read_stage_cells, recorded_options, recorded_source
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
 from canal.stages.tests import TESTS_FILE, earlier_stages, write_reliability
-from canal.stages.use import next_number
+from canal.stages.use import lineage, next_number
 from canal.training.distributed import help_training
 from canal.training.processes import launched_rank
 from canal.training.run import Run
@@ -151,7 +151,7 @@ def check_stage(
         If the cells were added before, the parent's network comes from other weights, an earlier stage was trained on
         the test cells, too few genes are measured, or ``--strict-labels`` finds a name that looks like a known type.
     """
-    _refuse_repeated(request, cells, records)
+    _refuse_repeated(request, cells, parent, records)
     check_weights_lineage(start, records, None if parent is None else parent.stage)
     refuse_trained_on(test_file, records)
     gene_report = _check_genes(parent, cells, start.preset)
@@ -168,17 +168,28 @@ def check_stage(
     )
 
 
-def _refuse_repeated(request: StageRequest, cells: Cells, records: Sequence[StageRecord]) -> None:
+def _refuse_repeated(request: StageRequest, cells: Cells, parent: Model | None, records: Sequence[StageRecord]) -> None:
     """Refuse cells that a stage was learned from already, unless the request says that this is meant."""
     if request.again:
         return
+    learned_from = [] if parent is None else lineage(records, parent.stage.number)
     for record in records:
-        if cells.report.digest in {source.get("digest") for source in record.data}:
+        if cells.report.digest not in {source.get("digest") for source in record.data}:
+            continue
+        stage = f"stage {record.number} ({record.name})"
+        if record.number in learned_from or parent is None:
             message = (
-                f"{cells.report.path} holds the cells of stage {record.number} ({record.name}): the same content was "
-                "added before. Choose another file, or add it once more with --again."
+                f"{cells.report.path} holds the cells of {stage}: the same content was added before. Choose another "
+                "file, or add it once more with --again."
             )
-            raise StageError(message)
+        else:
+            # Rolled back, or held back when it was added.
+            message = (
+                f"{cells.report.path} holds the cells of {stage}, which is kept but not in use: stage "
+                f"{parent.stage.number} annotates, and was not learned from it. Bring it back with `canal stage "
+                f"promote {record.number}`, or learn the cells anew on top of stage {parent.stage.number} with --again."
+            )
+        raise StageError(message)
 
 
 def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def annotate(
     if options.majority_voting or clusters is not None:
         from canal.stages.clusters import majority_vote
 
-        cell_type = majority_vote(best, answers.representation, clusters, seed=seed)
+        cell_type = majority_vote(best, answers.representation, clusters, seed=seed, progress=progress)
     # What a person looks at first: does the file fit the model?
     columns = rule.columns(answers, best)
     facts = _facts(model, report, options) | sanity_facts(reader.match, agreement, columns.get("status"))

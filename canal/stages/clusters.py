@@ -4,11 +4,17 @@ Leiden and UMAP come from scanpy, which is imported when it is needed. Shapes: n
 """
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from canal.data.threads import same_threads_after
+from canal.progress import Progress, Silent
+from canal.seeds import numpy_generator
+
+if TYPE_CHECKING:
+    import anndata as ad
 
 # Usual choices of a scanpy workflow; docs/novel.md names them.
 HIGHLY_VARIABLE = 2_000  # genes that the components are of
@@ -21,6 +27,9 @@ VOTING_NEIGHBORS = 10
 # Resolution of Leiden below a number of cells, and above the last of them: CellTypist's defaults up to 200,000 cells.
 RESOLUTIONS = ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20))
 HIGHEST_RESOLUTION = 25
+MOST_CLUSTERED = 20_000  # cells; of more, a sample is clustered
+ASSIGNED_AT_ONCE = 4_000  # other cells that are put into clusters at a time
+SCANPY_EXACT = 4_096  # cells below which scanpy's own neighbours are exact
 
 
 def principal_components(expression: sp.csr_matrix, seed: int) -> np.ndarray:
@@ -64,7 +73,7 @@ def umap_coordinates(points: np.ndarray, seed: int) -> np.ndarray:
     adata = ad.AnnData(obsm={"X_pca": points}, shape=(len(points), 0))
     with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")  # scanpy's and umap's notices
-        sc.pp.neighbors(adata, n_neighbors=NEAREST, use_rep="X_pca", random_state=seed32(seed))
+        find_neighbours(adata, "X_pca", NEAREST, seed32(seed))
         sc.tl.umap(adata, random_state=seed32(seed))
     return np.asarray(adata.obsm["X_umap"], dtype=np.float64)
 
@@ -75,7 +84,12 @@ def seed32(seed: int) -> int:
 
 
 def majority_vote(
-    cell_type: np.ndarray, representation: np.ndarray, clusters: np.ndarray | None, *, seed: int
+    cell_type: np.ndarray,
+    representation: np.ndarray,
+    clusters: np.ndarray | None,
+    *,
+    seed: int,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Give every cell the type that most cells of its cluster have; of equally many, the first in the alphabet.
 
@@ -89,9 +103,11 @@ def majority_vote(
         Name of each cell's cluster, (n,), or ``None``.
     seed
         Seed of the clustering.
+    progress
+        Told how far the clustering is.
     """
     if clusters is None:
-        clusters = _over_clustered(representation, seed)
+        clusters = _over_clustered(representation, seed, progress or Silent())
     result = cell_type.copy()
     for cluster in sorted(set(clusters.tolist())):
         rows = np.flatnonzero(clusters == cluster)
@@ -100,28 +116,87 @@ def majority_vote(
     return result
 
 
-def _over_clustered(representation: np.ndarray, seed: int) -> np.ndarray:
+def _over_clustered(representation: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
     """Cluster cells finely; return the name of each cell's cluster, (n,).
 
     Leiden on the graph of 10 neighbours, as CellTypist's over-clustering, but in the model's representation instead of
     principal components of the expression. The resolution grows with the number of cells: 5, 10, 15, 20 and 25 below
     5,000, 20,000, 40,000, 100,000 and 200,000 cells, as CellTypist's; from 200,000 cells on it stays 25, where
-    CellTypist takes 30.
+    CellTypist takes 30. Above `MOST_CLUSTERED` cells a sample is clustered, at the resolution for all of them, and each
+    other cell is put into the cluster of the sampled cell nearest to it.
     """
     n = len(representation)
     if n < FEWEST_TO_CLUSTER:
         return np.zeros(n, dtype=object).astype(str)
-    import anndata as ad
-    import scanpy as sc
-
     resolution = HIGHEST_RESOLUTION
     for below, value in RESOLUTIONS:
         if n < below:
             resolution = value
             break
-    adata = ad.AnnData(obsm={"X_canal": representation}, shape=(n, 0))
+    # The sample counts as one step, and each block of the other cells as another.
+    sampled = np.arange(n)
+    if n > MOST_CLUSTERED:
+        sampled = np.sort(numpy_generator(seed, "over-clustering").choice(n, MOST_CLUSTERED, replace=False))
+    others = np.setdiff1d(np.arange(n), sampled, assume_unique=True)
+    progress.start(1 + -(-len(others) // ASSIGNED_AT_ONCE), "clustering")
+    points = np.asarray(representation[sampled])
+    clusters = np.empty(n, dtype=object)
+    clusters[sampled] = _leiden(points, resolution, seed)
+    progress.advance(1)
+    if len(others):
+        from sklearn.neighbors import NearestNeighbors
+
+        index: Any = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(points)
+        for start in range(0, len(others), ASSIGNED_AT_ONCE):
+            rows = others[start : start + ASSIGNED_AT_ONCE]
+            nearest = index.kneighbors(representation[rows], return_distance=False)[:, 0]
+            clusters[rows] = clusters[sampled[nearest]]
+            progress.advance(1)
+    progress.close()
+    return clusters
+
+
+def _leiden(points: np.ndarray, resolution: float, seed: int) -> np.ndarray:
+    """Return the name of each cell's Leiden cluster in the graph of `VOTING_NEIGHBORS` neighbours, (n,)."""
+    import anndata as ad
+    import scanpy as sc
+
+    adata = ad.AnnData(obsm={"X_canal": points}, shape=(len(points), 0))
     with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")  # scanpy's notices
-        sc.pp.neighbors(adata, n_neighbors=VOTING_NEIGHBORS, use_rep="X_canal", random_state=seed)
+        find_neighbours(adata, "X_canal", VOTING_NEIGHBORS, seed)
         sc.tl.leiden(adata, resolution=resolution, random_state=seed, flavor="igraph", n_iterations=2, directed=False)
     return np.asarray(adata.obs["leiden"].astype(str), dtype=object)
+
+
+def find_neighbours(adata: "ad.AnnData", representation: str, k: int, seed: int) -> None:
+    """Find the k nearest neighbours of each cell, exactly, as scanpy stores them.
+
+    From 4,096 cells on scanpy would take approximate ones from pynndescent, whose answer differs between machines and
+    which fails beside scikit-learn 1.9: its sparse result is of a kind that scanpy 1.11 cannot read.
+
+    Parameters
+    ----------
+    adata
+        The cells; the graph is added to it.
+    representation
+        Name of the points in ``obsm``, (n, d).
+    k
+        Neighbours of a cell, itself among them.
+    seed
+        Seed of scanpy.
+    """
+    import scanpy as sc
+    from sklearn.neighbors import KNeighborsTransformer
+
+    class Exact(KNeighborsTransformer):  # type: ignore[misc]
+        """Exact neighbours, as the sparse matrix that scanpy reads."""
+
+        def fit_transform(self, points: np.ndarray, y: None = None) -> sp.csr_matrix:
+            """Return the distances to the neighbours, (n, n)."""
+            return sp.csr_matrix(super().fit_transform(points, y))
+
+    exact = None
+    if adata.n_obs >= SCANPY_EXACT:
+        exact = Exact(n_neighbors=k - 1, algorithm="brute")
+    sc.pp.neighbors(adata, n_neighbors=k, use_rep=representation, random_state=seed, transformer=exact)

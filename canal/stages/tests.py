@@ -218,6 +218,8 @@ def measure_earlier_stages(
     An outcome for each earlier stage, with a reason where the model was not tested; the earlier stages with the
     outcomes of the model in use.
     """
+    if not earlier:  # the first stage: nothing is tested, and nobody is told that something is
+        return [], []
     outcomes, with_outcome_in_use = [], []
     skipped = max(len(earlier) - MOST_EARLIER_STAGES, 0)  # the oldest
     progress.start(len(earlier), "testing on earlier stages")

@@ -258,7 +258,7 @@ def check_weights(weights: PretrainedWeights, preset: Preset) -> None:
     if not isinstance(encoder, PerformerConfig):
         message = (
             f"Pre-trained weights are a Performer's; preset {preset.name!r} has the encoder {encoder.kind!r}. "
-            "Use --preset canal."
+            "Use --preset performer."
         )
         raise StageError(message)
     if not weights.sizes.fits(encoder):

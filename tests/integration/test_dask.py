@@ -109,7 +109,7 @@ def test_two_workers_give_the_answer_of_one_machine(lab: Workspace) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["cells"] == 200
     for file in files:
-        lab.annotate(file, out=folder / "expected.h5ad")
+        lab.annotate(file, out=folder / "expected.h5ad", overwrite=True)
         got, expected = ad.read_h5ad(folder / "out" / file.name), ad.read_h5ad(folder / "expected.h5ad")
         assert got.obs.equals(expected.obs)
         np.testing.assert_array_equal(got.obsm["X_canal"], expected.obsm["X_canal"])

@@ -1,6 +1,7 @@
 """What a newcomer tries in the first hour: nothing is silent, and what cannot be used is refused in words."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.errors import CanalError
+from canal.errors import CanalError, ConfigError
+from canal.progress import Silent
 from canal.workspace import Workspace
 from tests.labs import add, write
 from tests.make import make_adata
@@ -244,3 +246,50 @@ def test_canal_shows_what_is_public():
 def test_help_shows_the_columns(lab):
     """What stands in brackets is not taken for markup."""
     assert "canal_cell_type, canal_confidence, canal_status" in " ".join(call(lab / "ws", "annotate", "--help").split())
+
+
+def test_the_first_stage_tests_on_nothing(tmp_path):
+    """Nobody is told of earlier stages where there are none."""
+    told = []
+
+    class Told(Silent):
+        def start(self, total_steps: int, description: str) -> None:
+            assert total_steps
+            told.append(description)
+
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    add(workspace, make_adata(60, types=("B", "NK")), progress=Told())
+    assert told == ["stage 1"]
+    add(workspace, make_adata(60, types=("B", "NK"), prefix="next", seed=2), progress=Told())
+    assert "testing on earlier stages" in told
+
+
+def test_after_a_rollback_both_ways_are_offered(tmp_path):
+    """The stage is kept but not in use: bring it back, or learn its cells anew."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    second = make_adata(60, types=("B", "HSC"), prefix="next", seed=2)
+    add(workspace, make_adata(60, types=("B", "NK")))
+    add(workspace, second)
+    workspace.rollback()
+
+    with pytest.raises(CanalError, match=r"not in use: stage 1 annotates.*canal stage promote 2.*on top of stage 1"):
+        add(workspace, second)
+    workspace.promote(2)
+    with pytest.raises(CanalError, match="was added before"):
+        add(workspace, second)
+
+
+def test_the_demo_fixes_its_threads(monkeypatch):
+    """Its figures are those of the README, however many threads the machine has."""
+    seen = {}
+
+    def stop(*_args: Any, **_options: Any) -> None:
+        seen.update(os.environ)
+        message = "seen"
+        raise ConfigError(message)
+
+    monkeypatch.setattr("canal.demo.demo.run_demo", stop)
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "7")
+    CliRunner().invoke(app, ["demo"])
+    assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == seen["OPENBLAS_NUM_THREADS"] == "1"

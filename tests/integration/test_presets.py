@@ -70,5 +70,5 @@ def test_the_presets_are_listed_in_one_line_each() -> None:
     done = CliRunner().invoke(app, ["config", "list", "--json"])
 
     found = json.loads(done.stdout)["presets"]
-    assert {"canal", "canal-paper", "compact", "scannonet", "transanno"} <= set(found)
+    assert {"canal-paper", "compact", "performer", "scannonet", "transanno"} <= set(found)
     assert all(20 < len(about["description"]) < 70 and "\n" not in about["description"] for about in found.values())

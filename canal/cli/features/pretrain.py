@@ -33,7 +33,7 @@ def pretrain(
 ) -> Answer:
     """Pre-train a Performer on unlabelled cells: it learns to predict the expression bins of masked genes.
 
-    Files may be larger than memory. The result is used with canal stage add --preset canal --weights NAME.
+    Files may be larger than memory. The result is used with canal stage add --preset performer --weights NAME.
     """
     weights = session.workspace(anywhere=True).pretrain(
         [*data, *(more or ())],
@@ -54,6 +54,6 @@ def pretrain(
         f"  masked bins of {facts['held_out_cells']} held-out cells told right: {facts['accuracy']:.3f}",
         f"  commonest bin of the cell:               {facts['cell_majority']:.3f}",
         f"  commonest bin of the gene in such cells: {facts['gene_majority']:.3f}",
-        f"Start a stage from it: canal stage add --preset canal --weights {facts['name']} --data cells.h5ad",
+        f"Start a stage from it: canal stage add --preset performer --weights {facts['name']} --data cells.h5ad",
     ]
     return Answer(facts, [*lines, *(f"warning: {text}" for text in facts.get("warnings", ()))])

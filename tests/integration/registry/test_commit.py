@@ -81,7 +81,9 @@ def test_mlflow_shows_the_stage(open_registry: OpenRegistry) -> None:
     assert run.data.tags["canal.state"] == "committed"
     assert run.data.params["training.epochs"] == "3"
     assert run.data.params["seed"] == "7"
-    assert run.data.metrics["validation_accuracy"] == 0.9
+    assert [m.value for m in client.get_metric_history(record.run_id, "validation_accuracy")] == [0.9]  # as on the card
+    of_network = client.get_metric_history(record.run_id, "network_validation_accuracy")
+    assert [m.value for m in of_network] == [0.0, 0.1, 0.2]
     curve = client.get_metric_history(record.run_id, "loss")
     assert [(m.step, m.value) for m in curve] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     (dataset,) = run.inputs.dataset_inputs

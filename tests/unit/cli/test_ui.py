@@ -41,6 +41,7 @@ def test_url_is_printed_before_the_server_runs(run_json, registry, monkeypatch):
     port = free_port()
     assert run_json("ui", "--port", port) == {
         "url": f"http://127.0.0.1:{port}",
+        "model_page": f"http://127.0.0.1:{port}/#/models/{registry.parent.name}",
         "registry": str(registry),
     }
     assert len(served) == 1

@@ -131,7 +131,10 @@ def test_exact_attention_takes_them_too() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "more", "says"),
-    [("compact", (), "Use --preset canal"), ("canal", ("encoder.depth=3",), "encoder.depth = 3, the weights have 2")],
+    [
+        ("compact", (), "Use --preset performer"),
+        ("canal", ("encoder.depth=3",), "encoder.depth = 3, the weights have 2"),
+    ],
 )
 def test_a_preset_that_cannot_take_them_is_refused(preset: str, more: tuple[str, ...], says: str) -> None:
     """The message names what differs."""

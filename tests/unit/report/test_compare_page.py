@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,3 +126,41 @@ def test_tables_keep_what_is_missing():
     """None becomes NaN, an empty table stays empty."""
     np.testing.assert_array_equal(compare_figures.as_array([[0.5, None]]), [[0.5, np.nan]])
     assert compare_figures.as_array([]).shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ["Stage 3, toy &lt;2&gt;, annotates and is right for 90.0%", "there is nothing to mend"]),
+        ({"forgetting": 0.05}, ["It lost 5.0 points on earlier stages", "canal stage rollback"]),
+        ({"forgetting": None}, ["nothing could be forgotten yet"]),
+        ({"f1": {"B": 0.2, "NK": 0.9}}, ["Do not rely on B (F1 0.20) without"]),
+        ({"average": None}, ["there is nothing to conclude"]),
+        ({"in_use": False}, ["does not annotate, and is right"]),
+    ],
+)
+def test_the_page_begins_with_what_to_conclude(changes, said):
+    """One paragraph on top says what the stage in use reaches, forgot, and what to do."""
+    report = make_report()
+    stages = (*report.stages[:-1], replace(report.stages[-1], **changes))
+
+    html = compare_page(make_report(stages=stages), PageArt())
+
+    top = html.split('class="conclusion">')[1].split("</p>")[0]
+    for text in said:
+        assert text in top
+    if not changes:
+        assert "Kept but not in use, for the reason in the table: stage 2." in top
+
+
+def test_epochs_are_whole_numbers():
+    """No epoch 2.5 on an axis."""
+    history = ({"training_loss": 1.0, "validation_accuracy": 0.5},) * 4
+    report = make_report(1)
+    report = replace(report, stages=(replace(report.stages[0], history=history),))
+
+    svg = compare_figures.training_curves(report)
+
+    assert "<!-- 2 -->" in svg
+    assert "<!-- 2.5 -->" not in svg
+    assert "<!-- 1.5 -->" not in svg
