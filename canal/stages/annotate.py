@@ -19,7 +19,7 @@ from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_target, write_annotation
 from canal.stages.adapting import AdaptOptions, adapt_to_file
-from canal.stages.novelty_rules import NoveltyOptions, choose_rule
+from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def annotate(
 
         cell_type = majority_vote(best, answers.representation, clusters, seed=seed)
     facts = _facts(model, reader.match.measured, report.digest, options)
+    facts |= calibration_facts(rule.reader, answers)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
