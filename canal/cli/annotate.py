@@ -1,5 +1,6 @@
 """`canal annotate` and `canal evaluate`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,8 +133,9 @@ def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
     }
     counts = ", ".join(f"{cells} {status}" for status, cells in per_status.items())
     line = f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"
-    adapted = _adapted_lines(annotation.facts.get("adapted"))
-    return Answer(data, [_confidence_table(per_type), line, *adapted, *_on_the_file(annotation.facts)])
+    facts = annotation.facts
+    lines = [line, *_adapted_lines(facts.get("adapted")), *_on_the_file(facts), *_calibration_lines(facts)]
+    return Answer(data, [_confidence_table(per_type), *lines])
 
 
 def _on_the_file(facts: "Mapping[str, Any]", file: str = "") -> list[str]:
@@ -141,6 +143,19 @@ def _on_the_file(facts: "Mapping[str, Any]", file: str = "") -> list[str]:
     name = f" of {file}" if file else ""
     lines = [f"sanity{name}: {facts['sanity']}"] if facts.get("sanity") else []
     return lines + [f"warning: {text}" for text in facts.get("warnings", ())]
+
+
+def _calibration_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return a line that says so where the verdicts on novelty are not calibrated for the file."""
+    if facts.get("calibrated_for") != "no":
+        return []
+    line = f"calibrated for: no. {facts['unlike']:.0%} of the cells are unlike what was taught, of 5% that may be"
+    if facts["unlike_stages"]:
+        stage, share = min(facts["unlike_stages"].items(), key=lambda item: item[1])
+        line += f"; nearest is stage {stage}, {share:.0%} are unlike its cells"
+    if "adapted" not in facts:
+        line += ". More known cells than asked for are called novel; see --adapt"
+    return [line]
 
 
 def _adapted_lines(adapted: dict[str, Any] | None) -> list[str]:

@@ -109,6 +109,7 @@ class GeneSetReader:
         self._matrix: np.ndarray | None = None
         self._novelty: NoveltyReader | None = None
         self._adaptations: tuple[Adaptation | None, ...] = ()
+        self._novelty_shifts = np.zeros(1)
         self._fill_matrix()
 
     def novelty(self) -> NoveltyReader | None:
@@ -133,11 +134,27 @@ class GeneSetReader:
         reader._fill_matrix()
         return reader
 
-    def with_adaptations(self, adaptations: "Sequence[Adaptation | None]") -> "GeneSetReader":
-        """Return a reader that is adapted to the groups of a file's cells; ``None`` for the plain answer."""
+    def with_adaptations(
+        self, adaptations: "Sequence[Adaptation | None]", novelty_shifts: Sequence[float]
+    ) -> "GeneSetReader":
+        """Return a reader that is adapted to the groups of a file's cells.
+
+        Parameters
+        ----------
+        adaptations
+            Of each group; ``None`` for the plain answer.
+        novelty_shifts
+            What is taken off the novelty of each group's cells before they are compared with known ones.
+        """
         reader = copy(self)
         reader._adaptations = tuple(adaptations)
+        reader._novelty_shifts = np.array(novelty_shifts, dtype=np.float64)
         return reader
+
+    @property
+    def detector(self) -> NoveltyReader | None:
+        """What judges novelty, where predictions hold it."""
+        return self._novelty
 
     def ridge_scores(self, values: sp.csr_matrix) -> np.ndarray:
         """Return the memory's ridge scores (cells, types) of a block (cells, K)."""
@@ -173,13 +190,15 @@ class GeneSetReader:
         The prediction, the same bits for a cell whatever block it comes in.
         """
         n = values.shape[0]
+        if groups is None:
+            groups = np.zeros(n, dtype=np.int64)
         padded = _padded(values)
         # Network and memory, and their calibrated sum.
         logits, rep = self._network(padded, n)
         scores, projected, functions = self._products(padded)
         memory = None if scores is None else self.memory_answer(scores)[:n]
         if self._adaptations and scores is not None and memory is not None:
-            memory = self._adapted(padded, scores, logits, memory, np.zeros(n, np.int64) if groups is None else groups)
+            memory = self._adapted(padded, scores, logits, memory, groups)
         probabilities = self.model.fusion.join(logits, memory)
         # Types that were never seen with these genes take the cells that all others leave.
         if self.carried is not None and functions is not None:
@@ -190,6 +209,10 @@ class GeneSetReader:
         # Novelty and neighbours, without those of the empty cells.
         scored = self._novelty.score_projected(projected)
         novelty = NoveltyScores(novelty=scored.novelty[:n], p_value=scored.p_value[:n])
+        if self._novelty_shifts.any():
+            moved = novelty.novelty - self._novelty_shifts[groups]
+            p_value = self._novelty.for_genes.p_values(moved).astype(np.float32)
+            novelty = NoveltyScores(novelty=novelty.novelty, p_value=p_value)
         if not neighbors:
             return replace(prediction, novelty=novelty)
         nearest = self._novelty.neighbours_projected(projected, neighbors)

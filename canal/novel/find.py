@@ -141,7 +141,11 @@ def find_novel(
         batch="" if batches is None else str(batches.name),
         known_types=tuple(model.stage.types),
         clusters=_describe_clusters(groups, annotation, batches),
-        warnings=(*annotation.facts.get("warnings", ()), *_doubts(counts, groups)),
+        warnings=(
+            *annotation.facts.get("warnings", ()),
+            *_calibration_warning(annotation),
+            *_doubts(counts, groups),
+        ),
         known_cells=dict(sorted(Counter(annotation.cell_type[sure].tolist()).items())),
     )
     write_folder(target, report, result_files(data, annotation, groups, report, sure))
@@ -379,6 +383,18 @@ def _read_expression(
             start = stop
         # ... and brought into the order that was asked for.
         return sp.vstack(blocks, format="csr")[np.searchsorted(ascending, rows)], stream.genes.names
+
+
+def _calibration_warning(annotation: Annotation) -> tuple[str, ...]:
+    """Return a warning where the verdicts are not calibrated for the file."""
+    facts = annotation.facts
+    if facts.get("calibrated_for") != "no":
+        return ()
+    warning = (
+        f"Calibrated for: no. {facts['unlike']:.0%} of the cells are unlike what was taught, of 5% that may be: more "
+        "known cells than asked for are among the novel ones."
+    )
+    return (warning,) if "adapted" in facts else (f"{warning} See --adapt.",)
 
 
 def _count_status(annotation: Annotation) -> dict[str, int]:

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from canal.data.stream import CellStream
 from canal.errors import ConfigError, DataError
-from canal.model.adapting.adaptation import LEAST_CELLS, LEAST_GENES, Adaptation, Verdict, adapt, judged_before
+from canal.model.adapting.adaptation import BULK, LEAST_CELLS, LEAST_GENES, Adaptation, Verdict, adapt, judged_before
 from canal.model.adapting.components import leading_components
 from canal.model.adapting.mixture import ROUNDS, Known, Sample
 from canal.model.reader import GeneSetReader
@@ -24,8 +24,8 @@ from canal.seeds import numpy_generator
 MOST_SAMPLED = 8_000
 BATCH_COLUMNS = ("batch", "donor_id", "donor", "sample")  # the first that a file has is taken
 # Sampled cells of a batch that was found by its name and is adapted to for itself; one that was named needs
-# `LEAST_CELLS`. Four batches of 400 cells of one technology are met better together (immune, kang: .846 against .815).
-LEAST_FOUND_BATCH = 500
+# `LEAST_CELLS`. Four batches of 400 cells of one technology are met better together (immune, kang: .846 against .819).
+LEAST_FOUND_BATCH = 1_000
 ALL_CELLS, SMALL_BATCHES = "all cells", "batches of few cells"  # names of groups in the facts
 SHOWN_GENES = 5
 
@@ -114,9 +114,11 @@ def adapt_to_file(reader: GeneSetReader, stream: CellStream, options: AdaptOptio
     # 4. What was estimated, in words and numbers.
     facts |= {"groups": names, "cells": np.bincount(groups, minlength=len(names)).tolist()}
     facts |= _facts(reader, adaptations, verdicts)
-    if any(adaptations):
-        reader = reader.with_adaptations(adaptations)
-    return AdaptedFile(reader=reader, groups=groups if any(adaptations) else None, facts={"adapted": facts})
+    shifts = [verdict.novelty_shift for verdict in verdicts]
+    if not any(adaptations) and not any(shifts):
+        return AdaptedFile(reader=reader, groups=None, facts={"adapted": facts})
+    reader = reader.with_adaptations(adaptations, shifts)
+    return AdaptedFile(reader=reader, groups=groups, facts={"adapted": facts})
 
 
 def _batches(stream: CellStream, column: str | None) -> tuple[str, np.ndarray | None]:
@@ -152,7 +154,9 @@ class _Drawn:
     profiles: sp.csr_matrix
     logits: np.ndarray
     scores: np.ndarray
+    novelty: np.ndarray
     p_values: np.ndarray
+    usual_novelty: float
 
 
 def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) -> _Drawn:
@@ -160,7 +164,7 @@ def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) ->
     detector = reader.novelty()
     assert detector is not None, "checked by _why_not"
     judging = reader.with_novelty(detector)
-    profiles, logits, scores, p_values, start = [], [], [], [], 0
+    profiles, logits, scores, novelty, p_values, start = [], [], [], [], [], 0
     for block in stream.chunks(reader.columns):
         stop = start + block.shape[0]
         first, last = np.searchsorted(rows, [start, stop])
@@ -171,6 +175,7 @@ def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) ->
         prediction = judging.predict_columns(chosen)
         assert prediction.novelty is not None
         logits.append(prediction.logits)
+        novelty.append(prediction.novelty.novelty)
         p_values.append(prediction.novelty.p_value)
         scores.append(reader.ridge_scores(chosen))
         profiles.append(reader.memory_profiles(chosen))
@@ -178,7 +183,9 @@ def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) ->
         profiles=sp.vstack(profiles, format="csr"),
         logits=np.concatenate(logits),
         scores=np.concatenate(scores).astype(np.float64),
+        novelty=np.concatenate(novelty),
         p_values=np.concatenate(p_values),
+        usual_novelty=detector.for_genes.reference_quantile(BULK),
     )
 
 
@@ -203,7 +210,7 @@ def _adapt_group(
     solved, memory = reader.solved, reader.model.memory
     assert solved is not None
     assert memory is not None
-    verdict = judged_before(drawn.p_values[rows])
+    verdict = judged_before(drawn.novelty[rows], drawn.p_values[rows], drawn.usual_novelty)
     if verdict.held_back:
         return None, verdict
     components = leading_components(drawn.profiles[rows])
@@ -244,6 +251,7 @@ def _facts(
         "moved": [round(verdict.moved, 4) for verdict in verdicts],
         "agreement": [round(verdict.agreement, 4) for verdict in verdicts],
         "rounds": ROUNDS,
+        "novelty_shift": [round(verdict.novelty_shift, 3) for verdict in verdicts],
         "shift": [round(distance, 3) for distance in distances],
         "genes_higher": higher,
         "genes_lower": lower,

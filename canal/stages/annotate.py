@@ -20,7 +20,7 @@ from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_key, check_target, write_annotation
 from canal.stages.adapting import AdaptOptions, adapt_to_file
-from canal.stages.novelty_rules import NoveltyOptions, choose_rule
+from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
 
@@ -138,6 +138,7 @@ def annotate(
     warnings = [*report.warnings, *sanity_warnings(reader.match, agreement, report.path)]
     # Types that were never seen together with many of these genes: their answers are estimates.
     facts["carried_types"] = [] if reader.carried is None else sorted(reader.carried.imputed)
+    facts |= calibration_facts(rule.reader, answers)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,

@@ -183,6 +183,45 @@ class MemoryRule:
         return {"alpha": self.alpha}
 
 
+# Share of cells with a p-value up to this that a file may have whose cells are like those of the stages: twice as many.
+USUAL_P, MOST_UNUSUAL = 0.05, 0.1
+LEAST_TO_TELL = 20  # cells; of fewer the share says little
+
+
+def calibration_facts(reader: GeneSetReader, answers: Answers) -> dict[str, Any]:
+    """Return whether the p-values of a file mean what they say, and how far its cells are from each taught stage.
+
+    The p-values compare a cell with known cells of the stages. Known cells of a technology that no stage has taught
+    look newer than these, so that more of them are called novel than was asked for.
+
+    Parameters
+    ----------
+    reader
+        The model for the genes of the file, as it judged.
+    answers
+        For all cells of the file.
+
+    Returns
+    -------
+    ``calibrated_for``: ``yes``, ``no``, or ``unknown`` for a few cells; ``unlike``: share of the cells with a p-value
+    up to .05, before any adapting; ``unlike_stages``: by number of the stage, the share of the cells that are newer
+    than 95 in 100 of its own. Nothing where the memory's detector did not judge.
+    """
+    if reader.detector is None or answers.novelty is None or not len(answers.novelty.novelty):
+        return {}
+    novelty, detector = answers.novelty.novelty, reader.detector.for_genes
+    unlike = float((detector.p_values(novelty) <= USUAL_P).mean())
+    calibrated = "yes"
+    if unlike > MOST_UNUSUAL:
+        calibrated = "no"
+    elif len(novelty) < LEAST_TO_TELL:
+        calibrated = "unknown"
+    stages = {}
+    for key, share in detector.unlike_by_stage(novelty, USUAL_P).items():
+        stages[str(reader.model.stage_of_key.get(key, key))] = round(share, 4)
+    return {"calibrated_for": calibrated, "unlike": round(unlike, 4), "unlike_stages": stages}
+
+
 def memory_rule(reader: GeneSetReader, alpha: float | None, neighbors: int) -> MemoryRule | None:
     """Return the rule of the analytic memory, ``None`` where the model cannot tell and nothing was asked for.
 

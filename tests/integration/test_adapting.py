@@ -108,6 +108,26 @@ def test_known_technology_gets_the_plain_answer(workspace: Workspace) -> None:
     np.testing.assert_array_equal(found.confidence, workspace.annotate(same).confidence)
 
 
+def test_verdicts_of_another_technology_say_that_they_are_not_calibrated(workspace: Workspace, tmp_path: Path) -> None:
+    """Known cells look new there; adapting calls fewer of them novel, and novelty itself stays as it was."""
+    cells = other_technology()
+
+    plain, adapted = workspace.annotate(cells), workspace.annotate(cells, adapt=True, out=tmp_path / "a.h5ad")
+    same = workspace.annotate(make_adata(600, 120, types=TYPES, seed=7))
+    few = workspace.annotate(make_adata(8, 120, types=TYPES, seed=7))
+
+    assert (plain.facts["calibrated_for"], same.facts["calibrated_for"]) == ("no", "yes")
+    assert few.facts["calibrated_for"] in {"unknown", "no"}
+    assert plain.facts["unlike"] == adapted.facts["unlike"] > 0.1 > same.facts["unlike"]
+    assert plain.facts["unlike_stages"]["1"] > 0.1 > same.facts["unlike_stages"]["1"]
+    assert ad.read_h5ad(tmp_path / "a.h5ad").uns["canal"]["calibrated_for"] == "no"
+    assert adapted.facts["adapted"]["novelty_shift"][0] > 0
+    np.testing.assert_array_equal(plain.columns["novelty"], adapted.columns["novelty"])
+    novel = [(a.columns["status"] == "novel").mean() for a in (plain, adapted)]
+    assert novel[1] < novel[0]
+    assert (adapted.columns["p_value"] >= plain.columns["p_value"]).all()
+
+
 def test_bad_options_are_clear(workspace: Workspace) -> None:
     """A batch without --adapt, and a column that is not there."""
     with pytest.raises(ConfigError, match="Add --adapt"):
@@ -140,3 +160,5 @@ def test_the_commands_take_it(workspace: Workspace, tmp_path: Path) -> None:
     line = ["-C", workspace.layout.root, "annotate", "--data", tmp_path / "new.h5ad", "--out", tmp_path / "a.h5ad"]
     done = CliRunner().invoke(app, [*map(str, line), "--adapt"])
     assert "all cells, 700 cells, adapted:" in done.output
+    assert "calibrated for: no." in done.output
+    assert any("Calibrated for: no." in warning for warning in grouped.warnings)

@@ -204,6 +204,35 @@ class GeneSetDetector:
         p_value = self._reference_cells.p_values(novelty)
         return NoveltyScores(novelty=novelty.astype(np.float32), p_value=p_value.astype(np.float32))
 
+    def p_values(self, novelty: np.ndarray) -> np.ndarray:
+        """Return the p-value (n,) of novelties (n,)."""
+        return self._reference_cells.p_values(novelty)
+
+    def reference_quantile(self, share: float) -> float:
+        """Return the novelty below which a share of the known cells of the stages lies."""
+        return self._reference_cells.quantile(share)
+
+    def unlike_by_stage(self, novelty: np.ndarray, alpha: float) -> dict[int, float]:
+        """Return how unlike the known cells of each stage some cells are.
+
+        Parameters
+        ----------
+        novelty
+            Of the cells, one at least, (n,).
+        alpha
+            Share of a stage's own held-out cells that count as unlike it.
+
+        Returns
+        -------
+        By number of the stage, the share of the cells that are newer than all but ``alpha`` of its held-out cells.
+        """
+        shares = {}
+        for held_out in self._detector.calibration.stages:
+            if held_out.stage in self._detector.measured and len(held_out.novelty):
+                own = held_out.rescaled(*self.drawn_scale(held_out.stage))
+                shares[held_out.stage] = float((novelty > np.quantile(own, 1.0 - alpha)).mean())
+        return shares
+
     def neighbours(self, values: sp.csr_matrix, k: int) -> Neighbours:
         """Return the k nearest cells of the bank to unit profiles (n, S); see `neighbours_projected`."""
         return self.neighbours_projected(values @ self.weights, k)
@@ -339,6 +368,11 @@ class NoveltyReader:
     def weights(self) -> np.ndarray:
         """The matrix that unit profiles over the memory's measured genes are multiplied by first, (S, w)."""
         return self._detector.weights
+
+    @property
+    def for_genes(self) -> GeneSetDetector:
+        """The detector for the genes of the file."""
+        return self._detector
 
     def score_projected(self, projected: np.ndarray) -> NoveltyScores:
         """Return novelty and p-value of unit profiles times `weights`, (n, w)."""

@@ -156,6 +156,11 @@ class ReferenceCells:
         beyond = self.above[np.searchsorted(self.novelty, novelty, side="left")]
         return np.asarray((beyond + 1.0) / (self.above[0] + 1.0))
 
+    def quantile(self, share: float) -> float:
+        """Return the novelty below which a weighted share of the known cells lies."""
+        below = 1.0 - self.above[:-1] / self.above[0]
+        return float(self.novelty[max(int(np.searchsorted(below, share, side="right")) - 1, 0)])
+
 
 def stage_weights(similarity: Mapping[int, float]) -> dict[int, float]:
     """Return the weight of each stage's known cells for a file, 1 for the stage of the most similar genes.

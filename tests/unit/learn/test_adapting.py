@@ -86,8 +86,12 @@ def test_the_memory_holds_a_type_of_few_cells_in_the_file() -> None:
 )
 def test_the_guard_asks_for_cells_that_are_unlike(p_values: np.ndarray, reason: str) -> None:
     """Too few cells, and cells like those taught, are answered plainly; the reason is said."""
-    assert reason in judged_before(p_values).held_back
-    assert bool(judged_before(p_values).held_back) == bool(reason)
+    verdict = judged_before(np.linspace(3, 5, len(p_values)), p_values, usual=0.4)
+
+    assert reason in verdict.held_back
+    assert bool(verdict.held_back) == bool(reason)
+    # How much newer the file looks is told by its median, 4 here, and only of a file that is unlike.
+    assert verdict.novelty_shift == pytest.approx(0.0 if reason else 0.6 * 3.6)
 
 
 def test_an_answer_moves_only_where_both_halves_move_it() -> None:
@@ -98,7 +102,7 @@ def test_an_answer_moves_only_where_both_halves_move_it() -> None:
     halves = np.arange(1200) % 2 == 0
     components = Components(genes=np.arange(4), mean=np.zeros(4), directions=np.eye(4, dtype=np.float32))
 
-    adaptation, verdict = adapt(sample, known, components, halves, judged_before(np.zeros(1200)))
+    adaptation, verdict = adapt(sample, known, components, halves, judged_before(np.zeros(1200), np.zeros(1200), 0.0))
 
     assert adaptation is not None
     assert verdict.held_back == ""
