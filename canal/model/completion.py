@@ -109,9 +109,7 @@ def complete(memory: AnalyticMemory, seen: np.ndarray) -> Completion:
     missing = missing_types(memory, seen)
     if not missing:
         return Completion(statistics=memory.statistics)
-    by_stage: dict[int, dict[str, TypeStatistics]] = {}
-    for s in memory.statistics:
-        by_stage.setdefault(s.stage, {})[s.name] = s
+    by_stage = _by_stage(memory)
     coverage = {stage: int(seen[memory.measured[stage]].sum()) for stage in by_stage}
     carried, fresh = [], []
     for target, own in by_stage.items():
@@ -121,19 +119,73 @@ def complete(memory: AnalyticMemory, seen: np.ndarray) -> Completion:
         for name in missing:
             if name in own:
                 continue
-            # The stage that shares the most genes with this one, and of these the one with the most cells.
-            best: tuple[tuple[int, int], int] | None = None
-            for source, types in by_stage.items():
-                if name not in types or types[name].n < LEAST_CELLS:
-                    continue
-                shared = int(_shared_genes(memory.measured, source, target, seen).sum())
-                if shared >= LEAST_GENES and _shared_types(by_stage, source, target):
-                    best = max(best or ((0, 0), source), ((shared, types[name].n), source))
-            if best is not None:
-                statistics, genes = _carry(memory.measured, by_stage, (best[1], target, name), seen)
+            source = _best_source(memory.measured, by_stage, name, target, seen)
+            if source is not None:
+                statistics, genes = _carry(memory.measured, by_stage, (source, target, name), seen)
                 fresh.append(statistics)
-                carried.append(CarriedType(stage=target, source=best[1], name=name, genes=genes))
+                carried.append(CarriedType(stage=target, source=source, name=name, genes=genes))
     return Completion(statistics=(*memory.statistics, *fresh), carried=tuple(carried))
+
+
+def uncomparable_types(memory: AnalyticMemory, stage: int) -> dict[str, list[int]]:
+    """Return the types of a stage that cannot be carried to the genes of some other stages, and these stages.
+
+    Parameters
+    ----------
+    memory
+        Statistics of all stages.
+    stage
+        The stage that taught the types.
+    """
+    by_stage = _by_stage(memory)
+    out_of_reach: dict[str, list[int]] = {}
+    for target, own in by_stage.items():
+        seen = np.zeros(len(memory.panel), dtype=bool)
+        seen[memory.measured[target]] = True
+        for name in set(missing_types(memory, seen)) & set(by_stage[stage]) - set(own):
+            if _best_source(memory.measured, by_stage, name, target, seen) is None:
+                out_of_reach.setdefault(name, []).append(target)
+    return dict(sorted(out_of_reach.items()))
+
+
+def _by_stage(memory: AnalyticMemory) -> dict[int, dict[str, TypeStatistics]]:
+    """Return the statistics by stage and type."""
+    by_stage: dict[int, dict[str, TypeStatistics]] = {}
+    for s in memory.statistics:
+        by_stage.setdefault(s.stage, {})[s.name] = s
+    return by_stage
+
+
+def _best_source(
+    measured: Mapping[int, np.ndarray],
+    by_stage: Mapping[int, Mapping[str, TypeStatistics]],
+    name: str,
+    target: int,
+    seen: np.ndarray,
+) -> int | None:
+    """Return the stage that a type is carried from: that with the most common genes, then with the most cells.
+
+    Parameters
+    ----------
+    measured, by_stage
+        Genes of each stage, positions in the panel; statistics by stage and type.
+    name, target
+        The type, and the stage that it is carried to.
+    seen
+        Genes of the file, bool (G,).
+
+    Returns
+    -------
+    ``None`` where no stage of the type shares enough genes and a type with the target.
+    """
+    best: tuple[tuple[int, int], int] | None = None
+    for source, types in by_stage.items():
+        if name not in types or types[name].n < LEAST_CELLS:
+            continue
+        shared = int(_shared_genes(measured, source, target, seen).sum())
+        if shared >= LEAST_GENES and _shared_types(by_stage, source, target):
+            best = max(best or ((0, 0), source), ((shared, types[name].n), source))
+    return None if best is None else best[1]
 
 
 def _shared_genes(measured: Mapping[int, np.ndarray], source: int, target: int, seen: np.ndarray) -> np.ndarray:

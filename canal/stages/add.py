@@ -20,6 +20,7 @@ from canal.data.panel import check_overlap
 from canal.errors import StageError
 from canal.figures import score
 from canal.model.bank import bank_contents, bank_digest
+from canal.model.completion import uncomparable_types
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.stage_keys import key_note
@@ -86,7 +87,7 @@ def add_stage(
         files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
         in_use = registry.champion() == committed.number
-    return _result(committed, accepted, exam, in_use=in_use)
+    return _result(committed, accepted, exam, (*exam.warnings, *uncomparable_warnings(learned)), in_use=in_use)
 
 
 def help_if_started_to(request: StageRequest) -> None:
@@ -336,10 +337,28 @@ def _left_out(report: FileReport) -> dict[str, int]:
     }
 
 
-def _result(record: StageRecord, accepted: Accepted, exam: Examination, *, in_use: bool) -> StageResult:
-    """Return what the caller is told, from what was committed."""
+def uncomparable_warnings(learned: LearnedStage) -> list[str]:
+    """Return a sentence about the types of the stage that cannot be recognised through the genes of other stages."""
+    memory = learned.model.memory
+    if memory is None:
+        return []
+    names = list(uncomparable_types(memory, learned.key))
+    if not names:
+        return []
+    return [
+        f"{', '.join(map(repr, names))} cannot be compared with the known types through genes that only earlier stages "
+        "measured: the file has too few genes in common with them, too few cells, or no labelled cells of a type that "
+        "they hold. In files that measure those genes they will mostly be missed. Teach them along with cells of known "
+        "types (`canal novel name --with-known` does), or from a file with more genes."
+    ]
+
+
+def _result(
+    record: StageRecord, accepted: Accepted, exam: Examination, warned: Sequence[str], *, in_use: bool
+) -> StageResult:
+    """Return what the caller is told, from what was committed; ``warned`` is what learning and tests have shown."""
     # The report of the file comes first, then what the record and the tests add.
-    warnings = (*accepted.cells.report.warnings, *weights_warnings(record), *exam.warnings)
+    warnings = (*accepted.cells.report.warnings, *weights_warnings(record), *warned)
     return StageResult(
         stage=record.number,
         name=record.name,

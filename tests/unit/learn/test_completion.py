@@ -12,7 +12,14 @@ import canal
 from canal.data.cells import Cells
 from canal.data.stream import read_cells
 from canal.data.values import unit_rows
-from canal.model.completion import MOST_CONFIDENCE, CarriedTypes, carried_types, complete, missing_types
+from canal.model.completion import (
+    MOST_CONFIDENCE,
+    CarriedTypes,
+    carried_types,
+    complete,
+    missing_types,
+    uncomparable_types,
+)
 from canal.model.memory import AnalyticMemory
 
 GENES = 240
@@ -155,6 +162,36 @@ def test_a_type_without_a_common_type_beside_it_is_not_carried() -> None:
     )
 
     assert complete(memory, np.ones(len(memory.panel), dtype=bool)).carried == ()
+    assert uncomparable_types(memory, 2) == {"NK": [1]}
+
+
+def test_types_that_can_be_carried_are_comparable(taught_by_a_quarter: tuple[AnalyticMemory, Cells]) -> None:
+    """With known types beside it nothing is out of reach; nor is what has the same genes."""
+    memory, _ = taught_by_a_quarter
+    same = remember(
+        cells_of(WIDE, 40, 1, columns=EVERY, efficiency=1),
+        cells_of(("NK",), 40, 2, columns=EVERY, efficiency=2),
+    )
+
+    assert uncomparable_types(memory, 2) == {}
+    assert uncomparable_types(same, 2) == {}
+
+
+def test_stage_add_says_what_cannot_be_compared(tmp_path: Path) -> None:
+    """A narrow file of one new type and no other is taught with a plain warning; with known types there is none."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    quick = ("training.epochs=1", "training.min_steps=0", "bank.size=40", "analytic.pseudo_cells=40")
+    workspace.add_stage(counts_of(WIDE, 40, 1, columns=EVERY, efficiency=1), labels="cell_type", overrides=quick)
+
+    alone = workspace.add_stage(
+        counts_of(("NK",), 40, 2, columns=QUARTER, efficiency=2), labels="cell_type", overrides=quick
+    )
+    balanced = workspace.add_stage(
+        counts_of(TYPES, 40, 3, columns=QUARTER, efficiency=2), labels="cell_type", overrides=quick
+    )
+
+    assert any("'NK' cannot be compared with the known types" in text for text in alone.warnings)
+    assert not any("cannot be compared" in text for text in balanced.warnings)
 
 
 def test_taken_probabilities_stay_probabilities(taught_by_a_quarter: tuple[AnalyticMemory, Cells]) -> None:
