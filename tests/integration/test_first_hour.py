@@ -293,3 +293,14 @@ def test_the_demo_fixes_its_threads(monkeypatch):
         monkeypatch.setenv(variable, "7")
     CliRunner().invoke(app, ["demo"])
     assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == seen["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_figures_of_cells_that_were_learned_are_told(tmp_path):
+    """A stage whose held-out cells are all in the bank has an average accuracy that says little."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+
+    small = add(workspace, make_adata(60, types=("B", "NK")), "bank.size=60")
+    large = add(workspace, make_adata(200, types=("B", "NK"), prefix="next", seed=2), "bank.size=24")
+
+    assert any("average accuracy is that of cells it has seen" in text for text in small.warnings)
+    assert not any("average accuracy" in text for text in large.warnings)
