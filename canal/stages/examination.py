@@ -77,8 +77,8 @@ def _seen_warning(own: HeldOutReference | None) -> str:
         return ""
     return (
         f"{own.in_bank} of the {own.cells} held-out cells of this stage are in the example bank, too, which the model "
-        "has learned: average accuracy is that of cells it has seen. Validation accuracy was measured before; to test on "
-        "other cells, name a file with --test."
+        "has learned: average accuracy is that of cells it has seen. Validation accuracy was measured before that. To "
+        "test on others, name a file with --test."
     )
 
 
