@@ -185,6 +185,6 @@ def check_overlap(match: GeneMatch, floor: float, source: str) -> None:
         f"{source} measures {shared} of the model's {len(match.measured)} genes "
         f"({match.share:.1%}); expected {floor:.1%} at least. The file's are named {here}; the "
         f"model's {there}. Use the file before its genes were filtered, name another column with "
-        "--gene-key, or teach the model a stage with --set genes.min_overlap=0.1."
+        f"--gene-key, or teach the model's next stage with a lower floor: --set genes.min_overlap={floor / 5:g}."
     )
     raise DataError(message)

@@ -59,12 +59,27 @@ class Examination:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the person who adds the stage has to know: that it is held back, and what it was not tested on."""
-        return tuple(text for text in (self.held_back, untested_warning(self.changes)) if text)
+        """What the person who adds the stage has to know: that it is held back, what it was tested on and what not."""
+        texts = (self.held_back, untested_warning(self.changes), _seen_warning(self.tests.own))
+        return tuple(text for text in texts if text)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return the comparison with the model in use as plain values, for JSON."""
         return [asdict(change) for change in self.changes]
+
+
+MUCH_SEEN = 0.5  # share of a stage's test cells in the bank above which the person is told
+
+
+def _seen_warning(own: HeldOutReference | None) -> str:
+    """Return a sentence where most test cells of the stage are in its example bank, "" elsewhere."""
+    if own is None or own.in_bank <= MUCH_SEEN * own.cells:
+        return ""
+    return (
+        f"{own.in_bank} of the {own.cells} held-out cells of this stage are in the example bank, too, which the model "
+        "has learned: average accuracy is that of cells it has seen. Validation accuracy was measured before that. To "
+        "test on others, name a file with --test."
+    )
 
 
 def read_test_file(request: StageRequest, cells: Cells) -> TestCells | None:

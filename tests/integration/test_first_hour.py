@@ -293,3 +293,26 @@ def test_the_demo_fixes_its_threads(monkeypatch):
         monkeypatch.setenv(variable, "7")
     CliRunner().invoke(app, ["demo"])
     assert seen["OMP_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == seen["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_figures_of_cells_that_were_learned_are_told(tmp_path):
+    """A stage whose held-out cells are all in the bank has an average accuracy that says little."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+
+    small = add(workspace, make_adata(60, types=("B", "NK")), "bank.size=60")
+    large = add(workspace, make_adata(200, types=("B", "NK"), prefix="next", seed=2), "bank.size=24")
+
+    assert any("average accuracy is that of cells it has seen" in text for text in small.warnings)
+    assert not any("average accuracy" in text for text in large.warnings)
+
+
+def test_too_few_genes_names_a_way_that_there_is(wide, tmp_path):
+    """`annotate` has no --set: the floor is one of the stage."""
+    query = make_adata(30, 300, types=WORDS)[:, :5].copy()
+    query.var_names = [*query.var_names[:1], "A", "B", "C", "D"]
+    query.write_h5ad(tmp_path / "q.h5ad")
+
+    text = call(wide.root, "annotate", "--data", tmp_path / "q.h5ad", "--out", tmp_path / "a.csv", code=2)
+
+    assert "measures 1 of the model's 300 genes" in text
+    assert "next stage with a lower floor: --set genes.min_overlap=0.01" in text
