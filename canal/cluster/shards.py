@@ -21,6 +21,7 @@ from canal.progress import Progress, Silent
 from canal.report.annotation import Annotation, write_annotation
 from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
+from canal.stages.novelty_rules import joined_calibration
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
 SHARDS_PER_WORKER = 3  # when a worker is lost, a third of its work is repeated
@@ -187,6 +188,7 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
         warnings |= dict.fromkeys(part.facts["warnings"])
     digests = "".join(str(part.facts["data_digest"]) for part in parts)
     digest = f"sha256-of-{len(parts)}-parts:{hashlib.sha256(digests.encode()).hexdigest()}"
+    calibration = joined_calibration([part.facts for part in parts], [len(part) for part in parts])
     columns = {}
     for name in parts[0].columns:
         columns[name] = np.concatenate([part.columns[name] for part in parts])
@@ -195,6 +197,6 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
         cell_type=np.concatenate([part.cell_type for part in parts]),
         confidence=np.concatenate([part.confidence for part in parts]),
         representation=np.concatenate([part.representation for part in parts]),
-        facts={**parts[0].facts, "data_digest": digest, "warnings": list(warnings)},
+        facts={**parts[0].facts, **calibration, "data_digest": digest, "warnings": list(warnings)},
         columns=columns,
     )
