@@ -21,6 +21,7 @@ from canal.progress import Progress, Silent
 from canal.report.annotation import Annotation, check_key, write_annotation
 from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
+from canal.stages.novelty_rules import joined_calibration
 from canal.stages.sanity import novel_share
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
@@ -189,10 +190,11 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
         warnings |= dict.fromkeys(part.facts["warnings"])
     digests = "".join(str(part.facts["data_digest"]) for part in parts)
     digest = f"sha256-of-{len(parts)}-parts:{hashlib.sha256(digests.encode()).hexdigest()}"
+    calibration = joined_calibration([part.facts for part in parts], [len(part) for part in parts])
     columns = {}
     for name in parts[0].columns:
         columns[name] = np.concatenate([part.columns[name] for part in parts])
-    facts = {**parts[0].facts, "data_digest": digest, "warnings": list(warnings)}
+    facts = {**parts[0].facts, **calibration, "data_digest": digest, "warnings": list(warnings)}
     return Annotation(
         cell_names=np.concatenate([part.cell_names for part in parts]),
         cell_type=np.concatenate([part.cell_type for part in parts]),

@@ -6,7 +6,7 @@ a threshold of the probability (`ProbabilityRule`) or the paper's rule can judge
 depends on the other cells of the file (`TransductiveRule`, ``--transductive``). `choose_rule` says which.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -211,15 +211,39 @@ def calibration_facts(reader: GeneSetReader, answers: Answers) -> dict[str, Any]
         return {}
     novelty, detector = answers.novelty.novelty, reader.detector.for_genes
     unlike = float((detector.p_values(novelty) <= USUAL_P).mean())
+    stages = {}
+    for key, share in detector.unlike_by_stage(novelty, USUAL_P).items():
+        stages[str(reader.model.stage_of_key.get(key, key))] = share
+    return _calibration(unlike, stages, len(novelty))
+
+
+def _calibration(unlike: float, stages: dict[str, float], cells: int) -> dict[str, Any]:
+    """Return the facts of `calibration_facts`."""
     calibrated = "yes"
     if unlike > MOST_UNUSUAL:
         calibrated = "no"
-    elif len(novelty) < LEAST_TO_TELL:
+    elif cells < LEAST_TO_TELL:
         calibrated = "unknown"
+    return {"calibrated_for": calibrated, "unlike": unlike, "unlike_stages": stages}
+
+
+def joined_calibration(facts: Sequence[Mapping[str, Any]], cells: Sequence[int]) -> dict[str, Any]:
+    """Return the facts of `calibration_facts` for a file from those of its parts.
+
+    Parameters
+    ----------
+    facts, cells
+        Of each part: its facts, and its number of cells.
+    """
+    parts = [(part, n) for part, n in zip(facts, cells, strict=True) if "unlike" in part]
+    total = sum(n for _, n in parts)
+    if not total:
+        return {}
+    # Shares become numbers of cells again, so that the answer is the same whatever the parts.
     stages = {}
-    for key, share in detector.unlike_by_stage(novelty, USUAL_P).items():
-        stages[str(reader.model.stage_of_key.get(key, key))] = round(share, 4)
-    return {"calibrated_for": calibrated, "unlike": round(unlike, 4), "unlike_stages": stages}
+    for stage in parts[0][0]["unlike_stages"]:
+        stages[stage] = sum(round(part["unlike_stages"][stage] * n) for part, n in parts) / total
+    return _calibration(sum(round(part["unlike"] * n) for part, n in parts) / total, stages, total)
 
 
 def memory_rule(reader: GeneSetReader, alpha: float | None, neighbors: int) -> MemoryRule | None:
