@@ -331,6 +331,10 @@ class CarriedTypes:
     ----------
     imputed
         By type, the names of the genes of the file that only the regression gives it.
+    statistics
+        Completed statistics.
+    space
+        The directions, and the measured and carried types as classes in them.
 
     Parameters
     ----------
@@ -349,7 +353,8 @@ class CarriedTypes:
         for carried in completion.carried:
             genes = frozenset(memory.panel.genes.names[i] for i in carried.genes.tolist())
             self.imputed[carried.name] = self.imputed.get(carried.name, frozenset()) | genes
-        space = build_space(completion.statistics, memory.measured, seen)
+        self.statistics = completion.statistics
+        self.space = space = build_space(completion.statistics, memory.measured, seen)
         is_carried = _carried_classes(space, completion.carried)
         # One linear function of a unit profile a class: its part of the linear discriminant.
         covariance = _covariance(space, is_carried)

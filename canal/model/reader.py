@@ -116,7 +116,7 @@ class GeneSetReader:
         """Return the novelty detector for these genes, or ``None`` where the model has no analytic memory."""
         if self.model.memory is None or not self.model.memory.statistics:
             return None
-        return NoveltyReader(self.model.memory, self.model.novelty, self.model.bank, self._genes)
+        return NoveltyReader(self.model.memory, self.model.novelty, self.model.bank, self._genes, self.carried)
 
     @property
     def scores_novelty(self) -> bool:

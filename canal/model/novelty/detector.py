@@ -24,7 +24,7 @@ from canal.data.genes import Genes
 from canal.data.panel import GeneMatch
 from canal.data.values import unit_rows
 from canal.errors import StageError
-from canal.model.completion import complete
+from canal.model.completion import CarriedTypes
 from canal.model.memory import AnalyticMemory
 from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 from canal.model.novelty.neighbours import NeighbourIndex, Neighbours
@@ -108,7 +108,9 @@ class NoveltyDetector:
     measured: Mapping[int, np.ndarray]
     calibration: NoveltyCalibration
 
-    def for_genes(self, seen: np.ndarray, genes: int, bank: BankProfiles | None = None) -> "GeneSetDetector":
+    def for_genes(
+        self, seen: np.ndarray, genes: int, bank: BankProfiles | None = None, space: Space | None = None
+    ) -> "GeneSetDetector":
         """Return the detector for files of one set of genes.
 
         Parameters
@@ -119,8 +121,10 @@ class NoveltyDetector:
             Number of genes of the file.
         bank
             The example bank through these genes; ``None`` where it is empty.
+        space
+            The space of these statistics and genes, where it was built already.
         """
-        space = build_space(self.statistics, self.measured, seen)
+        space = space or build_space(self.statistics, self.measured, seen)
         return GeneSetDetector(self, space, self.similarity(seen, genes), bank)
 
     def similarity(self, seen: np.ndarray, genes: int) -> dict[int, float]:
@@ -347,6 +351,8 @@ class NoveltyReader:
         Its example bank, empty where there is none.
     genes
         Genes of the file, in the order of its columns.
+    carried
+        Types that were never seen together with these genes; ``None`` where there are none.
     """
 
     def __init__(
@@ -355,14 +361,16 @@ class NoveltyReader:
         calibration: NoveltyCalibration,
         bank: CellPool,
         genes: Genes,
+        carried: CarriedTypes | None = None,
     ) -> None:
         self._match: GeneMatch = memory.panel.match(genes)
         self._seen = np.flatnonzero(self._match.measured)
         # Types that were never seen with these genes are known as they are carried to them.
-        statistics = complete(memory, self._match.measured).statistics
+        statistics = memory.statistics if carried is None else carried.statistics
+        space = None if carried is None else carried.space
         detector = NoveltyDetector(statistics=statistics, measured=memory.measured, calibration=calibration)
         profiles = _bank_profiles(memory, bank, self._seen) if len(bank) else None
-        self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), profiles)
+        self._detector: GeneSetDetector = detector.for_genes(self._match.measured, len(genes), profiles, space)
 
     @property
     def weights(self) -> np.ndarray:

@@ -21,6 +21,8 @@ from canal.model.completion import (
     uncomparable_types,
 )
 from canal.model.memory import AnalyticMemory
+from canal.model.model import Model
+from canal.model.novelty.detector import NoveltyReader
 
 GENES = 240
 QUARTER = np.arange(0, GENES, 4)  # what the narrow file measures
@@ -210,6 +212,17 @@ def test_taken_probabilities_stay_probabilities(taught_by_a_quarter: tuple[Analy
     assert (result.argmax(axis=1)[query.labels == "NK"] == TYPES.index("NK")).mean() >= 0.95
 
 
+def mean_novelty(model: Model, query: ad.AnnData, rows: np.ndarray, *, blind: bool = False) -> float:
+    """Return the mean novelty of some cells by the model's detector, or by one that is blind to what was carried."""
+    cells = read_cells(query, labels=None)
+    assert model.memory is not None
+    detector = model.reader(cells.genes).novelty()
+    if blind:
+        detector = NoveltyReader(model.memory, model.novelty, model.bank, cells.genes)
+    assert detector is not None
+    return float(detector.score(cells.expression).novelty[rows].mean())
+
+
 def test_annotate_knows_the_type_and_says_that_it_is_estimated(tmp_path: Path) -> None:
     """Taught by the narrow file, NK is annotated in the wide one, though the network never saw it there."""
     workspace = canal.open_workspace(tmp_path / "ws", create=True)
@@ -231,5 +244,7 @@ def test_annotate_knows_the_type_and_says_that_it_is_estimated(tmp_path: Path) -
     assert in_narrow.facts["carried_types"] == []
     (imputed,) = [genes.imputed for genes in explanation.types if genes.name == "NK"]
     assert imputed == {f"GENE{i}" for i in range(GENES) if i % 4}
+    model = workspace.model()
+    assert mean_novelty(model, query, is_nk) < 0.7 * mean_novelty(model, query, is_nk, blind=True)
     assert any("'NK' was never seen together with 180 genes" in text for text in explanation.warnings)
     assert all(not genes.imputed for genes in explanation.types if genes.name != "NK")
