@@ -125,6 +125,18 @@ def test_a_label_that_looks_known_is_reported(lab: Path, tmp_path: Path) -> None
     assert ("Killer", "NK", "cells") in reasons
 
 
+def test_a_truly_new_type_is_not_refused_under_strict_labels(lab: Path, tmp_path: Path) -> None:
+    """Its cells look novel, so that the known type nearest to them says nothing of the name."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    add(workspace, write(tmp_path, "first", n=240))
+    adata = make_adata(240, types=("B", "HSC"), prefix="x", seed=3)
+
+    result = add(workspace, adata, strict_labels=True)
+
+    assert result.new_types == ("HSC",)
+    assert result.label_warnings == ()
+
+
 def test_a_new_file_is_scored_before_it_is_learned(lab: Path, tmp_path: Path) -> None:
     """The figures are those of the stage before on exactly these cells, of its types only; they stay in the record."""
     workspace = canal.open_workspace(tmp_path / "ws", create=True)
