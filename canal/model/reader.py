@@ -82,6 +82,8 @@ class GeneSetReader:
         Types that were never seen together with these genes, carried to them; ``None`` where there are none.
     columns
         Columns of the file that network or memory read, ascending, (K,).
+    neighbors
+        Nearest cells of the bank that predictions hold, beside their novelty.
 
     Parameters
     ----------
@@ -108,6 +110,7 @@ class GeneSetReader:
         self._network = _network(self)
         self._matrix: np.ndarray | None = None
         self._novelty: NoveltyReader | None = None
+        self.neighbors = 0
         self._adaptations: tuple[Adaptation | None, ...] = ()
         self._novelty_shifts = np.zeros(1)
         self._fill_matrix()
@@ -127,10 +130,10 @@ class GeneSetReader:
         """Return how many threads may predict at a time: a torch network uses all cores for one block itself."""
         return cores if isinstance(self._network, _CompactNetwork) else 1
 
-    def with_novelty(self, novelty: NoveltyReader) -> "GeneSetReader":
-        """Return a reader whose predictions hold novelty, too."""
+    def with_novelty(self, novelty: NoveltyReader, neighbors: int = 0) -> "GeneSetReader":
+        """Return a reader whose predictions hold novelty, too, and so many nearest cells of the bank."""
         reader = copy(self)
-        reader._novelty = novelty
+        reader._novelty, reader.neighbors = novelty, neighbors
         reader._fill_matrix()
         return reader
 
@@ -171,17 +174,13 @@ class GeneSetReader:
         """Annotate cells of shape (cells, genes of the file), natural ``log1p`` of values per 10,000."""
         return self.predict_columns(expression[:, self.columns])
 
-    def predict_columns(
-        self, values: sp.csr_matrix, neighbors: int = 0, groups: np.ndarray | None = None
-    ) -> Prediction:
+    def predict_columns(self, values: sp.csr_matrix, groups: np.ndarray | None = None) -> Prediction:
         """Annotate a block of cells of shape (cells, K).
 
         Parameters
         ----------
         values
             The ``columns`` of the file, natural ``log1p`` of values per 10,000 over all its genes.
-        neighbors
-            Nearest cells of the bank to find of each cell.
         groups
             Which of the adaptations each cell gets, (cells,); the first by default.
 
@@ -213,9 +212,9 @@ class GeneSetReader:
             moved = novelty.novelty - self._novelty_shifts[groups]
             p_value = self._novelty.for_genes.p_values(moved).astype(np.float32)
             novelty = NoveltyScores(novelty=novelty.novelty, p_value=p_value)
-        if not neighbors:
+        if not self.neighbors:
             return replace(prediction, novelty=novelty)
-        nearest = self._novelty.neighbours_projected(projected, neighbors)
+        nearest = self._novelty.neighbours_projected(projected, self.neighbors)
         neighbours = Neighbours(indices=nearest.indices[:n], distances=nearest.distances[:n])
         return replace(prediction, novelty=novelty, neighbours=neighbours)
 

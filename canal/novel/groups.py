@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from canal.data.threads import same_threads_after
 from canal.novel.report import MarkerGene
-from canal.stages.clusters import NEAREST, principal_components, seed32
+from canal.stages.clusters import NEAREST, find_neighbours, principal_components, seed32
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -133,7 +133,7 @@ def _leiden(expression: sp.csr_matrix, resolution: float, seed: int) -> np.ndarr
     adata = ad.AnnData(obsm={"X_pca": points}, shape=(len(points), 0))
     with warnings.catch_warnings(), same_threads_after():
         warnings.simplefilter("ignore")  # scanpy's notices on its own future defaults
-        sc.pp.neighbors(adata, n_neighbors=NEAREST, use_rep="X_pca", random_state=seed32(seed))
+        find_neighbours(adata, "X_pca", NEAREST, seed32(seed))
         sc.tl.leiden(
             adata, resolution=resolution, random_state=seed32(seed), flavor="igraph", n_iterations=2, directed=False
         )

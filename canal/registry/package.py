@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def open_package(path: Path) -> Iterator[Package]:
             _check_files(record, manifest["files"], path)
         except RegistryError:
             raise
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # they say themselves what is wrong
+            raise RegistryError(_damaged(path, str(error))) from error
         except Exception as error:  # whatever an archive that somebody made up brings forth
             raise RegistryError(_damaged(path, f"{type(error).__name__}: {str(error)[:200]}")) from error
         for name in FLAVOUR_FILES:  # nobody needs those of another: they are written anew where the stage is kept

@@ -120,7 +120,6 @@ def annotate(
             stream,
             progress,
             allowed=allowed,
-            neighbors=options.novelty.neighbors,
             folder=options.folder,
             watch=rule.add,
             groups=adapted.groups,

@@ -276,7 +276,7 @@ def memory_rule(reader: GeneSetReader, alpha: float | None, neighbors: int) -> M
     # Without any known cell to compare with, held out or in the bank, a model cannot tell.
     detector = reader.novelty() if model.novelty.stages or len(model.bank) else None
     if detector is not None:
-        return MemoryRule(reader=reader.with_novelty(detector), alpha=ALPHA if alpha is None else alpha)
+        return MemoryRule(reader=reader.with_novelty(detector, neighbors), alpha=ALPHA if alpha is None else alpha)
     # It need not be able to, unless it is asked.
     if alpha is None and not neighbors:
         return None

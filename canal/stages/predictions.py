@@ -52,7 +52,7 @@ class Answers:
 class _Collector:
     """Fills the answers of ``n`` cells from the front, a block at a time."""
 
-    def __init__(self, n: int, dim: int, reader: GeneSetReader, neighbors: int, folder: Path | None) -> None:
+    def __init__(self, n: int, dim: int, reader: GeneSetReader, folder: Path | None) -> None:
         self._done = 0
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
         # Only what was asked for takes memory.
@@ -60,8 +60,8 @@ class _Collector:
         if reader.scores_novelty:
             self._novelty = NoveltyScores(novelty=np.empty(n, np.float32), p_value=np.empty(n, np.float32))
         self._neighbours: Neighbours | None = None
-        if neighbors:
-            shape = (n, neighbors)
+        if reader.neighbors:
+            shape = (n, reader.neighbors)
             self._neighbours = Neighbours(indices=np.empty(shape, np.int32), distances=np.empty(shape, np.float32))
         self._representation = RowSpool(n, dim, folder)
 
@@ -110,7 +110,6 @@ def answer_stream(
     progress: Progress,
     *,
     allowed: np.ndarray | None = None,
-    neighbors: int = 0,
     folder: Path | None = None,
     watch: Callable[[Prediction], None] | None = None,
     groups: np.ndarray | None = None,
@@ -127,8 +126,6 @@ def answer_stream(
         Told about every block, and of the cells a second.
     allowed
         Types that may be answered, bool (types,); all by default.
-    neighbors
-        Nearest cells of the example bank to find for each cell.
     folder
         Where large arrays may lie meanwhile; the system's folder for temporary files by default.
     watch
@@ -147,14 +144,14 @@ def answer_stream(
 
     def predict(part: tuple[sp.csr_matrix, np.ndarray | None]) -> Prediction:
         block, of_cells = part
-        return reader.predict_columns(block, neighbors, of_cells)
+        return reader.predict_columns(block, of_cells)
 
     # Blocks are read in this thread and annotated in others; only the genes that the model looks at are read.
     workers = reader.workers(usable_cores())
     for prediction in in_order(predict, _with_groups(stream.chunks(reader.columns), groups), workers):
         # The first prediction tells the size of the representation.
         if collector is None:
-            collector = _Collector(len(stream), prediction.representation.shape[1], reader, neighbors, folder)
+            collector = _Collector(len(stream), prediction.representation.shape[1], reader, folder)
         if watch is not None:
             watch(prediction)
         collector.add(prediction if allowed is None else prediction.restricted_to(allowed))

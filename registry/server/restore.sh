@@ -6,7 +6,7 @@
 set -euo pipefail
 [[ $# -eq 1 && -f $1/SHA256SUMS ]] || { echo "usage: restore.sh FOLDER, one that backup.sh wrote" >&2; exit 2; }
 source=$(realpath "$1")
-(cd "$source" && [[ $(wc -l <SHA256SUMS) -eq 3 ]] && sha256sum --quiet --check SHA256SUMS) ||
+(cd "$source" && [[ $(wc -l <SHA256SUMS) -eq 3 ]] && sha256sum --quiet --strict --check SHA256SUMS) ||
   { echo "$1 is damaged; nothing was changed." >&2; exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")"
 read -r -p "This replaces everything on the server by $1. Type 'replace' to go on: " answer

@@ -91,8 +91,8 @@ def _no_manifest(files: dict[str, bytes]) -> None:
 BAD = {
     "a missing file": (_drop_file, r"model/types.json is missing"),
     "an altered file": (_other_file, r"model/types.json has sha256:\w+, expected sha256"),
-    "a newer format": (_newer, r"format 2, written by canal 9.0.*Update canal"),
-    "a newer record": (_newer_record, r"schema 99.*Update canal"),
+    "a newer format": (_newer, r"of canal 9\.0, was written by a newer canal \(format 2.*Update canal"),
+    "a newer record": (_newer_record, r"newer canal \(format 99.*Update canal"),
     "a name that escapes": (_escape, r"'../evil' is no name"),
     "files of another record": (_other_model, r"model/types.json is not the file that its record names"),
     "any other zip": (_no_manifest, r"is no export of canal"),

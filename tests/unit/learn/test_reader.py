@@ -35,7 +35,7 @@ def test_the_parts_are_what_they_are_alone(model: Model) -> None:
     assert detector is not None
     assert reader.solved is not None
 
-    found = reader.with_novelty(detector).predict_columns(cells.expression[:, reader.columns], neighbors=3)
+    found = reader.with_novelty(detector, neighbors=3).predict_columns(cells.expression[:, reader.columns])
 
     values = reader.match.project(cells.expression)
     panel = PanelCells(values=values, measured=reader.match.measured[None], source=np.zeros(len(cells), dtype=int))
