@@ -19,7 +19,7 @@ import canal
 from canal.model.record import StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import open_registry
-from canal.stages.tests import TESTS_FILE
+from canal.stages.testing.tests import TESTS_FILE
 from tests.integration.registry.conftest import add
 from tests.integration.registry.test_process import multiply
 from tests.integration.test_compare_many import kept_of

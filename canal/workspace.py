@@ -492,7 +492,7 @@ class Workspace(Annotator):
 
     def reliability(self, number: int | None = None) -> "Reliability | None":
         """Return how well a stage's confidence agrees with its accuracy; ``None`` where nothing was kept of it."""
-        from canal.stages.tests import read_reliability
+        from canal.stages.testing.tests import read_reliability
 
         registry = self._registry()
         return read_reliability(registry, registry.record(number))

@@ -24,10 +24,10 @@ from canal.model.record import IMPORTED, StageRecord
 from canal.model.stage_keys import has_noted, stages_by_key
 from canal.progress import Progress, Silent
 from canal.registry.registry import Registry
-from canal.stages.held_out import HeldOutReference, read_held_out
-from canal.stages.incoming import IncomingFigures
 from canal.stages.layout import Layout, open_registry
-from canal.stages.tests import Outcome, StageTests, measure_outcome, read_tests
+from canal.stages.testing.held_out import HeldOutReference, read_held_out
+from canal.stages.testing.incoming import IncomingFigures
+from canal.stages.testing.tests import Outcome, StageTests, measure_outcome, read_tests
 from canal.stages.use import lineage
 
 NOVELTY = "novelty.json"  # the calibration among the files of a model

@@ -18,7 +18,7 @@ from canal.registry.cache import key_of
 from canal.registry.registry import Registry
 from canal.report.plots import reliability_figure, render_page
 from canal.stages.layout import Layout, open_registry
-from canal.stages.tests import read_reliability
+from canal.stages.testing.tests import read_reliability
 
 MOST_MAPS = 6  # two rows on the page
 MAP_SEED = 0  # a map is a picture, not a result: the same stage always has the same

@@ -31,8 +31,8 @@ from canal.registry.cache import key_of
 from canal.registry.registry import Registry
 from canal.stages.declarations import recorded_preset, recorded_request
 from canal.stages.evaluate import fit_logistic_regression
-from canal.stages.held_out import read_held_out
 from canal.stages.request import read_stage_cells
+from canal.stages.testing.held_out import read_held_out
 from canal.training.run import Run
 from canal.training.stage import learn_stage
 

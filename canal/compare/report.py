@@ -34,7 +34,7 @@ class StageRow:
         Figures of each epoch.
     incoming
         What the model before it reached on its cells of known types before they were learned, as
-        `canal.stages.incoming.IncomingFigures`; ``None`` where that was not measured.
+        `canal.stages.testing.incoming.IncomingFigures`; ``None`` where that was not measured.
     """
 
     number: int

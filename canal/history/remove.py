@@ -28,7 +28,7 @@ from canal.model.stage_keys import free_key, has_noted, key_note
 from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
 from canal.stages.layout import Layout, open_registry
-from canal.stages.tests import (
+from canal.stages.testing.tests import (
     TESTS_FILE,
     StageTests,
     accuracy_changes,

@@ -104,7 +104,7 @@ MODEL_FILES = frozenset(
         "config.toml",
         # canal.model.bank
         "bank.safetensors",
-        # canal.stages.tests
+        # canal.stages.testing.tests
         "tests.json",
         "reliability.json",
         "reliability.svg",

@@ -27,12 +27,12 @@ from canal.model.stage_keys import key_note
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
-from canal.stages.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
-from canal.stages.incoming import IncomingAnswers, IncomingFigures, answer_incoming, incoming_figures
 from canal.stages.layout import Layout, has_registry, open_registry
 from canal.stages.request import StageRequest, StageResult, read_stage_cells, recorded_options, recorded_source
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
-from canal.stages.tests import TESTS_FILE, earlier_stages, write_reliability
+from canal.stages.testing.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
+from canal.stages.testing.incoming import IncomingAnswers, IncomingFigures, answer_incoming, incoming_figures
+from canal.stages.testing.tests import TESTS_FILE, earlier_stages, write_reliability
 from canal.stages.use import lineage, next_number
 from canal.training.distributed import help_training
 from canal.training.processes import launched_rank

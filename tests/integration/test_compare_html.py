@@ -14,7 +14,7 @@ from canal.model.model import Model
 from canal.registry.registry import Registry
 from canal.stages import clusters
 from canal.stages.layout import open_registry
-from canal.stages.tests import TESTS_FILE
+from canal.stages.testing.tests import TESTS_FILE
 from tests.integration.test_compare_many import kept_of
 from tests.unit.registry.make import make_files, make_record
 

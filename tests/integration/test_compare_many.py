@@ -7,8 +7,8 @@ from canal.compare.gather import compare_stages
 from canal.compare.page import compare_page
 from canal.compare.report import PageArt
 from canal.registry.registry import Registry
-from canal.stages.held_out import HeldOutReference, ReadingOptions
-from canal.stages.tests import TESTS_FILE, Outcome, StageTests
+from canal.stages.testing.held_out import HeldOutReference, ReadingOptions
+from canal.stages.testing.tests import TESTS_FILE, Outcome, StageTests
 from tests.unit.registry.make import make_files, make_record
 
 STAGES, TYPES = 20, 16

@@ -8,7 +8,7 @@ import canal
 from canal.errors import DataError, StageError
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
-from canal.stages.tests import StageTests, read_tests
+from canal.stages.testing.tests import StageTests, read_tests
 from tests.labs import QUICK, add, write
 from tests.make import make_adata
 

@@ -10,7 +10,7 @@ import canal
 from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.registry.registry import Registry
-from canal.stages.tests import RELIABILITY_FILE, RELIABILITY_PICTURE
+from canal.stages.testing.tests import RELIABILITY_FILE, RELIABILITY_PICTURE
 from canal.workspace import Workspace
 from tests.make import make_adata
 

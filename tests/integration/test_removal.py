@@ -17,8 +17,8 @@ from canal.model.bank import load_bank
 from canal.model.memory import load_memory
 from canal.model.model import Model
 from canal.registry.registry import Registry
-from canal.stages import tests as testing
 from canal.stages.layout import Layout
+from canal.stages.testing import tests as testing
 from tests.integration.conftest import FILES
 from tests.labs import QUICK
 from tests.make import make_adata

@@ -99,7 +99,7 @@ def test_compare_needs_a_stage(tmp_path):
 
 def test_a_stage_without_tests_is_compared_too(layout, monkeypatch):
     """A stage of an older canal has gaps, not errors."""
-    from canal.stages.tests import StageTests
+    from canal.stages.testing.tests import StageTests
 
     monkeypatch.setattr("canal.compare.gather.read_tests", lambda *_: StageTests(own=None))
 

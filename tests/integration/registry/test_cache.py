@@ -11,7 +11,7 @@ from canal.files import digest_file
 from canal.registry import cache
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout
-from canal.stages.tests import TESTS_FILE
+from canal.stages.testing.tests import TESTS_FILE
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.integration.test_compare_many import kept_of
 from tests.unit.registry.make import fill, make_record

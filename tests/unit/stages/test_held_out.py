@@ -12,7 +12,7 @@ from canal.data.formats import open_file
 from canal.data.labels import LabelOptions, take_labels
 from canal.data.stream import CellStream, collect, read_cells
 from canal.errors import DataError, RegistryError
-from canal.stages.held_out import (
+from canal.stages.testing.held_out import (
     HeldOutReference,
     ReadingOptions,
     chosen_rows,
@@ -20,7 +20,7 @@ from canal.stages.held_out import (
     reference_to_file,
     reference_to_share,
 )
-from canal.stages.tests import TESTS_FILE, Outcome, StageTests, finite_history, read_tests
+from canal.stages.testing.tests import TESTS_FILE, Outcome, StageTests, finite_history, read_tests
 from tests.make import make_adata
 from tests.unit.registry.make import make_record
 
@@ -167,7 +167,7 @@ def test_a_whole_file_is_taken_up_to_a_limit(file, monkeypatch):
     assert (held.kind, held.rows, held.cells) == ("file", None, len(found))
     assert len(found) == len(stage_cells(file))
 
-    monkeypatch.setattr("canal.stages.held_out.MOST_TEST_FILE_CELLS", 12)
+    monkeypatch.setattr("canal.stages.testing.held_out.MOST_TEST_FILE_CELLS", 12)
     held, found = reference_to_file(file, OPTIONS)
     assert len(held.rows) == len(found) == 12
     assert set(found.labels) == {"B", "NK", "HSC"}

@@ -4,7 +4,7 @@ import pytest
 
 from canal.errors import DataError
 from canal.files import check_file
-from canal.stages.tests import AccuracyChange, reason_to_hold_back, untested_warning
+from canal.stages.testing.tests import AccuracyChange, reason_to_hold_back, untested_warning
 from canal.stages.use import lineage
 from tests.unit.registry.make import make_record
 

@@ -11,9 +11,9 @@ from canal.data.cells import Cells
 from canal.errors import StageError
 from canal.model.model import Model
 from canal.model.record import StageRecord
-from canal.stages.held_out import HeldOutReference, ReadingOptions, reference_to_file, reference_to_share
 from canal.stages.request import StageRequest, recorded_map
-from canal.stages.tests import (
+from canal.stages.testing.held_out import HeldOutReference, ReadingOptions, reference_to_file, reference_to_share
+from canal.stages.testing.tests import (
     AccuracyChange,
     EarlierStage,
     StageTests,

@@ -24,7 +24,7 @@ from canal.model.record import IMPORTED, StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
-from canal.stages.held_out import HeldOutReference, read_held_out
+from canal.stages.testing.held_out import HeldOutReference, read_held_out
 from canal.stages.use import lineage
 
 TESTS_FILE = "tests.json"

@@ -14,8 +14,8 @@ from canal.data.cells import Cells
 from canal.figures import score
 from canal.model.model import Model
 from canal.model.reliability import expected_calibration_error
-from canal.stages.held_out import chosen_rows
 from canal.stages.novelty_rules import ALPHA, memory_rule
+from canal.stages.testing.held_out import chosen_rows
 
 MOST_CELLS = 10_000  # of a file, the same share of each type: it bounds the time that adding a stage takes
 METRIC = "incoming"  # the figures begin with this among those of a record
