@@ -26,10 +26,12 @@ def used_keys(model: "Model | None") -> set[int]:
     if model is None:
         return set()
     keys = set(model.bank.stage.tolist())
-    keys |= {held_out.stage for held_out in model.novelty.stages}
+    for held_out in model.novelty.stages:
+        keys.add(held_out.stage)
     if model.memory is not None:
-        keys |= set(model.memory.measured)
-        keys |= {statistics.stage for statistics in model.memory.statistics}
+        keys.update(model.memory.measured)
+        for statistics in model.memory.statistics:
+            keys.add(statistics.stage)
     return keys
 
 

@@ -90,7 +90,8 @@ def write_folder(out: Path, report: NovelReport, files: dict[str, Callable[[Path
     DataError
         If it cannot be written.
     """
-    fresh, old = (out.parent / f".{out.name}.{os.getpid()}.{kind}" for kind in ("tmp", "old"))
+    fresh = out.parent / f".{out.name}.{os.getpid()}.tmp"
+    old = out.parent / f".{out.name}.{os.getpid()}.old"
     try:
         fresh.mkdir()
         (fresh / SUMMARY).write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -150,9 +151,12 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
         reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
         head = [name.strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = head
-        rows = [
-            (reader.line_num, {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}) for row in reader
-        ]
+        # Rows that hold anything, with their line numbers; values beyond the last column are left out.
+        rows = []
+        for line in reader:
+            row = {name: (line[name] or "").strip() for name in head}
+            if any(row.values()):
+                rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
         message = f"{path} is not a CSV text in UTF-8 ({error}). Save it as CSV (UTF-8)."
         raise DataError(message) from error
@@ -163,7 +167,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
             f"Keep the columns of {NAMES}: {', '.join(HEAD)}."
         )
         raise DataError(message)
-    return [(number, row) for number, row in rows if any(row.values())]
+    return rows
 
 
 def _has_names(folder: Path) -> bool:
@@ -179,7 +183,8 @@ def _write_names(path: Path, report: NovelReport) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEAD)
-        writer.writerows((c.name, c.cells, c.suggested, "") for c in report.clusters)
+        for cluster in report.clusters:
+            writer.writerow((cluster.name, cluster.cells, cluster.suggested, ""))
 
 
 SHOWN_MARKERS = 6  # of each cluster in the dot plot
@@ -221,18 +226,28 @@ def _map(cells: Groups) -> bytes:
 
 def _dots(cells: Groups, report: NovelReport) -> bytes | None:
     """Draw the best markers of each cluster, each gene once."""
-    chosen = [m.gene for c in report.clusters for m in c.markers[:SHOWN_MARKERS]]
-    genes = list(dict.fromkeys(chosen))
+    # The genes, and their expression in all cells.
+    genes: list[str] = []
+    for cluster in report.clusters:
+        for marker in cluster.markers[:SHOWN_MARKERS]:
+            if marker.gene not in genes:
+                genes.append(marker.gene)
     if not genes:
         return None
-    place = {gene: k for k, gene in enumerate(cells.genes)}
-    values = cells.expression[:, [place[gene] for gene in genes]].toarray()
-    types = sorted(set(cells.best[cells.known].tolist()))
-    masks = {f"cluster {name}": cells.groups == name for name in cells.clusters}
-    masks |= {name: cells.known & (cells.best == name) for name in types}
-    share = np.array([(values[mask] > 0).mean(axis=0) for mask in masks.values()])
-    mean = np.array([values[mask].mean(axis=0) for mask in masks.values()])
-    return dot_plot(genes, list(masks), share, mean, {n: f"{n} ({int(m.sum())})" for n, m in masks.items()})
+    values = cells.expression[:, list(map(cells.genes.index, genes))].toarray()
+    # The rows: each cluster, then the known types beside it.
+    masks = {}
+    for name in cells.clusters:
+        masks[f"cluster {name}"] = cells.groups == name
+    for name in sorted(set(cells.best[cells.known].tolist())):
+        masks[name] = cells.known & (cells.best == name)
+    # The size of a dot is the share of cells that express the gene, its colour the mean.
+    share, mean, titles = [], [], {}
+    for name, mask in masks.items():
+        share.append((values[mask] > 0).mean(axis=0))
+        mean.append(values[mask].mean(axis=0))
+        titles[name] = f"{name} ({int(mask.sum())})"
+    return dot_plot(genes, list(masks), np.array(share), np.array(mean), titles)
 
 
 def _write_cells(
@@ -359,7 +374,7 @@ def name_novel(
     return Naming(
         out=folder / NAMED,
         labels=labels,
-        types={str(k): int(n) for k, n in zip(values, counts, strict=True)},
+        types=dict(zip(map(str, values), counts.tolist(), strict=True)),
         names=given,
         unnamed=tuple(name for name in clusters if name not in given),
         known=known,
@@ -424,7 +439,7 @@ def _with_known(named: "ad.AnnData", folder: Path, labels: str, new: set[str]) -
             both.raw = ad.concat([named.raw.to_adata(), sure.raw.to_adata()], merge="first")
     both.obs[labels] = pd.Categorical(both.obs[labels])
     values, counts = np.unique(sure.obs[labels], return_counts=True)
-    return both, {str(k): int(n) for k, n in zip(values, counts, strict=True)}
+    return both, dict(zip(map(str, values), counts.tolist(), strict=True))
 
 
 def _checked_names(source: str, rows: list[tuple[str, str, str]], clusters: list[str]) -> dict[str, str]:
