@@ -331,6 +331,7 @@ def read_cells(
     labels: LabelOptions | str | None,
     gene_key: str | None = None,
     keep_stored: bool = False,
+    first_rules: bool = False,
 ) -> Cells:
     """Read and check cells.
 
@@ -345,6 +346,8 @@ def read_cells(
         Column of ``var`` with the gene names; found without help where ``None``.
     keep_stored
         Keep the values as the file holds them too, for digests of some of the cells.
+    first_rules
+        Choose genes and matrix as the first version did; see `CellStream`.
 
     Raises
     ------
@@ -354,7 +357,7 @@ def read_cells(
     """
     with opened(data) as source:
         taken = None if labels is None else take_labels(source.obs, _options(labels), source.source)
-        stream = CellStream(source, gene_key=gene_key, taken=taken, keep_unlabelled=False)
+        stream = CellStream(source, gene_key=gene_key, taken=taken, keep_unlabelled=False, first_rules=first_rules)
         return collect(stream, keep_stored=keep_stored)
 
 

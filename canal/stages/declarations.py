@@ -184,6 +184,7 @@ def _request_of(
         drop_labels=tuple(options.get("drop_labels", ())),
         # Records from before labels were left out by name took every label for a type.
         keep_labels=tuple(options.get("keep_labels", ("*",))),
+        first_rules="keep_labels" not in options,
         gene_key=source.get("gene_key_given"),
         test=_path(options.get("test")),
         weights=(options.get("weights") or {}).get("folder"),

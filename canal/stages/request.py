@@ -51,6 +51,9 @@ class StageRequest:
         Name or folder of pre-trained weights to start from.
     devices, nodes
         Processes on each node, one for each GPU or core, and nodes that train together.
+    first_rules
+        Read the file as the first version did, which took every label for a type and gene names as they stood: for a
+        stage from then that is learned again.
     """
 
     data: "str | Path | ad.AnnData"
@@ -71,6 +74,7 @@ class StageRequest:
     weights: str | None = None
     devices: int = 1
     nodes: int = 1
+    first_rules: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,13 @@ def read_stage_cells(request: StageRequest, *, require_two: bool = False, keep_s
         drop_rare=request.drop_rare,
         require_two=require_two,
     )
-    return read_cells(request.data, labels=labels, gene_key=request.gene_key, keep_stored=keep_stored)
+    return read_cells(
+        request.data,
+        labels=labels,
+        gene_key=request.gene_key,
+        keep_stored=keep_stored,
+        first_rules=request.first_rules,
+    )
 
 
 def recorded_source(request: StageRequest) -> dict[str, Any]:
@@ -142,11 +152,12 @@ def recorded_source(request: StageRequest) -> dict[str, Any]:
 
 def recorded_options(request: StageRequest) -> dict[str, Any]:
     """Return the other options of a request, for the record's ``notes``."""
+    rules = {"drop_labels": list(request.drop_labels), "keep_labels": list(request.keep_labels)}
     return {
         "overrides": list(request.overrides),
         "label_map": recorded_map(request.label_map),
-        "drop_labels": list(request.drop_labels),
-        "keep_labels": list(request.keep_labels),
+        # The first version wrote nothing of such rules; a record without them is read by its own.
+        **({} if request.first_rules else rules),
         "drop_rare": request.drop_rare,
         "test": _absolute(request.test) if request.test else None,
     }

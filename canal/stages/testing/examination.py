@@ -168,6 +168,10 @@ def _held_out_share(request: StageRequest, cells: Cells, learned: LearnedStage) 
 
 def _reading_options(request: StageRequest) -> ReadingOptions:
     """Return how the files of a request are read, so that it can be repeated from any folder."""
+    if request.first_rules:
+        return ReadingOptions(
+            labels=request.labels, label_map=recorded_map(request.label_map), gene_key=request.gene_key
+        )
     return ReadingOptions(
         labels=request.labels,
         label_map=recorded_map(request.label_map),

@@ -5,10 +5,10 @@ cells or an error that says why not.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from canal.data.cells import Cells
 from canal.data.formats import open_file
@@ -42,8 +42,17 @@ class ReadingOptions(BaseModel):
             Take every label for a type, as the first version did.
         """
         label_map = Path(self.label_map) if isinstance(self.label_map, str) else self.label_map
+        first_rules = first_rules or "keep_labels" not in self.model_fields_set
         keep = ("*",) if first_rules else self.keep_labels
         return LabelOptions(column=self.labels, label_map=label_map, drop=self.drop_labels, keep=keep, keep_rare=True)
+
+    @model_serializer(mode="wrap")
+    def _as_first_version(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write what reads as the first version did as that wrote it, so that an old stage is replayed bit for bit."""
+        values: dict[str, Any] = serialize(self)
+        if "keep_labels" not in self.model_fields_set:
+            del values["keep_labels"], values["drop_labels"]
+        return values
 
 
 class HeldOutReference(BaseModel):

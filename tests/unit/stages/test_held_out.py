@@ -1,5 +1,6 @@
 """A reference to held-out cells gives the same cells again, or says why not."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from canal.data.formats import open_file
 from canal.data.labels import LabelOptions, take_labels
 from canal.data.stream import CellStream, collect, read_cells
 from canal.errors import DataError, RegistryError
+from canal.stages.declarations import recorded_request
+from canal.stages.request import recorded_options
 from canal.stages.testing.held_out import (
     HeldOutReference,
     ReadingOptions,
@@ -24,7 +27,7 @@ from canal.stages.testing.tests import TESTS_FILE, Outcome, StageTests, finite_h
 from tests.make import make_adata
 from tests.unit.registry.make import make_record
 
-OPTIONS = ReadingOptions(labels="cell_type")
+OPTIONS = ReadingOptions(labels="cell_type", keep_labels=())
 NONE = np.zeros(3, dtype=bool)
 
 
@@ -202,3 +205,27 @@ def test_tests_are_written_and_read(file, tmp_path):
         path.write_text(bad)
         with pytest.raises(RegistryError, match=match):
             read_tests(registry, make_record(1))
+
+
+def test_options_without_rules_for_labels_are_those_of_the_first_version():
+    """It took every label for a type, and wrote nothing of it: an old stage that is replayed has its old file."""
+    old = ReadingOptions.model_validate({"labels": "t", "label_map": None, "gene_key": None})
+    now = ReadingOptions(labels="t", drop_labels=(), keep_labels=())
+
+    assert (old.label_options().keep, now.label_options().keep) == (("*",), ())
+    assert old.model_dump() == {"labels": "t", "label_map": None, "gene_key": None}
+    assert ReadingOptions.model_validate(old.model_dump()).label_options() == old.label_options()
+    assert ReadingOptions.model_validate(now.model_dump()).label_options() == now.label_options()
+
+
+def test_a_stage_of_the_first_version_is_asked_for_as_then():
+    """Its declaration says nothing of labels that are no types: it is read, and written again, by the rules of then."""
+    options = {"overrides": [], "label_map": None, "drop_rare": False, "test": None}
+    record = make_record(1, notes=options, data=({"file": "/a.h5ad", "labels": "t", "gene_key_given": None},))
+
+    old = recorded_request(record)
+    now = replace(old, first_rules=False, keep_labels=())
+
+    assert (old.first_rules, old.keep_labels) == (True, ("*",))
+    assert recorded_options(old) == options
+    assert recorded_options(now) == options | {"drop_labels": [], "keep_labels": []}
