@@ -103,7 +103,9 @@ class GeneSetReader:
         columns = [self.match.columns[self.match.measured]]
         if model.memory is not None:
             self.solved = model.memory.solved_for(genes, model.types)
-            self.carried = carried_types(model.memory, self.solved.match.measured, model.types)
+            # A model from before there were rules answers as it did then.
+            if model.fusion.rule == "discriminants":
+                self.carried = carried_types(model.memory, self.solved.match.measured, model.types)
             columns.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(columns))
         # Both prepared for these columns.
