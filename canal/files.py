@@ -92,7 +92,7 @@ def write_whole(path: Path, content: bytes) -> None:
     It is written beside its place, brought to disk, then moved.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_and_move(path, lambda beside: beside.write_bytes(content))
+    write_and_move(path, lambda beside: beside.write_bytes(content))
     sync_folder(path.parent)
 
 
@@ -197,7 +197,7 @@ def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
         If it cannot be written.
     """
     try:
-        _write_and_move(out, write)
+        write_and_move(out, write)
     except OSError as error:
         message = f"{out} cannot be written: {error}. Check the free space and your rights there."
         raise DataError(message) from error
@@ -206,7 +206,7 @@ def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
         sync_folder(out.parent)
 
 
-def _write_and_move(out: Path, write: Callable[[Path], object]) -> None:
+def write_and_move(out: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside its place, bring it to disk and move it there.
 
     Raises

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canal.arguments import expanded
-from canal.cli.answer import Answer, Session, command, short_path, watcher
+from canal.cli.answer import Answer, DropLabels, GeneKey, KeepLabels, LabelMap, Session, command, short_path, watcher
 from canal.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.table import Table
 
     from canal.report.annotation import Annotation
@@ -62,7 +60,7 @@ def annotate(
         typer.Option(metavar="COLUMN", help="Clusters to vote in; else they are made."),
     ] = None,
     key_added: Annotated[str, typer.Option(help="Begins every name that is added.")] = "canal",
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    gene_key: GeneKey = None,
     alpha: Alpha = None,
     neighbors: Annotated[int, typer.Option(metavar="K", min=0, help="Name the K nearest reference cells.")] = 0,
     min_probability: MinProbability = None,
@@ -226,16 +224,10 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Labelled cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
     labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the cell types.")] = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
-    label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
-    drop_labels: Annotated[
-        list[str] | None,
-        typer.Option("--drop-label", metavar="NAME", help="Leave out cells of this label; repeatable."),
-    ] = None,
-    keep_labels: Annotated[
-        list[str] | None,
-        typer.Option("--keep-label", metavar="NAME", help="A type though called other, doublet, ...; repeatable."),
-    ] = None,
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    label_map: LabelMap = None,
+    drop_labels: DropLabels = None,
+    keep_labels: KeepLabels = None,
+    gene_key: GeneKey = None,
     novel: Annotated[
         list[str] | None,
         typer.Option(metavar="TYPE", help="Type of the file that the model was never taught; repeatable."),

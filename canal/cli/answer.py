@@ -33,6 +33,16 @@ PIPE_WIDTH = 120  # characters, where stdout is no terminal
 SECONDS_BETWEEN_LINES = 15.0  # of the progress in a log
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+# Options that several commands have.
+GeneKey = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")]
+LabelMap = Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")]
+DropLabels = Annotated[
+    list[str] | None, typer.Option("--drop-label", metavar="NAME", help="Leave out cells of this label; repeatable.")
+]
+KeepLabels = Annotated[
+    list[str] | None,
+    typer.Option("--keep-label", metavar="NAME", help="A type though called other, doublet, ...; repeatable."),
+]
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, watcher
+from canal.cli.answer import Answer, DropLabels, GeneKey, KeepLabels, LabelMap, Session, command, watcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,16 +44,10 @@ def add(
         typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; repeatable."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; it is recorded.")] = None,
-    label_map: Annotated[Path | None, typer.Option(metavar="CSV", help="Table of their name and our name.")] = None,
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
-    drop_labels: Annotated[
-        list[str] | None,
-        typer.Option("--drop-label", metavar="NAME", help="Leave out cells of this label; repeatable."),
-    ] = None,
-    keep_labels: Annotated[
-        list[str] | None,
-        typer.Option("--keep-label", metavar="NAME", help="A type though called other, doublet, ...; repeatable."),
-    ] = None,
+    label_map: LabelMap = None,
+    gene_key: GeneKey = None,
+    drop_labels: DropLabels = None,
+    keep_labels: KeepLabels = None,
     strict_labels: Annotated[
         bool, typer.Option("--strict-labels", help="Refuse new names that look like known types.")
     ] = False,

@@ -282,11 +282,12 @@ def _file_reader(path: Path) -> Callable[[Path], CellSource]:
         hint = f" Name its folder {path.parent} instead." if ".mtx" in path.suffixes else ""
         message = f"{path} is not an h5ad file: it is no HDF5 file at all. Expected {KINDS}.{hint}"
         raise DataError(message)
-    _refuse_other_files(path)
-    return open_h5 if _is_tenx(path) else _open_h5ad
+    with h5py.File(path, "r") as file:
+        _refuse_other_files(file, path)
+        return open_h5 if genome_groups(file) else _open_h5ad
 
 
-def _refuse_other_files(path: Path) -> None:
+def _refuse_other_files(file: Any, path: Path) -> None:
     """Refuse an HDF5 file whose content lies in other files: opening it would read whatever they name.
 
     Raises
@@ -306,9 +307,8 @@ def _refuse_other_files(path: Path) -> None:
             return str(element.virtual_sources()[0].file_name)
         return str(element.external[0][0]) if element.external else None
 
-    with h5py.File(path, "r") as file:
-        # Neither follows a link out of the file, and each looks at an object once, however the links run.
-        other = file.visititems_links(leads_out) or file.visititems(lies_outside)
+    # Neither follows a link out of the file, and each looks at an object once, however the links run.
+    other = file.visititems_links(leads_out) or file.visititems(lies_outside)
     if other is not None:
         message = (
             f"{path} keeps a part of its cells in another file ({other}); expected one file with all of them. Write it "

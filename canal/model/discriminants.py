@@ -76,8 +76,9 @@ class ScoreMoments:
         covariance[np.diag_indices_from(covariance)] += COVARIANCE_RIDGE * mean_variance + LEAST_VARIANCE
         return np.asarray(scipy.linalg.inv(covariance, check_finite=False))
 
+    @cached_property
     def discriminants(self) -> "Discriminants":
-        """Return the discriminants of these classes."""
+        """The discriminants of these classes."""
         directions = self.precision @ self.centres.T
         return Discriminants(
             directions=directions,

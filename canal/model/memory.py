@@ -34,7 +34,7 @@ from canal.data.genes import Genes
 from canal.data.panel import GeneMatch, GenePanel
 from canal.data.values import unit_rows
 from canal.files import read_tensor_file, write_tensor_file
-from canal.model.discriminants import Discriminants, ScoreMoments
+from canal.model.discriminants import ScoreMoments
 
 MOST_ROWS = 4096  # cells of one type whose spread is decomposed as it is; more are sketched first
 SPARE = 20  # directions beyond the wanted ones that block power iteration carries along
@@ -397,11 +397,6 @@ class SolvedMemory:
     @cached_property
     def _seen(self) -> np.ndarray:
         return np.flatnonzero(self.match.measured)
-
-    @cached_property
-    def discriminants(self) -> Discriminants:
-        """The discriminants among the scores."""
-        return self.moments.discriminants()
 
     def scores(self, expression: sp.csr_matrix) -> np.ndarray:
         """Return the scores (cells, C) of cells (cells, genes of the file); near 1 for the type, near 0 elsewhere."""

@@ -152,7 +152,7 @@ class GeneSetReader:
             What is taken off the novelty of each group's cells before they are compared with known ones.
         """
         reader = copy(self)
-        reader._adaptations = tuple(adaptations)
+        reader._adaptations = tuple(adaptations) if any(adaptations) else ()
         reader._novelty_shifts = np.array(novelty_shifts, dtype=np.float64)
         return reader
 
@@ -228,7 +228,7 @@ class GeneSetReader:
     def memory_answer(self, scores: np.ndarray) -> np.ndarray:
         """Return what the model's rule makes of ridge scores (cells, types): themselves, or discriminants."""
         assert self.solved is not None
-        return self.solved.discriminants.of(scores) if self.model.fusion.rule == "discriminants" else scores
+        return self.solved.moments.discriminants.of(scores) if self.model.fusion.rule == "discriminants" else scores
 
     def _adapted(
         self, values: sp.csr_matrix, scores: np.ndarray, logits: np.ndarray, plain: np.ndarray, groups: np.ndarray
@@ -238,12 +238,13 @@ class GeneSetReader:
         n, answer = len(logits), plain.astype(np.float64)
         padded_logits = np.zeros((len(scores), logits.shape[1]), dtype=logits.dtype)
         padded_logits[:n] = logits
+        profiles = self.memory_profiles(values)
         for group in np.unique(groups).tolist():
             adaptation = self._adaptations[group]
             if adaptation is None:
                 continue
             # Every group is computed for the whole block: a cell gets the same bits whatever comes along.
-            coordinates = adaptation.components.of(self.memory_profiles(values))
+            coordinates = adaptation.components.of(profiles)
             of_group = adaptation.memory_answer(padded_logits, scores, coordinates)[:n]
             answer[groups == group] = of_group[groups == group]
         return answer

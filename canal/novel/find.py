@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 import canal
 from canal.data.stream import open_stream
-from canal.errors import DataError, StageError
+from canal.errors import StageError
 from canal.model.model import Model
 from canal.model.novelty.calibration import check_alpha
 from canal.novel.folder import check_folder, result_files, write_folder
@@ -38,7 +38,7 @@ from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelRepor
 from canal.progress import Progress
 from canal.report.annotation import Annotation
 from canal.seeds import derived_seed, numpy_generator
-from canal.stages.adapting import BATCH_COLUMNS, AdaptOptions
+from canal.stages.adapting import AdaptOptions, batch_column
 from canal.stages.annotate import AnnotateOptions, annotate
 from canal.stages.clusters import NEAREST, principal_components
 from canal.stages.novelty_rules import NoveltyOptions
@@ -213,15 +213,8 @@ def sure_known_cells(annotation: Annotation, groups: Groups, seed: int) -> np.nd
 
 def _read_batches(data: "str | Path | ad.AnnData", options: FindOptions) -> "pd.Series | None":
     """Return the batch of each cell, ``None`` where no column was asked for and none is found."""
-    column = options.batch
     with open_stream(data, gene_key=options.gene_key) as stream:
-        obs = stream.obs
-        if column is not None and column not in obs:
-            columns = ", ".join(map(str, obs.columns)) or "nothing"
-            message = f"{stream.report.path} has no column obs[{column!r}]. It has {columns}. Name one with --batch."
-            raise DataError(message)
-    if column is None:
-        column = next((name for name in BATCH_COLUMNS if name in obs), None)
+        obs, column = stream.obs, batch_column(stream, options.batch)
     return None if column is None else obs[column].astype(str).rename(column)
 
 

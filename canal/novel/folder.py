@@ -22,8 +22,7 @@ from canal.data.formats import read_adata
 from canal.data.labels import NO_LABEL
 from canal.data.sparse_checks import BadSparseError, check_all_matrices
 from canal.errors import DataError, StageError
-from canal.files import refuse_newer, sync_tree
-from canal.files import write_file_whole as write_whole
+from canal.files import refuse_newer, sync_tree, write_file_whole
 from canal.novel.groups import KNOWN, Groups
 from canal.novel.page import dot_plot, novel_page, umap_picture
 from canal.novel.report import FORMAT, KIND, NovelReport
@@ -370,7 +369,7 @@ def name_novel(
                 "other genes they cannot be compared with what is known; add labelled cells of known types if you can."
             )
     # 3. Written whole.
-    write_whole(folder / NAMED, partial(write_adata, named))
+    write_file_whole(folder / NAMED, partial(write_adata, named))
     return Naming(
         out=folder / NAMED,
         labels=labels,

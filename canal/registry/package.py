@@ -11,7 +11,6 @@ The archive's comment is the SHA-256 of ``canal.json``, so that no byte of conte
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ from typing import IO, Any
 
 from canal import __version__
 from canal.errors import RegistryError
-from canal.files import digest_bytes, digest_file, parse_digest, refuse_newer, sync_folder
+from canal.files import digest_bytes, digest_file, parse_digest, refuse_newer, sync_folder, write_and_move
 from canal.model.model import Model
 from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
@@ -101,19 +100,12 @@ def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> 
         )
         raise RegistryError(message)
     sources = {RECORD_FILE: folder / RECORD_FILE} | {_FOLDER + n: folder / n for n in sorted(record.artifacts)}
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with new.open("wb") as file:
-            _write_archive(file, _manifest(model, sources), sources)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        write_and_move(path, lambda beside: _write_archive(beside, _manifest(model, sources), sources))
         sync_folder(path.absolute().parent)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror or error}. Choose another place for it."
         raise RegistryError(message) from error
-    finally:
-        new.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -164,8 +156,8 @@ def package_digest(path: Path) -> str:
         return ""
 
 
-def _write_archive(file: IO[bytes], manifest: bytes, sources: dict[str, Path]) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
+def _write_archive(path: Path, manifest: bytes, sources: dict[str, Path]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
         archive.comment = digest_bytes(manifest).encode()
         archive.writestr(zipfile.ZipInfo(_MANIFEST, _SAFE_DATE), manifest)
         for name, source in sources.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.errors import ConfigError, DataError
-from canal.files import write_file_whole as write_whole
+from canal.files import write_file_whole
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -204,7 +204,7 @@ def write_annotation(source: "Path | str | ad.AnnData", annotation: Annotation, 
 
 def write_csv(annotation: Annotation, out: Path) -> None:
     """Write the columns ``cell``, ``cell_type``, ``confidence`` and any further ones."""
-    write_whole(Path(out), annotation.to_frame().to_csv)
+    write_file_whole(Path(out), annotation.to_frame().to_csv)
 
 
 def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:
@@ -241,10 +241,10 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
             facts=annotation.facts,
             key=key,
         )
-        write_whole(Path(out), add)
+        write_file_whole(Path(out), add)
         return
     annotated = _annotated(source, annotation, key)
-    write_whole(Path(out), partial(_write_annotated, annotated, annotation, key))
+    write_file_whole(Path(out), partial(_write_annotated, annotated, annotation, key))
 
 
 def _write_annotated(annotated: "ad.AnnData", annotation: Annotation, key: str, target: Path) -> None:

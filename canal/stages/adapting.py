@@ -123,16 +123,28 @@ def adapt_to_file(reader: GeneSetReader, stream: CellStream, options: AdaptOptio
 
 def _batches(stream: CellStream, column: str | None) -> tuple[str, np.ndarray | None]:
     """Return the column of the batches, ``""`` where there is none, and the batch of each cell."""
+    column = batch_column(stream, column)
+    return ("", None) if column is None else (column, stream.column(column))
+
+
+def batch_column(stream: CellStream, asked: str | None) -> str | None:
+    """Return the column of the batches: the one that was asked for, or found by its name; ``None`` without any.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
     columns = stream.columns
-    if column is not None and column not in columns:
+    if asked is None:
+        return next((name for name in BATCH_COLUMNS if name in columns), None)
+    if asked not in columns:
         message = (
-            f"{stream.report.path} has no column obs[{column!r}]. It has {', '.join(columns) or 'nothing'}. "
+            f"{stream.report.path} has no column obs[{asked!r}]. It has {', '.join(columns) or 'nothing'}. "
             "Name one with --batch."
         )
         raise DataError(message)
-    if column is None:
-        column = next((name for name in BATCH_COLUMNS if name in columns), None)
-    return ("", None) if column is None else (column, stream.column(column))
+    return asked
 
 
 def _why_not(reader: GeneSetReader) -> str:

@@ -110,7 +110,7 @@ def annotate(
             stream.only(*options.rows)
         # The model for the genes of this file, made to judge novelty as asked.
         reader = reader_of(model, stream)
-        agreement = gene_agreement(model, stream)
+        agreement = gene_agreement(reader, stream)
         adapted = adapt_to_file(reader, stream, options.adapting)
         rule = choose_rule(options.novelty, adapted.reader, cells=len(stream), seed=seed)
         clusters = None if options.over_clustering is None else _clusters(stream, options.over_clustering)

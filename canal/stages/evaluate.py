@@ -150,7 +150,7 @@ def evaluate(
         if options.novel:
             asked = _with_rate_of_false_alarms(options.novelty, model)
             rule = choose_rule(asked, reader, cells=len(stream), seed=model.stage.seed)
-        agreement = gene_agreement(model, stream)
+        agreement = gene_agreement(reader, stream)
         answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add, groups=adapted.groups)
         truth, report = stream.labels, stream.report
     path = report.path

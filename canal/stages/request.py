@@ -152,15 +152,23 @@ def recorded_source(request: StageRequest) -> dict[str, Any]:
 
 def recorded_options(request: StageRequest) -> dict[str, Any]:
     """Return the other options of a request, for the record's ``notes``."""
-    rules = {"drop_labels": list(request.drop_labels), "keep_labels": list(request.keep_labels)}
     return {
         "overrides": list(request.overrides),
         "label_map": recorded_map(request.label_map),
-        # The first version wrote nothing of such rules; a record without them is read by its own.
-        **({} if request.first_rules else rules),
+        **recorded_label_rules(request),
         "drop_rare": request.drop_rare,
         "test": _absolute(request.test) if request.test else None,
     }
+
+
+def recorded_label_rules(request: StageRequest) -> dict[str, list[str]]:
+    """Return which labels are types, as records keep it.
+
+    The first version wrote nothing of it; a record without is read by the rules of then.
+    """
+    if request.first_rules:
+        return {}
+    return {"drop_labels": list(request.drop_labels), "keep_labels": list(request.keep_labels)}
 
 
 def recorded_map(label_map: Path | Mapping[str, str] | None) -> str | dict[str, str] | None:

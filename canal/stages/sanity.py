@@ -12,7 +12,7 @@ import numpy as np
 from canal.data.panel import GeneMatch
 from canal.data.stream import CellStream
 from canal.data.values import unit_rows
-from canal.model.model import Model
+from canal.model.reader import GeneSetReader
 
 # Correlation of the square roots of the genes' mean levels. A model of the first immune file has .83 to .99 with the
 # immune files, .75 with human pancreas, .27 with mouse pancreas; one of the first pancreas file .94 with its own test
@@ -22,13 +22,13 @@ FEWEST_GENES = 100  # below, even shuffled names agree by chance
 FEW_MEASURED = 0.5  # share of the model's genes below which the person is told
 
 
-def gene_agreement(model: Model, stream: CellStream) -> float | None:
+def gene_agreement(reader: GeneSetReader, stream: CellStream) -> float | None:
     """Return how far the mean levels of the genes agree with those of the model's training cells, -1 to 1.
 
     Parameters
     ----------
-    model
-        Its analytic memory knows the levels, or else its example bank.
+    reader
+        The model for the genes of the file. Its analytic memory knows the levels, or else its example bank.
     stream
         The open file; some of its cells are looked at.
 
@@ -36,7 +36,7 @@ def gene_agreement(model: Model, stream: CellStream) -> float | None:
     -------
     The correlation, or ``None`` where too few genes are in common or the model has kept no levels.
     """
-    match, levels = _taught_levels(model, stream)
+    match, levels = _taught_levels(reader, stream)
     known = match.measured & np.isfinite(levels)
     if known.sum() < FEWEST_GENES:
         return None
@@ -47,11 +47,11 @@ def gene_agreement(model: Model, stream: CellStream) -> float | None:
     return float(np.corrcoef(own, taught)[0, 1])
 
 
-def _taught_levels(model: Model, stream: CellStream) -> tuple[GeneMatch, np.ndarray]:
+def _taught_levels(reader: GeneSetReader, stream: CellStream) -> tuple[GeneMatch, np.ndarray]:
     """Return the model's genes in the file and their mean level over the taught types, NaN where none is known."""
-    memory = model.memory
-    if memory is None or not memory.statistics:
-        bank = model.bank
+    memory = reader.model.memory
+    if memory is None or reader.solved is None or not memory.statistics:
+        bank = reader.model.bank
         match = bank.panel.match(stream.genes)
         if not len(bank):
             return match, np.full(len(match.measured), np.nan)
@@ -62,7 +62,7 @@ def _taught_levels(model: Model, stream: CellStream) -> tuple[GeneMatch, np.ndar
         genes = memory.measured[statistics.stage]
         total[genes] += statistics.mean
         types[genes] += 1
-    return memory.panel.match(stream.genes), np.where(types > 0, total / np.maximum(types, 1), np.nan)
+    return reader.solved.match, np.where(types > 0, total / np.maximum(types, 1), np.nan)
 
 
 def sanity_warnings(match: GeneMatch, agreement: float | None, source: str) -> list[str]:

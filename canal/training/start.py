@@ -26,7 +26,7 @@ from canal.data.gene_list import GeneVectors
 from canal.data.genes import GeneNames, name_genes
 from canal.data.panel import GenePanel
 from canal.errors import DataError, StageError, WeightsError
-from canal.files import refuse_newer
+from canal.files import digest_file, refuse_newer
 from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_published
 from canal.model.network import Network
 from canal.seeds import torch_generator
@@ -158,7 +158,7 @@ def save_pretrained(weights: PretrainedWeights, folder: Path) -> PretrainedWeigh
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.tensors.items()}
         save_file(tensors, new / TENSORS)
         (new / GENES).write_text(json.dumps(list(weights.genes)), encoding="utf-8")
-        files = {name: _hash(new / name) for name in (TENSORS, GENES)}
+        files = {name: digest_file(new / name) for name in (TENSORS, GENES)}
         table = {"format": FORMAT, "files": files, "sizes": asdict(weights.sizes), **weights.facts}
         (new / FACTS).write_text(json.dumps(table, indent=2), encoding="utf-8")
         new.rename(folder)
@@ -179,7 +179,7 @@ def load_pretrained(folder: Path) -> PretrainedWeights:
     """
     table = read_facts(folder)
     for name, expected in table["files"].items():
-        content = _hash(folder / name) if (folder / name).is_file() else "nothing"
+        content = digest_file(folder / name) if (folder / name).is_file() else "nothing"
         if content != expected:
             message = f"{folder / name} was changed: expected {expected}, found {content}. Import the weights again."
             raise WeightsError(message)
@@ -215,11 +215,6 @@ def digest_of(table: Mapping[str, Any]) -> str:
     """Return the digest of weights from their facts: it is over the hashes of tensors and genes."""
     files = json.dumps(table["files"], sort_keys=True)
     return f"sha256:{hashlib.sha256(files.encode()).hexdigest()}"
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _check_same(table: Tensor, rows: np.ndarray, source: str, vectors: str) -> None:

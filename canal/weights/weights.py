@@ -3,7 +3,6 @@
 Checkpoints are safetensors, or files of PyTorch that are read without running any code in them.
 """
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from torch import Tensor
 from canal import __version__
 from canal.data.gene_list import read_gene_list, read_gene_vectors
 from canal.errors import WeightsError
+from canal.files import digest_file
 from canal.stages.layout import Layout
 from canal.stages.starting import check_weights_name, find_weights
 from canal.training.start import PretrainedWeights, checked_pretrained, save_pretrained
@@ -55,12 +55,10 @@ def import_weights(
     vectors = None if gene2vec is None else read_gene_vectors(gene2vec)
     tensors = _read_tensors(file)
     # What is kept with the weights: where they come from, and when they came.
-    with file.open("rb") as opened:
-        file_hash = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     facts = {
         "kind": "imported",
         "source": str(file.absolute()),
-        "source_digest": file_hash,
+        "source_digest": digest_file(file),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "canal_version": __version__,
     }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path, watcher
+from canal.cli.answer import Answer, GeneKey, Session, command, short_path, watcher
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ def explain(
     enrich: Annotated[
         Path | None, typer.Option(metavar="SETS", help="Gene sets (.gmt) to test the top genes against.")
     ] = None,
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    gene_key: GeneKey = None,
 ) -> Answer:
     """Show which genes the model looks at in the cells of each type.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path, watcher
+from canal.cli.answer import Answer, GeneKey, Session, command, short_path, watcher
 from canal.cli.stage import noun
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def diff(
     b: Annotated[int, typer.Argument(metavar="B", min=1, help="Number of another.")],
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="Annotate these cells with both.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="CSV", help="List the cells of --data that change.")] = None,
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    gene_key: GeneKey = None,
 ) -> Answer:
     """Show what is different in stage B: types, genes, figures, configuration, and the answer for a file."""
     difference = session.workspace().diff(a, b, data=data, out=out, gene_key=gene_key, progress=watcher(session))

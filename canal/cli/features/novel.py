@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path, watcher
+from canal.cli.answer import Answer, GeneKey, Session, command, short_path, watcher
 from canal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def find(
     min_size: Annotated[int, typer.Option(help="Set smaller clusters aside.")] = 10,
     resolution: Annotated[float, typer.Option(help="Higher for more clusters.")] = 1.0,
     batch: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with batch or donor.")] = None,
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    gene_key: GeneKey = None,
     uncertain: Annotated[bool, typer.Option("--uncertain", help="Take uncertain cells too.")] = False,
     adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the model to the file before it judges.")] = False,
 ) -> Answer:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, watcher
+from canal.cli.answer import Answer, GeneKey, Session, command, watcher
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def pretrain(
         Path | None, typer.Option(metavar="FILE", help="Vectors of genes, .npy or text; else they are learned.")
     ] = None,
     genes: Annotated[Path | None, typer.Option(help="Names of the vectors' genes, where the file has none.")] = None,
-    gene_key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of var with the gene names.")] = None,
+    gene_key: GeneKey = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from where a run was stopped.")] = False,
 ) -> Answer:
     """Pre-train a Performer on unlabelled cells: it learns to predict the expression bins of masked genes.

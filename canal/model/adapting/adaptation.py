@@ -54,7 +54,7 @@ class Adaptation:
         for half in self.halves:
             of_half = fusion.evidence(logits, half.memory_answer(self.known, scores, coordinates))
             agreed &= of_half.argmax(axis=1) == best
-        plain = self.known.moments.discriminants().of(scores)
+        plain = self.known.moments.discriminants.of(scores)
         return np.where(agreed[:, None], answer, plain)
 
 
@@ -136,7 +136,7 @@ def adapt(
     )
     # Which cells would change, and which do because both halves agree.
     fusion, moments = known.fusion, known.moments
-    plain = fusion.evidence(sample.logits, moments.discriminants().of(sample.scores)).argmax(axis=1)
+    plain = fusion.evidence(sample.logits, moments.discriminants.of(sample.scores)).argmax(axis=1)
     alone = adaptation.whole.memory_answer(known, sample.scores, sample.coordinates)
     agreed = adaptation.memory_answer(sample.logits, sample.scores, sample.coordinates)
     wanted = fusion.evidence(sample.logits, alone).argmax(axis=1) != plain

@@ -106,7 +106,7 @@ class Mixture:
         scores, coordinates
             Of any cells of the file, (n, C) and (n, d).
         """
-        shifted = known.moments.discriminants().of(scores - self.shift).astype(np.float64)
+        shifted = known.moments.discriminants.of(scores - self.shift).astype(np.float64)
         # The log-density of each type's Gaussian, less what all types share.
         directions = self.precision @ self.centres.T
         density = coordinates @ directions - 0.5 * np.einsum("td,dt->t", self.centres, directions)
@@ -127,7 +127,7 @@ def fit_mixture(sample: Sample, known: Known) -> Mixture:
     moments, fusion = known.moments, known.fusion
     # Cells that the memory's own centre of each type counts for, fewer where the type was taught from few.
     prior = np.where(moments.cells > 0, 1.0 / (1.0 / OWN_CELLS + 1.0 / np.maximum(moments.cells, 1e-9)), 0.0)
-    answer = moments.discriminants().of(sample.scores).astype(np.float64)
+    answer = moments.discriminants.of(sample.scores).astype(np.float64)
     mixture = None
     for _ in range(ROUNDS):
         # Expectation: how probable each type is for each cell.

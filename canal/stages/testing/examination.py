@@ -11,7 +11,7 @@ from canal.data.cells import Cells
 from canal.errors import StageError
 from canal.model.model import Model
 from canal.model.record import StageRecord
-from canal.stages.request import StageRequest, recorded_map
+from canal.stages.request import StageRequest, recorded_label_rules, recorded_map
 from canal.stages.testing.held_out import HeldOutReference, ReadingOptions, reference_to_file, reference_to_share
 from canal.stages.testing.tests import (
     AccuracyChange,
@@ -168,14 +168,11 @@ def _held_out_share(request: StageRequest, cells: Cells, learned: LearnedStage) 
 
 def _reading_options(request: StageRequest) -> ReadingOptions:
     """Return how the files of a request are read, so that it can be repeated from any folder."""
-    if request.first_rules:
-        return ReadingOptions(
-            labels=request.labels, label_map=recorded_map(request.label_map), gene_key=request.gene_key
-        )
-    return ReadingOptions(
-        labels=request.labels,
-        label_map=recorded_map(request.label_map),
-        gene_key=request.gene_key,
-        drop_labels=tuple(request.drop_labels),
-        keep_labels=tuple(request.keep_labels),
+    return ReadingOptions.model_validate(
+        {
+            "labels": request.labels,
+            "label_map": recorded_map(request.label_map),
+            "gene_key": request.gene_key,
+            **recorded_label_rules(request),
+        }
     )

@@ -127,6 +127,7 @@ def test_export_does_not_overwrite_and_leaves_no_half(exported: Path, registry: 
 
     assert exported.read_bytes() == before
     assert not list(tmp_path.glob(".*.new"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_damaged_stage_is_not_exported(registry: Registry, tmp_path: Path) -> None:

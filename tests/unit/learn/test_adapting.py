@@ -44,7 +44,7 @@ def test_what_all_types_have_in_common_is_taken_off() -> None:
 
     mixture = fit_mixture(sample, known)
 
-    plain = known.moments.discriminants().of(sample.scores)
+    plain = known.moments.discriminants.of(sample.scores)
     answer = mixture.memory_answer(known, sample.scores, sample.coordinates)
     assert right(known, sample, answer, types) > right(known, sample, plain, types)
     assert right(known, sample, answer, types) > 0.98
@@ -110,7 +110,7 @@ def test_an_answer_moves_only_where_both_halves_move_it() -> None:
     # A half that sees the types turned around agrees with nothing.
     turned = replace(adaptation.halves[1], centres=adaptation.halves[1].centres[::-1].copy() * 5)
     contrary = replace(adaptation, halves=(adaptation.halves[0], turned))
-    plain = known.moments.discriminants().of(sample.scores)
+    plain = known.moments.discriminants.of(sample.scores)
     answer = contrary.memory_answer(sample.logits, sample.scores, sample.coordinates)
     best = known.fusion.evidence(sample.logits, answer).argmax(axis=1)
     of_turned = known.fusion.evidence(

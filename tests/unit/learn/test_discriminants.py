@@ -73,7 +73,7 @@ def test_the_answer_is_the_density_at_the_best_amplitude() -> None:
     moments = make_moments((50, 30, 20))
     scores = np.random.default_rng(0).normal(0.3, 0.3, size=(5, 3))
 
-    answer = moments.discriminants().of(scores)
+    answer = moments.discriminants.of(scores)
 
     for cell, row in zip(scores, answer, strict=True):
         expected = []
@@ -103,8 +103,8 @@ def test_a_type_without_statistics_is_never_the_memorys_answer() -> None:
     """It gets what the least likely of the others gets; without any statistics nothing is said."""
     scores = np.random.default_rng(0).normal(0.3, 0.3, size=(20, 3))
 
-    some = make_moments((50, 30, 0)).discriminants().of(scores)
-    none = make_moments((0, 0, 0)).discriminants().of(scores)
+    some = make_moments((50, 30, 0)).discriminants.of(scores)
+    none = make_moments((0, 0, 0)).discriminants.of(scores)
 
     np.testing.assert_array_equal(some[:, 2], some[:, :2].min(axis=1))
     np.testing.assert_array_equal(none, 0.0)
@@ -119,7 +119,7 @@ def test_small_types_and_kin_are_told_apart_better_than_by_the_largest_score() -
 
     scores = solved.scores(query.expression)
     largest = names[scores.argmax(axis=1)] == query.labels
-    discriminants = names[solved.discriminants.of(scores).argmax(axis=1)] == query.labels
+    discriminants = names[solved.moments.discriminants.of(scores).argmax(axis=1)] == query.labels
 
     assert discriminants.mean() > largest.mean()
 
@@ -130,7 +130,7 @@ def test_a_file_without_a_gene_of_the_memory_gets_numbers() -> None:
     memory = AnalyticMemory.empty(0.1).with_stage(cells, np.arange(20), stage=1, rank=20)
     solved = memory.solved_for(Genes.of(["X1", "X2"]), ("B", "NK", "HSC"))
 
-    answer = solved.discriminants.of(np.zeros((4, 3), dtype=np.float32))
+    answer = solved.moments.discriminants.of(np.zeros((4, 3), dtype=np.float32))
 
     np.testing.assert_array_equal(answer, 0.0)
 

@@ -40,7 +40,7 @@ def test_the_parts_are_what_they_are_alone(model: Model) -> None:
     values = reader.match.project(cells.expression)
     panel = PanelCells(values=values, measured=reader.match.measured[None], source=np.zeros(len(cells), dtype=int))
     logits, rep = run_network(model.network, panel)
-    memory = reader.solved.discriminants.of(reader.solved.scores(cells.expression))
+    memory = reader.solved.moments.discriminants.of(reader.solved.scores(cells.expression))
     evidence = np.log(softmax(logits, axis=1) + LEAST_VOTE) + model.fusion.memory * memory
     np.testing.assert_allclose(found.representation, rep, atol=2e-5)
     np.testing.assert_allclose(found.probabilities, softmax(evidence / model.fusion.temperature, axis=1), atol=1e-4)
