@@ -17,11 +17,14 @@ from canal.cluster.dask_cluster import connect, map_on_workers, worker_count
 from canal.data.stream import open_stream
 from canal.errors import CanalError
 from canal.model.model import Model
+from canal.model.novelty.calibration import verdicts
+from canal.model.novelty.detector import NoveltyScores
 from canal.progress import Progress, Silent
 from canal.report.annotation import Annotation, check_key, write_annotation
 from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
-from canal.stages.novelty_rules import joined_calibration
+from canal.stages.novelty_rules import choose_rule, file_p_values, joined_calibration
+from canal.stages.predictions import reader_of
 from canal.stages.sanity import novel_share
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
@@ -114,7 +117,8 @@ def annotate_on_dask(
     files = [Path(file).absolute() for file in files]
     check_key(options.key_added)
     targets = output_paths(files, out, overwrite=options.overwrite)
-    number = open_registry(layout).record(stage).number
+    registry = open_registry(layout)
+    number = registry.record(stage).number
     annotator = ShardAnnotator(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
     with connect(address) as client:
         shards = cut_shards(files, worker_count(client), options)
@@ -125,7 +129,10 @@ def annotate_on_dask(
     # Each file is written whole, or not at all.
     written = []
     for file, target in zip(files, targets, strict=True):
-        annotation = _join_file(file, shards, results)
+        parts = _parts_of(file, shards, results)
+        annotation = join_annotations(parts)
+        if len(parts) > 1:
+            annotation = _judged_by_file(annotation, registry.model(registry.record(number)), file, options)
         write_annotation(file, annotation, target, options.key_added)
         written.append(annotation)
     return written
@@ -165,8 +172,8 @@ def _row_ranges(size: int, wanted: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def _join_file(file: Path, shards: Sequence[Shard], results: Sequence[Annotation | CanalError]) -> Annotation:
-    """Return the annotation of a file from the results of its shards; raise the first error among them."""
+def _parts_of(file: Path, shards: Sequence[Shard], results: Sequence[Annotation | CanalError]) -> list[Annotation]:
+    """Return the results of the shards of a file; raise the first error among them."""
     annotations = []
     for shard, result in zip(shards, results, strict=True):
         if shard.file != file:
@@ -174,7 +181,26 @@ def _join_file(file: Path, shards: Sequence[Shard], results: Sequence[Annotation
         if isinstance(result, CanalError):
             raise result
         annotations.append(result)
-    return join_annotations(annotations)
+    return annotations
+
+
+def _judged_by_file(annotation: Annotation, model: Model, file: Path, options: AnnotateOptions) -> Annotation:
+    """Return the annotation with p-values that rest on the whole file, which no shard has seen."""
+    if "p_value" not in annotation.columns:
+        return annotation
+    # The detector for the genes of the file; what it is asked for was checked by the shards.
+    with open_stream(file, gene_key=options.gene_key, wanted=model.panel) as stream:
+        reader = reader_of(model, stream)
+        rule = choose_rule(options.novelty, reader, cells=len(stream), seed=model.stage.seed)
+    novelty, alone = annotation.columns["novelty"], annotation.columns["p_value"]
+    p_value, shift = file_p_values(rule.reader, NoveltyScores(novelty=novelty, p_value=alone, alone=novelty))
+    status = verdicts(p_value, annotation.facts["alpha"])
+    facts = {**annotation.facts, "novelty_shift": round(shift, 4)}
+    return replace(
+        annotation,
+        columns={**annotation.columns, "p_value": p_value, "status": status},
+        facts=facts | novel_share(facts, status),
+    )
 
 
 def join_annotations(parts: Sequence[Annotation]) -> Annotation:

@@ -11,18 +11,22 @@ stages would show it:
 
 What comes out are statistics like the measured ones. They are an estimate: they never take part in the ridge regression
 that tells the measured types apart. A carried type takes a cell only where every measured type leaves it, further than
-nearly all of that type's own cells would go (Neyman and Pearson). Where every type was seen with nearly all genes of
-the file, nothing is carried and nothing changes.
+nearly all of that type's own cells would go (Neyman and Pearson), and where the memory says so, too, when it is asked
+through the genes that the type was taught with: cells of another technology leave all measured types as well. Where
+every type was seen with nearly all genes of the file, nothing is carried and nothing changes.
 
 Shapes: n cells, G genes of the memory, S of them that a file measures, g genes of a stage, R rows, T classes, C types.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 
+from canal.data.values import unit_rows
+from canal.model.discriminants import Discriminants
 from canal.model.memory import AnalyticMemory, TypeStatistics
 from canal.model.novelty.space import Space, build_space
 
@@ -324,6 +328,38 @@ def _impute(
     rest[lacking] = energy * unexplained / mass
 
 
+@dataclass(frozen=True, kw_only=True)
+class _SecondOpinion:
+    """The memory asked through the genes of one stage alone, where all that it taught was measured.
+
+    Attributes
+    ----------
+    columns
+        Genes that the stage and the file measure, positions among S, (s,).
+    weights
+        From unit profiles over these to ridge scores, (s, C).
+    discriminants
+        Among these scores.
+    """
+
+    columns: np.ndarray
+    weights: np.ndarray
+    discriminants: Discriminants
+
+    @classmethod
+    def through(cls, memory: AnalyticMemory, stage: int, seen: np.ndarray, types: Sequence[str]) -> "_SecondOpinion":
+        """Return what the memory says through the genes that a stage and the file measure."""
+        measured = np.zeros_like(seen)
+        measured[memory.measured[stage]] = True
+        weights, moments = memory.solved(seen & measured, types)
+        columns = np.flatnonzero(measured[seen])
+        return cls(columns=columns, weights=weights, discriminants=moments.discriminants)
+
+    def best(self, profiles: sp.csr_matrix) -> np.ndarray:
+        """Return the most likely type of unit profiles (n, S), positions among C, (n,)."""
+        return np.asarray(self.discriminants.of(unit_rows(profiles[:, self.columns]) @ self.weights).argmax(axis=1))
+
+
 class CarriedTypes:
     """Which cells of a file the carried types take.
 
@@ -361,7 +397,13 @@ class CarriedTypes:
         functions = scipy.linalg.solve(covariance, space.means.T, assume_a="pos")
         self.weights = (space.directions @ functions).astype(np.float32)
         names = [space.types[i] for i in space.type_index.tolist()]
+        # Through which stage's genes each of them is asked again.
         self._carried = np.flatnonzero(is_carried)
+        sources = {(c.stage, c.name): c.source for c in completion.carried}
+        self._source = np.array([sources[space.stages[v][0], names[v]] for v in self._carried.tolist()], dtype=np.int64)
+        self._opinions = {}
+        for source in np.unique(self._source).tolist():
+            self._opinions[source] = _SecondOpinion.through(memory, source, seen, types)
         self._measured = np.flatnonzero(~is_carried)
         self._type = np.array([list(types).index(names[v]) for v in self._carried.tolist()], dtype=np.int64)
         self._thresholds = np.full((len(self._carried), len(self._measured)), -np.inf)
@@ -375,7 +417,9 @@ class CarriedTypes:
                     least = max(SIGMAS * sigma, PART_WAY * distance)
                     self._thresholds[k, j] = float(space.means[c] @ direction) + least
 
-    def take(self, probabilities: np.ndarray, projected: np.ndarray) -> np.ndarray:
+    def take(
+        self, probabilities: np.ndarray, projected: np.ndarray, profiles: Callable[[np.ndarray], sp.csr_matrix]
+    ) -> np.ndarray:
         """Return the probabilities (n, C) with the cells of carried types given to these.
 
         Parameters
@@ -384,6 +428,8 @@ class CarriedTypes:
             Of each type, (n, C).
         projected
             Unit profiles over the memory's measured genes times ``weights``, (n, T).
+        profiles
+            Returns these profiles (m, S) of some of the cells, positions (m,).
         """
         result = probabilities.copy()
         own, others = projected[:, self._carried], projected[:, self._measured]
@@ -397,6 +443,13 @@ class CarriedTypes:
         if not len(taken):
             return result
         best = beyond[taken].argmax(axis=1)
+        # Asked again through the genes that the type was taught with.
+        confirmed = np.zeros(len(taken), dtype=bool)
+        for source, opinion in self._opinions.items():
+            asked = np.flatnonzero(self._source[best] == source)
+            if len(asked):
+                confirmed[asked] = opinion.best(profiles(taken[asked])) == self._type[best[asked]]
+        taken, best = taken[confirmed], best[confirmed]
         column, margin = self._type[best], beyond[taken, best]
         # The type gets more than half, the others keep their order; already surer answers stay.
         share = np.minimum(1 / (1 + np.exp(-margin)), MOST_CONFIDENCE).astype(np.float32)

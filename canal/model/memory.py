@@ -232,7 +232,20 @@ class AnalyticMemory:
             Order of the scores; a type without statistics scores zero.
         """
         match = self.panel.match(genes)
-        rows, targets, classes = self._rows(match.measured, {name: i for i, name in enumerate(types)})
+        weights, moments = self.solved(match.measured, types)
+        return SolvedMemory(match=match, weights=weights, types=tuple(types), moments=moments)
+
+    def solved(self, seen: np.ndarray, types: Sequence[str]) -> tuple[np.ndarray, ScoreMoments]:
+        """Return the weights (S, C) that score unit profiles over the genes seen, and where the classes lie there.
+
+        Parameters
+        ----------
+        seen
+            Genes of the memory that are looked at, bool (G,); S of them.
+        types
+            Order of the scores; a type without statistics scores zero.
+        """
+        rows, targets, classes = self._rows(seen, {name: i for i, name in enumerate(types)})
         # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
         fewer_genes = rows.shape[1] < rows.shape[0]
         gram = rows.T @ rows if fewer_genes else rows @ rows.T
@@ -240,8 +253,7 @@ class AnalyticMemory:
         right = rows.T @ targets if fewer_genes else targets
         solution = scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
         weights = solution if fewer_genes else rows.T @ solution
-        moments = _score_moments(classes, rows @ weights, weights)
-        return SolvedMemory(match=match, weights=weights, types=tuple(types), moments=moments)
+        return weights, _score_moments(classes, rows @ weights, weights)
 
     def type_profiles(self, seen: np.ndarray, types: Sequence[str]) -> np.ndarray:
         """Return the mean unit profile of each type over the genes that a file measures, float64 (C, S).

@@ -25,6 +25,7 @@ from canal.model.novelty.neighbours import Neighbours
 
 if TYPE_CHECKING:
     from canal.model.adapting.adaptation import Adaptation
+    from canal.model.adapting.novelty import FileNovelty
     from canal.model.model import Model
 
 # Blocks are filled up with empty cells to a multiple of this: matrix libraries compute the rows at the edge of a matrix
@@ -114,7 +115,7 @@ class GeneSetReader:
         self._novelty: NoveltyReader | None = None
         self.neighbors = 0
         self._adaptations: tuple[Adaptation | None, ...] = ()
-        self._novelty_shifts = np.zeros(1)
+        self._file_novelty: tuple[FileNovelty | None, ...] = ()
         self._fill_matrix()
 
     def novelty(self) -> NoveltyReader | None:
@@ -140,7 +141,7 @@ class GeneSetReader:
         return reader
 
     def with_adaptations(
-        self, adaptations: "Sequence[Adaptation | None]", novelty_shifts: Sequence[float]
+        self, adaptations: "Sequence[Adaptation | None]", file_novelty: "Sequence[FileNovelty | None]"
     ) -> "GeneSetReader":
         """Return a reader that is adapted to the groups of a file's cells.
 
@@ -148,18 +149,23 @@ class GeneSetReader:
         ----------
         adaptations
             Of each group; ``None`` for the plain answer.
-        novelty_shifts
-            What is taken off the novelty of each group's cells before they are compared with known ones.
+        file_novelty
+            What judges the novelty of each group's cells; ``None`` where each cell is judged by itself.
         """
         reader = copy(self)
         reader._adaptations = tuple(adaptations) if any(adaptations) else ()
-        reader._novelty_shifts = np.array(novelty_shifts, dtype=np.float64)
+        reader._file_novelty = tuple(file_novelty) if any(file_novelty) else ()
         return reader
 
     @property
     def detector(self) -> NoveltyReader | None:
         """What judges novelty, where predictions hold it."""
         return self._novelty
+
+    @property
+    def judges_by_file(self) -> bool:
+        """Whether the file's own cells have a say in the novelty of some of them."""
+        return bool(self._file_novelty)
 
     def ridge_scores(self, values: sp.csr_matrix) -> np.ndarray:
         """Return the memory's ridge scores (cells, types) of a block (cells, K)."""
@@ -203,17 +209,17 @@ class GeneSetReader:
         probabilities = self.model.fusion.join(logits, memory)
         # Types that were never seen with these genes take the cells that all others leave.
         if self.carried is not None and functions is not None:
-            probabilities = self.carried.take(probabilities, functions[:n])
+            probabilities = self.carried.take(
+                probabilities, functions[:n], lambda rows: self.memory_profiles(padded[rows])
+            )
         prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
             return prediction
         # Novelty and neighbours, without those of the empty cells.
         scored = self._novelty.score_projected(projected)
-        novelty = NoveltyScores(novelty=scored.novelty[:n], p_value=scored.p_value[:n])
-        if self._novelty_shifts.any():
-            moved = novelty.novelty - self._novelty_shifts[groups]
-            p_value = self._novelty.for_genes.p_values(moved).astype(np.float32)
-            novelty = NoveltyScores(novelty=novelty.novelty, p_value=p_value)
+        novelty = NoveltyScores(novelty=scored.novelty[:n], p_value=scored.p_value[:n], alone=scored.alone[:n])
+        if self._file_novelty:
+            novelty = self._judged_by_file(padded, novelty, groups)
         if not self.neighbors:
             return replace(prediction, novelty=novelty)
         nearest = self._novelty.neighbours_projected(projected, self.neighbors)
@@ -248,6 +254,19 @@ class GeneSetReader:
             of_group = adaptation.memory_answer(padded_logits, scores, coordinates)[:n]
             answer[groups == group] = of_group[groups == group]
         return answer
+
+    def _judged_by_file(self, values: sp.csr_matrix, scored: NoveltyScores, groups: np.ndarray) -> NoveltyScores:
+        """Return the novelty of the first n cells of a padded block, judged among the cells of their groups."""
+        assert self._novelty is not None
+        n, judged = len(scored.novelty), scored.novelty.copy()
+        profiles = self.memory_profiles(values)
+        for group in np.unique(groups).tolist():
+            file_novelty = self._file_novelty[group]
+            if file_novelty is not None:
+                of_group = file_novelty.of(profiles)[:n].astype(np.float32)
+                judged[groups == group] = of_group[groups == group]
+        p_value = self._novelty.for_genes.p_values(judged).astype(np.float32)
+        return NoveltyScores(novelty=judged, p_value=p_value, alone=scored.alone)
 
     def network_outputs(self, expression: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Return the network's logits (cells, types) and representations (cells, D)."""

@@ -5,7 +5,7 @@ with which the file is then annotated in blocks as ever. Each batch of the file 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ import scipy.sparse as sp
 
 from canal.data.stream import CellStream
 from canal.errors import ConfigError, DataError
-from canal.model.adapting.adaptation import BULK, LEAST_CELLS, LEAST_GENES, Adaptation, Verdict, adapt, judged_before
+from canal.model.adapting.adaptation import LEAST_CELLS, LEAST_GENES, Adaptation, Verdict, adapt, judged_before
 from canal.model.adapting.components import leading_components
 from canal.model.adapting.mixture import ROUNDS, Known, Sample
+from canal.model.adapting.novelty import FileNovelty, judge_file
+from canal.model.novelty.detector import NoveltyReader
 from canal.model.reader import GeneSetReader
 from canal.seeds import numpy_generator
 
@@ -105,19 +107,19 @@ def adapt_to_file(reader: GeneSetReader, stream: CellStream, options: AdaptOptio
     # 3. Each batch that has enough of them for itself, the others together.
     least = LEAST_FOUND_BATCH if options.batch is None else LEAST_CELLS
     groups, names = _grouped(batches, rows, n, least)
-    adaptations, verdicts = [], []
+    adaptations, file_novelty, verdicts = [], [], []
     for group in range(len(names)):
         own = np.flatnonzero(groups[rows] == group)
-        adaptation, verdict = _adapt_group(reader, drawn, own, halves[own])
+        adaptation, novelty, verdict = _adapt_group(reader, drawn, own, halves[own])
         adaptations.append(adaptation)
+        file_novelty.append(novelty)
         verdicts.append(verdict)
     # 4. What was estimated, in words and numbers.
     facts |= {"groups": names, "cells": np.bincount(groups, minlength=len(names)).tolist()}
     facts |= _facts(reader, adaptations, verdicts)
-    shifts = [verdict.novelty_shift for verdict in verdicts]
-    if not any(adaptations) and not any(shifts):
+    if not any(file_novelty):
         return AdaptedFile(reader=reader, groups=None, facts={"adapted": facts})
-    reader = reader.with_adaptations(adaptations, shifts)
+    reader = reader.with_adaptations(adaptations, file_novelty)
     return AdaptedFile(reader=reader, groups=groups, facts={"adapted": facts})
 
 
@@ -166,9 +168,8 @@ class _Drawn:
     profiles: sp.csr_matrix
     logits: np.ndarray
     scores: np.ndarray
-    novelty: np.ndarray
     p_values: np.ndarray
-    usual_novelty: float
+    detector: NoveltyReader
 
 
 def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) -> _Drawn:
@@ -176,7 +177,7 @@ def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) ->
     detector = reader.novelty()
     assert detector is not None, "checked by _why_not"
     judging = reader.with_novelty(detector)
-    profiles, logits, scores, novelty, p_values, start = [], [], [], [], [], 0
+    profiles, logits, scores, p_values, start = [], [], [], [], 0
     for block in stream.chunks(reader.columns):
         stop = start + block.shape[0]
         first, last = np.searchsorted(rows, [start, stop])
@@ -187,7 +188,6 @@ def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) ->
         prediction = judging.predict_columns(chosen)
         assert prediction.novelty is not None
         logits.append(prediction.logits)
-        novelty.append(prediction.novelty.novelty)
         p_values.append(prediction.novelty.p_value)
         scores.append(reader.ridge_scores(chosen))
         profiles.append(reader.memory_profiles(chosen))
@@ -195,9 +195,8 @@ def _read_sample(reader: GeneSetReader, stream: CellStream, rows: np.ndarray) ->
         profiles=sp.vstack(profiles, format="csr"),
         logits=np.concatenate(logits),
         scores=np.concatenate(scores).astype(np.float64),
-        novelty=np.concatenate(novelty),
         p_values=np.concatenate(p_values),
-        usual_novelty=detector.for_genes.reference_quantile(BULK),
+        detector=detector,
     )
 
 
@@ -217,21 +216,25 @@ def _grouped(batches: np.ndarray | None, rows: np.ndarray, n: int, least: int) -
 
 def _adapt_group(
     reader: GeneSetReader, drawn: _Drawn, rows: np.ndarray, halves: np.ndarray
-) -> tuple[Adaptation | None, Verdict]:
-    """Adapt the model to some of the sampled cells, or not."""
+) -> tuple[Adaptation | None, FileNovelty | None, Verdict]:
+    """Adapt the model to some of the sampled cells, or not: its answers, and what judges novelty."""
     solved, memory = reader.solved, reader.model.memory
     assert solved is not None
     assert memory is not None
-    verdict = judged_before(drawn.novelty[rows], drawn.p_values[rows], drawn.usual_novelty)
+    verdict = judged_before(drawn.p_values[rows])
     if verdict.held_back:
-        return None, verdict
-    components = leading_components(drawn.profiles[rows])
-    sample = Sample(
-        logits=drawn.logits[rows], scores=drawn.scores[rows], coordinates=components.of(drawn.profiles[rows])
-    )
-    profiles = memory.type_profiles(solved.match.measured, solved.types)
-    known = Known(moments=solved.moments, fusion=reader.model.fusion, centres=components.of(profiles))
-    return adapt(sample, known, components, halves, verdict)
+        return None, None, verdict
+    profiles = drawn.profiles[rows]
+    components = leading_components(profiles)
+    # Novelty first: its verdict does not hang on whether the halves agree about the types.
+    novelty = judge_file(drawn.detector.for_genes, profiles @ drawn.detector.weights, profiles, components)
+    verdict = replace(verdict, novelty_shift=novelty.shift)
+    # The types.
+    sample = Sample(logits=drawn.logits[rows], scores=drawn.scores[rows], coordinates=components.of(profiles))
+    taught = memory.type_profiles(solved.match.measured, solved.types)
+    known = Known(moments=solved.moments, fusion=reader.model.fusion, centres=components.of(taught))
+    adaptation, verdict = adapt(sample, known, components, halves, verdict)
+    return adaptation, novelty, verdict
 
 
 def _facts(

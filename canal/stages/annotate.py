@@ -112,7 +112,8 @@ def annotate(
         reader = reader_of(model, stream)
         agreement = gene_agreement(reader, stream)
         adapted = adapt_to_file(reader, stream, options.adapting)
-        rule = choose_rule(options.novelty, adapted.reader, cells=len(stream), seed=seed)
+        whole = options.rows is None
+        rule = choose_rule(options.novelty, adapted.reader, cells=len(stream), seed=seed, whole=whole)
         clusters = None if options.over_clustering is None else _clusters(stream, options.over_clustering)
         # One pass over the file, block by block.
         answers = answer_stream(
@@ -137,7 +138,7 @@ def annotate(
     warnings = [*report.warnings, *sanity_warnings(reader.match, agreement, report.path)]
     # Types that were never seen together with many of these genes: their answers are estimates.
     facts["carried_types"] = [] if reader.carried is None else sorted(reader.carried.imputed)
-    facts |= calibration_facts(rule.reader, answers)
+    facts |= calibration_facts(rule.reader, answers, whole=whole)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,

@@ -58,7 +58,9 @@ class _Collector:
         # Only what was asked for takes memory.
         self._novelty: NoveltyScores | None = None
         if reader.scores_novelty:
-            self._novelty = NoveltyScores(novelty=np.empty(n, np.float32), p_value=np.empty(n, np.float32))
+            self._novelty = NoveltyScores(
+                novelty=np.empty(n, np.float32), p_value=np.empty(n, np.float32), alone=np.empty(n, np.float32)
+            )
         self._neighbours: Neighbours | None = None
         if reader.neighbors:
             shape = (n, reader.neighbors)
@@ -75,6 +77,7 @@ class _Collector:
         if self._novelty is not None and prediction.novelty is not None:
             self._novelty.novelty[rows] = prediction.novelty.novelty
             self._novelty.p_value[rows] = prediction.novelty.p_value
+            self._novelty.alone[rows] = prediction.novelty.alone
         if self._neighbours is not None and prediction.neighbours is not None:
             self._neighbours.indices[rows] = prediction.neighbours.indices
             self._neighbours.distances[rows] = prediction.neighbours.distances

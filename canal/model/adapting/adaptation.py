@@ -15,11 +15,6 @@ LEAST_CELLS = 250  # fewer say less of a file's groups than the memory does
 LEAST_GENES = 50  # in common with the memory
 UNLIKE_P = 0.05  # a cell with a p-value up to this is unlike what was taught ...
 LEAST_UNLIKE = 0.1  # ... and of a file that is worth adapting to there are twice as many as of what was taught
-# How much newer the known cells of a file look than those of the stages: a share of the difference of the medians, for
-# part of a file may be new and a far file is narrower than the stages together. On left-out data sets the false alarms
-# at alpha .05 fall from .335 to .106 (immune) and from .718 to .074 (pancreas); the recall of a type that was left out
-# as well falls from .63 to .45 and from .98 to .44.
-BULK, BULK_SHARE = 0.5, 0.6
 LEAST_AGREEMENT = 0.5  # of the cells that would change, on how many both halves must agree
 
 
@@ -75,8 +70,8 @@ class Verdict:
     agreement
         Share of the cells that the whole sample would change, on which both halves agree; 1 where there are none.
     novelty_shift
-        How much more novel the known cells of the file are than those of the stages: what is taken off before a cell is
-        compared with them. 0 for few cells, and for cells like those taught.
+        What is taken off novelty among the file's cells before it is compared with that of known cells of the stages.
+        0 for few cells, and for cells like those taught.
     """
 
     held_back: str
@@ -87,17 +82,15 @@ class Verdict:
     novelty_shift: float = 0.0
 
 
-def judged_before(novelty: np.ndarray, p_values: np.ndarray, usual: float) -> Verdict:
+def judged_before(p_values: np.ndarray) -> Verdict:
     """Return what the guard says of cells before anything but their novelty is known.
 
     Parameters
     ----------
-    novelty, p_values
-        Of the cells, (n,).
-    usual
-        Novelty below which `BULK` of the known cells of the stages lies.
+    p_values
+        Of the novelty of the cells, each by itself, (n,).
     """
-    n = len(novelty)
+    n = len(p_values)
     unlike = float((p_values <= UNLIKE_P).mean()) if n else 0.0
     if n < LEAST_CELLS:
         held_back = f"{n} cells; {LEAST_CELLS} are needed to say where the types of a file lie"
@@ -105,8 +98,7 @@ def judged_before(novelty: np.ndarray, p_values: np.ndarray, usual: float) -> Ve
     if unlike < LEAST_UNLIKE:
         held_back = f"the cells are like those taught: {unlike:.0%} are not, and adapting begins at {LEAST_UNLIKE:.0%}"
         return Verdict(held_back=held_back, cells=n, unlike=unlike)
-    shift = BULK_SHARE * max(float(np.quantile(novelty, BULK)) - usual, 0.0)
-    return Verdict(held_back="", cells=n, unlike=unlike, novelty_shift=shift)
+    return Verdict(held_back="", cells=n, unlike=unlike)
 
 
 def adapt(

@@ -50,6 +50,8 @@ BLOCK = 8_192  # cells scored at a time
 # Weight of a bank cell beside a held-out one: the memory was fitted to it, so that it looks too familiar. Set with the
 # held-out training cells and the test files of the immune and pancreas streams in sight; see docs/novelty.md.
 BANK_SHARE = 0.5
+# Quantile that tells how new the bulk of a file is: below the median, for up to half of its cells may be new.
+BULK = 0.4
 SEED = 0  # the drawn cells are part of the method, not of a run: the same model always gives the same verdict
 
 
@@ -76,7 +78,7 @@ class BankProfiles:
 
 @dataclass(frozen=True, kw_only=True)
 class NoveltyScores:
-    """Novelty of some cells and its p-value; each entry depends on its own cell alone.
+    """Novelty of some cells and its p-value.
 
     Attributes
     ----------
@@ -84,10 +86,14 @@ class NoveltyScores:
         Higher for newer; about 0 for the typical known cell, float32 (n,).
     p_value
         Share of known cells whose novelty is at least as high, float32 (n,).
+    alone
+        Novelty of each cell by itself, whatever the file it comes in, float32 (n,): ``novelty`` where no other cell has
+        a say.
     """
 
     novelty: np.ndarray
     p_value: np.ndarray
+    alone: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +211,38 @@ class GeneSetDetector:
             If the model has neither calibration nor bank.
         """
         novelty = self._combined(self._scores(projected))
-        p_value = self._reference_cells.p_values(novelty)
-        return NoveltyScores(novelty=novelty.astype(np.float32), p_value=p_value.astype(np.float32))
+        p_value = self._reference_cells.p_values(novelty).astype(np.float32)
+        single = novelty.astype(np.float32)
+        return NoveltyScores(novelty=single, p_value=p_value, alone=single)
+
+    def claims(self, projected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the novelty of cells, (n,), and the class whose centre is nearest to each, (n,).
+
+        Parameters
+        ----------
+        projected
+            Unit profiles times ``weights``, (n, w).
+        """
+        space, d = self._space, len(self._whitening)
+        leading = projected[:, :d].astype(np.float64)
+        _, nearest = centre_distance(leading, self._whitening, space.means[:, :d], space.n)
+        return self._combined(self._scores(projected)), nearest
+
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """What the mean of each class is among the columns of the products, (T, w)."""
+        space, d = self._space, len(self._whitening)
+        return np.hstack([space.means[:, :d], space.means @ space.scores])
+
+    @property
+    def type_index(self) -> np.ndarray:
+        """Type of each class, (T,)."""
+        return self._space.type_index
+
+    @property
+    def cells(self) -> np.ndarray:
+        """Number of cells of each class, (T,)."""
+        return self._space.n
 
     def p_values(self, novelty: np.ndarray) -> np.ndarray:
         """Return the p-value (n,) of novelties (n,)."""
@@ -215,6 +251,10 @@ class GeneSetDetector:
     def reference_quantile(self, share: float) -> float:
         """Return the novelty below which a share of the known cells of the stages lies."""
         return self._reference_cells.quantile(share)
+
+    def newer_bulk(self, novelty: np.ndarray) -> float:
+        """Return how much newer the bulk of a file's cells (n,) is than known cells of the stages, 0 if it is not."""
+        return max(float(np.quantile(novelty, BULK)) - self.reference_quantile(BULK), 0.0)
 
     def unlike_by_stage(self, novelty: np.ndarray, alpha: float) -> dict[int, float]:
         """Return how unlike the known cells of each stage some cells are.

@@ -15,6 +15,7 @@ from canal.data.values import unit_rows
 from canal.model.completion import (
     MOST_CONFIDENCE,
     CarriedTypes,
+    _SecondOpinion,
     carried_types,
     complete,
     missing_types,
@@ -37,11 +38,13 @@ def own_genes(name: str) -> np.ndarray:
     return np.random.default_rng(TYPES.index(name) + 1).permutation(GENES)[:30]
 
 
-def counts_of(types: tuple[str, ...], n: int, seed: int, *, columns: np.ndarray, efficiency: int) -> ad.AnnData:
+def counts_of(
+    types: tuple[str, ...], n: int, seed: int, *, columns: np.ndarray, efficiency: int, spread: float = 0.3
+) -> ad.AnnData:
     """Return cells of some types over some of the genes, whose technology has an efficiency of its own a gene."""
     rng = np.random.default_rng(seed)
     base = np.random.default_rng(0).gamma(0.8, 2.0, GENES)
-    gain = np.exp(np.random.default_rng(1000 + efficiency).normal(0.0, 0.3, GENES))
+    gain = np.exp(np.random.default_rng(1000 + efficiency).normal(0.0, spread, GENES))
     values, labels = [], []
     for name in types:
         rate = base.copy()
@@ -54,9 +57,12 @@ def counts_of(types: tuple[str, ...], n: int, seed: int, *, columns: np.ndarray,
     return ad.AnnData(counts, obs=obs, var=var)
 
 
-def cells_of(types: tuple[str, ...], n: int, seed: int, *, columns: np.ndarray, efficiency: int) -> Cells:
+def cells_of(
+    types: tuple[str, ...], n: int, seed: int, *, columns: np.ndarray, efficiency: int, spread: float = 0.3
+) -> Cells:
     """Return the same as checked cells."""
-    return read_cells(counts_of(types, n, seed, columns=columns, efficiency=efficiency), labels="cell_type")
+    cells = counts_of(types, n, seed, columns=columns, efficiency=efficiency, spread=spread)
+    return read_cells(cells, labels="cell_type")
 
 
 def remember(*stages: Cells) -> AnalyticMemory:
@@ -75,7 +81,7 @@ def answers(memory: AnalyticMemory, cells: Cells, carried: CarriedTypes | None) 
     probabilities = softmax(10 * solved.scores(cells.expression), axis=1)
     if carried is not None:
         profiles = unit_rows(solved.match.project(cells.expression)[:, np.flatnonzero(solved.match.measured)])
-        probabilities = carried.take(probabilities, np.asarray(profiles @ carried.weights))
+        probabilities = carried.take(probabilities, np.asarray(profiles @ carried.weights), lambda rows: profiles[rows])
     return np.array(TYPES, dtype=object)[probabilities.argmax(axis=1)], probabilities.max(axis=1)
 
 
@@ -110,6 +116,25 @@ def test_a_type_taught_by_a_narrow_file_is_recognised_through_other_genes(
     assert (found[is_nk] == "NK").mean() >= 0.95
     assert (found[~is_nk] == query.labels[~is_nk]).mean() >= (without[~is_nk] == query.labels[~is_nk]).mean() - 0.01
     assert confidence[found == "NK"].max() <= MOST_CONFIDENCE + 1e-6
+
+
+def test_cells_of_a_technology_that_nobody_taught_are_asked_again(
+    taught_by_a_quarter: tuple[AnalyticMemory, Cells], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They leave all measured types, too: through the genes that taught NK they are told from it."""
+    memory, _ = taught_by_a_quarter
+    query = cells_of(WIDE, 150, 6, columns=EVERY, efficiency=6, spread=1.2)
+    seen = memory.panel.match(query.genes).measured
+
+    found, _ = answers(memory, query, carried_types(memory, seen, TYPES))
+
+    def agree(opinion: _SecondOpinion, profiles: sp.csr_matrix) -> np.ndarray:
+        return np.full(profiles.shape[0], TYPES.index("NK"))
+
+    monkeypatch.setattr(_SecondOpinion, "best", agree)
+    unasked, _ = answers(memory, query, carried_types(memory, seen, TYPES))
+    assert (unasked == "NK").sum() >= 10
+    assert (found == "NK").sum() <= (unasked == "NK").sum() / 3
 
 
 def test_nothing_is_carried_where_every_type_was_seen_with_the_genes() -> None:
@@ -206,7 +231,7 @@ def test_taken_probabilities_stay_probabilities(taught_by_a_quarter: tuple[Analy
     solved = memory.solved_for(query.genes, TYPES)
     profiles = unit_rows(solved.match.project(query.expression)[:, np.flatnonzero(solved.match.measured)])
 
-    result = carried.take(certain, np.asarray(profiles @ carried.weights))
+    result = carried.take(certain, np.asarray(profiles @ carried.weights), lambda rows: profiles[rows])
 
     np.testing.assert_allclose(result.sum(axis=1), 1.0, atol=1e-5)
     assert (result.argmax(axis=1)[query.labels == "NK"] == TYPES.index("NK")).mean() >= 0.95
