@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from canal.novel.report import NovelReport
     from canal.report.annotation import Annotation
     from canal.stages.annotate import AnnotateOptions
+    from canal.stages.check_file import FileCheck
     from canal.stages.evaluate import Evaluation
     from canal.stages.request import StageResult
     from canal.stages.use import Promotion
@@ -192,6 +193,29 @@ class Annotator:
         for path, target in zip(paths, targets, strict=True):
             annotations.append(self.annotate(path, out=target, stage=stage, **options))
         return annotations
+
+    def check_file(
+        self, data: "str | Path | ad.AnnData", *, stage: int | None = None, gene_key: str | None = None
+    ) -> "FileCheck":
+        """Say how far a file is from what a model was taught, before it is annotated.
+
+        Parameters
+        ----------
+        data
+            File of cells, or an AnnData; some of its cells are looked at.
+        stage
+            Model of this stage; by default the one in use.
+        gene_key
+            Column of ``var`` with the gene names.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be annotated by the model.
+        """
+        from canal.stages.check_file import check_file
+
+        return check_file(self.model(stage), data, gene_key)
 
     def evaluate(
         self,

@@ -151,7 +151,9 @@ def _calibration_lines(facts: Mapping[str, Any]) -> list[str]:
     if facts["unlike_stages"]:
         stage, share = min(facts["unlike_stages"].items(), key=lambda item: item[1])
         line += f"; nearest is stage {stage}, {share:.0%} are unlike its cells"
-    if "adapted" not in facts:
+    if "adapted" not in facts and facts.get("novelty_shift"):
+        line += ". Novel cells are those that are newer than the bulk of the file; --adapt tells them better"
+    elif "adapted" not in facts:
         line += ". More known cells than asked for are called novel; see --adapt"
     return [line]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path
+from canal.cli.answer import Answer, GeneKey, Session, command, short_path
 from canal.errors import CanalError, ConfigError
 from canal.stages.layout import Layout
 
@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
     command(config, "list", example="canal config list")(list_presets)
     command(config, "show", example="canal config show canal > configs/mine.toml")(show_preset)
     app.add_typer(config, name="config")
-    command(app, "doctor", example="canal -C my-atlas doctor")(doctor)
+    command(app, "doctor", example="canal -C my-atlas doctor --data new.h5ad")(doctor)
     command(app, "version", example="canal version --json")(version)
 
 
@@ -138,11 +138,23 @@ def show_preset(
     return Answer(table, [tomli_w.dumps(table).rstrip()])
 
 
-def doctor(session: Session) -> Answer:
-    """Check what is installed, the GPU, FAISS, the disk and the registry's health.
+def doctor(
+    session: Session,
+    file: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE", help="A file of cells: how far it is from what was taught.")
+    ] = None,
+    stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage; else the one in use.")] = None,
+    gene_key: GeneKey = None,
+) -> Answer:
+    """Check what is installed, the GPU, FAISS, the disk and the registry's health; or a file before it is annotated.
 
     The exit code is 1 if something needs mending.
     """
+    if file is not None:
+        return _check_file(session, file, stage, gene_key)
+    if stage is not None or gene_key is not None:
+        message = "--stage and --gene-key say how the file of --data is looked at. Name it, or leave them out."
+        raise ConfigError(message)
     data: dict[str, Any] = {
         "packages": {package: _installed_version(package) for package in PACKAGES},
         "machine": _check_machine(),
@@ -157,6 +169,32 @@ def doctor(session: Session) -> Answer:
     data |= {"problems": problems, "healthy": not problems}
     lines = [f"problem: {text}" for text in problems] or ["Everything works."]
     return Answer(data, [_checks_table(data), *lines], exit_code=1 if problems else 0)
+
+
+def _check_file(session: Session, file: Path, stage: int | None, gene_key: str | None) -> Answer:
+    """Say how far a file is from what a model was taught."""
+    from rich.table import Table
+
+    from canal.stages.check_file import EXPECTATIONS
+
+    check = session.workspace().check_file(file, stage=stage, gene_key=gene_key)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("cells", f"{check.cells:,}, {check.looked_at:,} of them looked at")
+    table.add_row("values", f"{check.where}, {check.scale}")
+    depth = "" if check.counts_per_cell is None else f", {check.counts_per_cell:,.0f} counts"
+    table.add_row("a cell has", f"{check.genes_per_cell:,.0f} genes{depth} (median)")
+    table.add_row("genes of the model", f"{check.measured_genes:,} of {check.panel_genes:,} measured")
+    if check.gene_agreement is not None:
+        table.add_row("gene levels", f"agree {check.gene_agreement:.2f} with the training cells")
+    if check.unlike is not None:
+        table.add_row("unlike what was taught", f"{check.unlike:.0%} of the cells; 5% is usual")
+        for name, share in check.unlike_stages.items():
+            nearest = " (nearest)" if name == check.nearest_stage else ""
+            table.add_row(f"unlike stage {name}", f"{share:.0%}{nearest}")
+    table.add_row("mean confidence", f"{check.mean_confidence:.2f}")
+    lines = [f"expected: {check.expected}; {EXPECTATIONS[check.expected]}."]
+    lines += [f"warning: {text}" for text in check.warnings]
+    return Answer(check.to_dict(), [table, *lines])
 
 
 def _installed_version(package: str) -> str | None:

@@ -212,14 +212,21 @@ class CellStream:
         block = self._cut(self._matrix.rows(start, stop), np.ones(1, dtype=bool))
         return normalise(block, scale, self._verdict.where, self._source.source)
 
-    def sampled_levels(self) -> np.ndarray:
-        """Return the mean unit profile of some cells spread over the whole file, (genes,)."""
+    def sampled_cells(self) -> sp.csr_matrix:
+        """Return some cells spread over the whole file, as `chunks` would, (some, genes)."""
         sample = self._matrix.sampled
         scale = self._verdict.scale
         assert scale is not None
         block = self._cut(sample, np.ones(sample.shape[0], dtype=bool))
-        values = unit_rows(normalise(block, scale, self._verdict.where, self._source.source))
-        return np.asarray(values.mean(axis=0), dtype=np.float64).ravel()
+        return normalise(block, scale, self._verdict.where, self._source.source)
+
+    def sampled_totals(self) -> np.ndarray:
+        """Return the sum of what is stored for each of the `sampled_cells`, (some,)."""
+        return np.asarray(self._matrix.sampled.sum(axis=1), dtype=np.float64).ravel()
+
+    def sampled_levels(self) -> np.ndarray:
+        """Return the mean unit profile of some cells spread over the whole file, (genes,)."""
+        return np.asarray(unit_rows(self.sampled_cells()).mean(axis=0), dtype=np.float64).ravel()
 
     def _cut(self, stored: sp.csr_matrix, passes: np.ndarray) -> sp.csr_matrix:
         block = stored if passes.all() else stored[passes]

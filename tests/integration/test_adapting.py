@@ -18,10 +18,10 @@ TYPES = ("B", "NK", "HSC", "DC")
 QUICK = ("training.epochs=2", "training.min_steps=30", "bank.size=60")
 
 
-def other_technology(n: int = 700, seed: int = 5) -> ad.AnnData:
-    """Return cells whose genes are captured otherwise: a third of them twelve times as often."""
+def other_technology(n: int = 700, seed: int = 5, *, times: int = 12) -> ad.AnnData:
+    """Return cells whose genes are captured otherwise: a third of them twelve times as often, or more."""
     cells = make_adata(n, 120, types=TYPES, seed=seed)
-    factor = np.where(np.random.default_rng(0).random(120) < 0.33, 12, 1)
+    factor = np.where(np.random.default_rng(0).random(120) < 0.33, times, 1)
     cells.X = cells.X.multiply(factor).tocsr() if hasattr(cells.X, "multiply") else cells.X * factor
     cells.X = cells.X.astype(np.float32)
     return cells
@@ -166,3 +166,27 @@ def test_the_commands_take_it(workspace: Workspace, tmp_path: Path) -> None:
     assert "all cells, 700 cells, adapted:" in done.output
     assert "calibrated for: no." in done.output
     assert any("Calibrated for: no." in warning for warning in grouped.warnings)
+
+
+def test_the_doctor_says_how_far_a_file_is_before_it_is_annotated(workspace: Workspace, tmp_path: Path) -> None:
+    """Cells like those taught, another technology, and few of the genes; on the terminal and as JSON."""
+    same = workspace.check_file(make_adata(600, 120, types=TYPES, seed=7))
+    other = workspace.check_file(other_technology(times=50))
+    few = workspace.check_file(make_adata(600, 120, types=TYPES, seed=7)[:, :30].copy())
+
+    assert (same.expected, other.expected, few.expected) == ("as tested", "lower", "doubtful")
+    assert (same.cells, same.looked_at, same.scale) == (600, 512, "counts")
+    assert same.unlike is not None
+    assert other.unlike is not None
+    assert same.unlike < 0.1 < other.unlike
+    assert (same.nearest_stage, few.measured_genes) == ("1", 30)
+    assert any("30 of the" in text for text in few.warnings)
+    other_technology(times=50).write_h5ad(tmp_path / "new.h5ad")
+    line = ["-C", str(workspace.layout.root), "doctor", "--data", str(tmp_path / "new.h5ad")]
+    shown = CliRunner().invoke(app, line)
+    answer = json.loads(CliRunner().invoke(app, [*line, "--json"]).stdout)
+    assert "expected: lower; the cells are of a technology" in " ".join(shown.output.split())
+    assert answer["unlike_stages"] == other.unlike_stages
+    refused = CliRunner().invoke(app, ["-C", str(workspace.layout.root), "doctor", "--stage", "1"])
+    assert refused.exit_code == 2
+    assert "--data" in refused.output
