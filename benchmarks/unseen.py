@@ -119,8 +119,10 @@ def labelled(cells: ad.AnnData) -> Cells:
     return read_cells(cells, labels=LabelOptions(column=LABELS, keep_rare=True))
 
 
-def leave_out(stream: list[tuple[str, ad.AnnData, ad.AnnData]], k: int, left_out: str | None) -> Iterator[Row]:
-    """Yield a row for every file made from data set k and every method."""
+def leave_out(
+    stream: list[tuple[str, ad.AnnData, ad.AnnData]], k: int, left_out: str | None, *, whole: bool
+) -> Iterator[Row]:
+    """Yield a row for every file made from data set k, or for it alone, and every method."""
     name, train, test = stream[k]
     cells = ad.concat([train, test], merge="same")
     if left_out is not None and not (cells.obs[LABELS] == left_out).any():
@@ -133,7 +135,7 @@ def leave_out(stream: list[tuple[str, ad.AnnData, ad.AnnData]], k: int, left_out
         known = set(workspace.model(newest).types)
         regression = joint(stages)
         for file, query in hard_files(cells, others[0][2], known):
-            if left_out is not None and file != "whole":
+            if (whole or left_out is not None) and file != "whole":
                 continue
             truth = query.obs[LABELS].astype(str).to_numpy()
             at = (name, left_out or "", file, query.n_obs)
@@ -161,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stream", type=Path)
     parser.add_argument("--types", default="", help="types to leave out as well, separated by commas")
+    parser.add_argument("--whole", action="store_true", help="only the data sets as they are, no file made from them")
     parser.add_argument("--out", type=Path, help="write the table here, too")
     asked = parser.parse_args()
     stream = read_stream(asked.stream)
@@ -168,7 +171,7 @@ def main() -> None:
     print(*lines, sep="\n", flush=True)
     for left_out in (None, *[name.strip() for name in asked.types.split(",") if name.strip()]):
         for k in range(len(stream)):
-            for *at, found in leave_out(stream, k, left_out):
+            for *at, found in leave_out(stream, k, left_out, whole=asked.whole):
                 lines.append(line([*at, *(f"{found[f]:.3f}" if f in found else "" for f in FIGURES)]))
                 print(lines[-1], flush=True)
     if asked.out is not None:

@@ -1,12 +1,13 @@
 """All methods: the rows of the table, one family a file. A new one is a file here whose ``METHODS`` is added below."""
 
 from canal.benchmark.method import Method
-from canal.benchmark.methods import external, ours, plain, published, strategies
+from canal.benchmark.methods import external, ours, plain, published, simple, strategies
 from canal.errors import ConfigError
 
 METHODS: tuple[Method, ...] = (
     *ours.METHODS,
     *strategies.METHODS,
+    *simple.METHODS,
     *plain.METHODS,
     *published.METHODS,
     *external.METHODS,
