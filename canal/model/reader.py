@@ -10,6 +10,7 @@ Shapes: n cells, K columns that are read, C types, D representation.
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,6 +121,11 @@ class GeneSetReader:
 
     def novelty(self) -> NoveltyReader | None:
         """Return the novelty detector for these genes, or ``None`` where the model has no analytic memory."""
+        return self._made_novelty
+
+    @cached_property
+    def _made_novelty(self) -> NoveltyReader | None:
+        """The detector, made once: copies of this reader that were taken afterwards have it, too."""
         if self.model.memory is None or not self.model.memory.statistics:
             return None
         return NoveltyReader(self.model.memory, self.model.novelty, self.model.bank, self._genes, self.carried)

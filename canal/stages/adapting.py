@@ -22,8 +22,8 @@ from canal.model.reader import GeneSetReader
 from canal.seeds import numpy_generator
 
 # Cells of a file that the estimates rest on, drawn with the seed of the stage. More move them by less than the halves
-# differ; these take about a second.
-MOST_SAMPLED = 8_000
+# differ; these take about half a second.
+MOST_SAMPLED = 4_000
 BATCH_COLUMNS = ("batch", "donor_id", "donor", "sample")  # the first that a file has is taken
 # Sampled cells of a batch that was found by its name and is adapted to for itself; one that was named needs
 # `LEAST_CELLS`. Four batches of 400 cells of one technology are met better together (immune, kang: .846 against .819).
