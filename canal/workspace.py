@@ -92,6 +92,7 @@ class Annotator:
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
+        scores: str = "best",
         progress: Progress | None = None,
     ) -> "Annotation":
         """Annotate the type of every cell; with ``out``, write the cells with their annotation there.
@@ -136,6 +137,9 @@ class Annotator:
             Replace ``out`` where it is there already, be it the file of the cells itself.
         inplace
             Add the annotation to the AnnData that was given, too, as scanpy does.
+        scores
+            ``"all"``: keep the probability of every type, in ``obsm[key_probabilities]`` (types in
+            ``uns[key]["probability_types"]``), or as columns of a CSV; see `Annotation.to_probabilities`.
         progress
             Told about every block of cells.
 
@@ -157,6 +161,7 @@ class Annotator:
             transductive=transductive,
             min_probability=min_probability,
             overwrite=overwrite,
+            scores=scores,
             adapt=adapt,
             batch=batch,
         )

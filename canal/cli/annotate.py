@@ -68,6 +68,9 @@ def annotate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out where it is there, be it the file of --data.")
     ] = False,
+    scores: Annotated[
+        str, typer.Option(metavar="best|all", help="Write the probability of the best two types, or of every type.")
+    ] = "best",
     adapt: Adapt = False,
     batch: Batch = None,
     dask: Annotated[
@@ -77,7 +80,8 @@ def annotate(
     """Give every cell a cell type, and write a copy of the file with the annotation.
 
     Columns of obs: canal_cell_type, canal_confidence, canal_status (known, uncertain or novel), canal_novelty,
-    canal_p_value, canal_best_known. Beside them X_canal in obsm and canal in uns.
+    canal_p_value, canal_best_known, canal_second_type, canal_second_confidence. Beside them X_canal in obsm (with
+    --scores all canal_probabilities, too) and canal in uns.
     """
     options: dict[str, Any] = {
         "types": None if types is None else [name.strip() for name in types.split(",") if name.strip()],
@@ -90,6 +94,7 @@ def annotate(
         "neighbors": neighbors,
         "min_probability": min_probability,
         "overwrite": overwrite,
+        "scores": scores,
         "adapt": adapt,
         "batch": batch,
         "progress": watcher(session),
