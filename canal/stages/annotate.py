@@ -222,6 +222,7 @@ def _facts(model: Model, report: FileReport, options: AnnotateOptions) -> dict[s
         "canal_version": canal.__version__,
         "values": report.where,
         "scale": report.scale,
+        "translated_genes": report.translated_genes,
         "restricted_to": sorted(options.types) if options.types is not None else [],
         "majority_voting": options.majority_voting,
     }
