@@ -146,6 +146,7 @@ def find_novel(
             *_calibration_warning(annotation),
             *_doubts(counts, groups),
         ),
+        sanity=str(annotation.facts["sanity"]),
         known_cells=dict(sorted(Counter(annotation.cell_type[sure].tolist()).items())),
     )
     write_folder(target, report, result_files(data, annotation, groups, report, sure))

@@ -76,6 +76,7 @@ def test_warnings_are_printed(wide, tmp_path, command):
     assert "warning: " in shown
     assert "holds mouse gene symbols" in shown
     assert "measures 120 of the 300 genes of the model (40%)" in shown
+    assert "120 of 300 genes of the model measured" in shown
 
 
 def test_shuffled_gene_names_are_told(wide):

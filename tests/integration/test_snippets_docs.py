@@ -40,8 +40,8 @@ NOT_RUN = {
     ),
     "canal -C /shared/my-atlas annotate": "needs a scheduler of Dask: tests/integration/test_dask.py",
     "canal doctor": "imports everything: tests/unit/cli/test_doctor.py",
-    "canal novel find --data new.h5ad --out novel": "docs/novel.md shows the same: tests/integration/novel/test_find.py",
-    "canal novel name novel": "docs/novel.md shows the same: tests/integration/novel/test_name.py",
+    "canal novel find --data new.h5ad --out novel": "as in docs/novel.md: tests/integration/novel/test_find.py",
+    "canal novel name novel": "as in docs/novel.md: tests/integration/novel/test_name.py",
     "canal compare --html": "draws for a minute: tests/integration/test_compare_html.py",
     "canal explain --data cells.h5ad --type NK --out nk --enrich": (
         "needs gene sets and gseapy: tests/integration/test_explain.py"
