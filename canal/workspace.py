@@ -260,8 +260,13 @@ class Annotator:
         )
         return evaluate(self.model(stage), data, options, progress)
 
-    def explain(self, data: "str | Path | ad.AnnData", *, stage: int | None = None, **options: Any) -> "Explanation":
-        """Score the genes by which the model decides; ``options`` as `canal.explain.explain.ExplainOptions`."""
+    def explain(
+        self, data: "str | Path | ad.AnnData | None" = None, *, stage: int | None = None, **options: Any
+    ) -> "Explanation":
+        """Score the genes by which the model decides; ``options`` as `canal.explain.explain.ExplainOptions`.
+
+        Without ``data``, in the cells that were taught, as the analytic memory knows them.
+        """
         from canal.explain.explain import ExplainOptions, explain
 
         if "types" in options:
@@ -269,11 +274,33 @@ class Annotator:
         progress = options.pop("progress", None)
         return explain(self.model(stage), data, ExplainOptions(**options), progress)
 
+    def markers(
+        self, types: str | Sequence[str] | None = None, *, stage: int | None = None, top: int = 20
+    ) -> "pd.DataFrame":
+        """Return the genes by which the model tells each type, from what was taught: no file is needed.
+
+        Parameters
+        ----------
+        types
+            Types to list; every type by default. A text is one type.
+        stage
+            Model of this stage; by default the one in use.
+        top
+            Most genes of a type, for it and against others.
+
+        Returns
+        -------
+        A row a gene: ``cell_type``, ``evidence`` (``for``: the type expresses it; ``against``: others do, and the type
+        does not), ``gene``, ``score`` and ``others``, the gene's part in the score of the type's cells and of others.
+        """
+        asked = () if types is None else names_of(types, "types")
+        return self.explain(stage=stage, types=asked).to_frame(top)
+
     def explain_to(
         self,
         out: str | Path | None,
         *,
-        data: "str | Path | ad.AnnData",
+        data: "str | Path | ad.AnnData | None" = None,
         stage: int | None = None,
         top: int = 20,
         gene_sets: str | Path | None = None,
