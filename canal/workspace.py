@@ -12,7 +12,7 @@ from canal.arguments import column_of, expanded, map_of, names_of, path_of
 from canal.errors import ConfigError
 from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
-from canal.progress import Progress
+from canal.progress import Progress, watching
 from canal.registry.cache import LIMIT
 from canal.registry.health import Orphan, remove_working_folders
 from canal.registry.registry import Registry
@@ -93,7 +93,7 @@ class Annotator:
         overwrite: bool = False,
         inplace: bool = False,
         scores: str = "best",
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "Annotation":
         """Annotate the type of every cell; with ``out``, write the cells with their annotation there.
 
@@ -141,7 +141,7 @@ class Annotator:
             ``"all"``: keep the probability of every type, in ``obsm[key_probabilities]`` (types in
             ``uns[key]["probability_types"]``), or as columns of a CSV; see `Annotation.to_probabilities`.
         progress
-            Told about every block of cells.
+            Told about every block of cells; ``True`` for a bar, or lines in a log. A notebook shows a bar by itself.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class Annotator:
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
-        annotation = annotate_to(self.model(stage), data, options, path_of(out, "out"), progress)
+        annotation = annotate_to(self.model(stage), data, options, path_of(out, "out"), watching(progress))
         if inplace:
             assert not isinstance(data, str | Path)
             annotation.to_adata(data, key=key_added, copy=False)
@@ -214,7 +214,7 @@ class Annotator:
         min_probability: float | None = None,
         adapt: bool = False,
         batch: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "Evaluation":
         """Annotate labelled cells and score the annotation.
 
@@ -258,7 +258,7 @@ class Annotator:
             novelty=NoveltyOptions(alpha=alpha, transductive=transductive, min_probability=min_probability),
             adapting=AdaptOptions(adapt=adapt, batch=batch),
         )
-        return evaluate(self.model(stage), data, options, progress)
+        return evaluate(self.model(stage), data, options, watching(progress))
 
     def explain(
         self, data: "str | Path | ad.AnnData | None" = None, *, stage: int | None = None, **options: Any
@@ -271,7 +271,7 @@ class Annotator:
 
         if "types" in options:
             options["types"] = names_of(options["types"], "types")
-        progress = options.pop("progress", None)
+        progress = watching(options.pop("progress", None))
         return explain(self.model(stage), data, ExplainOptions(**options), progress)
 
     def markers(
@@ -383,7 +383,7 @@ class Workspace(Annotator):
         weights: str | None = None,
         devices: int = 1,
         nodes: int = 1,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "StageResult":
         """Learn the labelled cells of one file as a stage, and keep it.
 
@@ -456,7 +456,7 @@ class Workspace(Annotator):
             devices=devices,
             nodes=nodes,
         )
-        return add_stage(self.layout, request, progress)
+        return add_stage(self.layout, request, watching(progress))
 
     def annotate_files(
         self,
@@ -485,7 +485,7 @@ class Workspace(Annotator):
         from canal.cluster.shards import annotate_on_dask
 
         # The progress stays here; what is left are the keywords that travel to the workers.
-        progress = options.pop("progress", None)
+        progress = watching(options.pop("progress", None))
         return annotate_on_dask(
             self.layout,
             expanded(files),
@@ -590,7 +590,7 @@ class Workspace(Annotator):
         gene_key: str | None = None,
         uncertain: bool = False,
         adapt: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "NovelReport":
         """Group the novel cells of a file and write the evidence for each group.
 
@@ -636,7 +636,7 @@ class Workspace(Annotator):
             uncertain=uncertain,
             adapt=adapt,
         )
-        return find_novel(self.model(stage), data, Path(out), options, progress)
+        return find_novel(self.model(stage), data, Path(out), options, watching(progress))
 
     def name_novel(
         self,
@@ -673,7 +673,7 @@ class Workspace(Annotator):
         html: str | Path | None = None,
         recompute: bool = False,
         references: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "CompareReport":
         """Compare stages, all by default; with ``html``, write a page of the comparison there, too."""
         from canal.compare.gather import compare_stages
@@ -682,11 +682,12 @@ class Workspace(Annotator):
         # Refused before the work, not after it.
         if html is not None:
             check_file(Path(html), ".html", "--html")
-        report = compare_stages(self.layout, numbers, recompute=recompute, references=references, progress=progress)
+        watched = watching(progress)
+        report = compare_stages(self.layout, numbers, recompute=recompute, references=references, progress=watched)
         if html is not None:
             from canal.compare.page import write_compare_page
 
-            write_compare_page(self.layout, report, Path(html), progress)
+            write_compare_page(self.layout, report, Path(html), watched)
         return report
 
     def diff(
@@ -697,7 +698,7 @@ class Workspace(Annotator):
         data: "str | Path | ad.AnnData | None" = None,
         out: str | Path | None = None,
         gene_key: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "StageDiff":
         """Return what is different in stage ``b`` as compared with stage ``a``.
 
@@ -719,19 +720,19 @@ class Workspace(Annotator):
         # Refused before the work, not after it.
         if out is not None:
             check_changes_file(Path(out), data)
-        difference = stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=progress)
+        difference = stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=watching(progress))
         if out is not None and difference.cells is not None:
             write_changes(difference.cells, (a, b), Path(out))
         return difference
 
-    def remove(self, number: int, *, progress: Progress | None = None) -> "RemovalResult":
+    def remove(self, number: int, *, progress: Progress | bool | None = None) -> "RemovalResult":
         """Commit a new stage without the cells of stage ``number``; nothing is deleted."""
         from canal.history.remove import remove_stage
 
-        return remove_stage(self.layout, number, progress=progress)
+        return remove_stage(self.layout, number, progress=watching(progress))
 
     def replay(
-        self, out: str | Path, *, declarations: str | Path | None = None, progress: Progress | None = None
+        self, out: str | Path, *, declarations: str | Path | None = None, progress: Progress | bool | None = None
     ) -> "ReplayReport":
         """Build all stages again in a new workspace, and compare every file with the one there was.
 
@@ -747,7 +748,7 @@ class Workspace(Annotator):
         from canal.history.replay import replay
 
         folder = self.layout.stages if declarations is None else Path(declarations)
-        return replay(folder, Path(out), progress=progress)
+        return replay(folder, Path(out), progress=watching(progress))
 
     def export(self, path: str | Path, number: int | None = None) -> StageRecord:
         """Write a stage, by default the one in use, to one file; return its record."""
@@ -806,7 +807,7 @@ class Workspace(Annotator):
         *,
         name: str = "pretrained",
         seed: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **options: Any,
     ) -> "PretrainedWeights":
         """Pre-train a Performer on unlabelled cells and keep its weights.
@@ -828,7 +829,7 @@ class Workspace(Annotator):
 
         chosen = self.layout.settings.seed if seed is None else seed
         request = PretrainRequest(data=[Path(path) for path in data], name=name, seed=chosen, **options)
-        return pretrain(self.layout, request, progress)
+        return pretrain(self.layout, request, watching(progress))
 
     def presets(self) -> "dict[str, tuple[str, str]]":
         """Return text and origin of every preset by name: ``canal``, or the file in the workspace's ``configs/``."""
