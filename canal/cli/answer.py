@@ -185,12 +185,19 @@ def plain(value: Any) -> Any:
 
 
 def _call(function: Callable[..., Answer], session: Session, options: Mapping[str, Any]) -> Answer:
-    """Call a command; an error that the user can mend, and Ctrl-C, become an answer."""
+    """Call a command; an error that the user can mend, a library that is missing, and Ctrl-C, become an answer."""
     try:
         return function(session, **options)
     except CanalError as error:
         sys.stderr.write(f"error: {error}\n")
         return _failure(session, {"error": str(error), "kind": type(error).__name__}, USER_ERROR)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in {"", "canal"}:
+            raise
+        message = f"This needs {missing}, which is not installed here. Install all of canal: pip install canal"
+        sys.stderr.write(f"error: {message}\n")
+        return _failure(session, {"error": message, "kind": "ConfigError"}, USER_ERROR)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return _failure(session, {"error": "stopped", "kind": "KeyboardInterrupt"}, INTERRUPTED)

@@ -64,6 +64,7 @@ NOT_RUN = {
     "python benchmarks/": "hours on data that are not in the repository",
     "python -m benchmarks.": "hours on data that are not in the repository",
     "python -m venv": "installs other methods",
+    "pip install": "installs",
 }
 
 
@@ -158,6 +159,8 @@ def run_line(line: str, folder: Path) -> None:
         if not Path(words[3]).exists():
             run_line(f"canal registry export 3 {words[3]}", folder)
         words[1:1] = ["-C", str(folder / "elsewhere")]
+    if "--model" in words and not Path("model.canal").exists():  # somebody else has made it
+        run_line("canal registry export 3 model.canal", folder)
     if words[1:3] == ["novel", "name"]:  # after somebody has filled the table
         name_clusters(folder / words[3])
     result = CliRunner().invoke(app, words[1:])
