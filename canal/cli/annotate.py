@@ -152,13 +152,15 @@ def _calibration_lines(facts: Mapping[str, Any]) -> list[str]:
     """Return a line that says so where the verdicts on novelty are not calibrated for the file."""
     if facts.get("calibrated_for") != "no":
         return []
-    line = f"calibrated for: no. {facts['unlike']:.0%} of the cells are unlike what was taught, of 5% that may be"
+    line = (
+        f"novelty is not calibrated for this file: {facts['unlike']:.0%} of its cells look unlike those that were "
+        "taught, where 5% would"
+    )
     if facts["unlike_stages"]:
         stage, share = min(facts["unlike_stages"].items(), key=lambda item: item[1])
-        line += f"; nearest is stage {stage}, {share:.0%} are unlike its cells"
-    if "adapted" not in facts:
-        line += ". More known cells than asked for are called novel; see --adapt"
-    return [line]
+        line += f" (least unlike are those of stage {stage}: {share:.0%})"
+    line += ". More of the known cells are called novel than --alpha allows"
+    return [f"{line}; try --adapt"] if "adapted" not in facts else [line]
 
 
 def _adapted_lines(adapted: dict[str, Any] | None) -> list[str]:
@@ -267,7 +269,7 @@ def evaluate(
     # What makes the figures worse than the model is, and how well novel types were found.
     unknown = ", ".join(figures.get("unknown_types", ()))
     if unknown:
-        lines.append(f"warning: the model does not know {unknown}")
+        lines.append(f"warning: the model does not know {unknown}: every cell of these counts as wrong")
     lines += _adapted_lines(figures.get("adapted"))
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))

@@ -156,7 +156,7 @@ def _overall(metrics: "Mapping[str, Any]") -> dict[str, str]:
     shown = {}
     for name, value in metrics.items():
         if "/" not in name and not name.startswith("incoming_"):
-            shown[name.replace("_", " ")] = _short(value)
+            shown[name.replace("_", " ").replace("macro f1", "macro-F1")] = _short(value)
     return shown
 
 
