@@ -69,7 +69,7 @@ def add(
 ) -> Answer:
     """Learn the labelled cells of one file; the earlier files are not needed.
 
-    An empty or new folder becomes a workspace. The stage is kept whole or not at all.
+    An empty or new folder becomes a workspace. If anything fails, nothing is kept.
     """
     result = session.workspace(create=True).add_stage(
         data,

@@ -74,7 +74,7 @@ def explainer_of(reader: GeneSetReader, groups: tuple[str, ...]) -> Explainer:
     if reader.solved is None:
         message = (
             f"This stage cannot be explained: the encoder of preset {reader.model.preset.name!r} has no attention, "
-            "and there is no analytic memory. Use a stage of preset 'canal' or 'compact'."
+            "and there is no analytic memory. Use a stage of preset 'performer' or 'compact'."
         )
         raise StageError(message)
     return MemoryExplainer(reader, groups)

@@ -47,7 +47,7 @@ NOT_RUN = {
         "needs gene sets and gseapy: tests/integration/test_explain.py"
     ),
     "canal stage replay": "learns every stage again: tests/integration/test_replay.py",
-    "canal config show canal > ": "needs a shell; the preset's old name: tests/test_surface.py",
+    "canal config show compact > ": "needs a shell: tests/unit/cli/test_commands.py",
     "canal stage add --data cells.h5ad --preset mine": "needs the file of the line before: tests/test_surface.py",
     "torchrun": "needs several nodes",
     "#!/bin/bash": "needs SLURM",
