@@ -291,7 +291,8 @@ class Annotator:
         Returns
         -------
         A row a gene: ``cell_type``, ``evidence`` (``for``: the type expresses it; ``against``: others do, and the type
-        does not), ``gene``, ``score`` and ``others``, the gene's part in the score of the type's cells and of others.
+        has less of it), ``gene``, ``score`` and ``others``: the gene's part in the score, in the cells of the type and
+        in those of others.
         """
         asked = () if types is None else names_of(types, "types")
         return self.explain(stage=stage, types=asked).to_frame(top)

@@ -39,8 +39,8 @@ class TypeGenes:
     score, others
         Mean score in the cells of the type and in those of all other types, (genes,).
     speaks_for
-        Whether expressing the gene speaks for the type; where it does not, it speaks for others and the type is told by
-        lacking it. Bool (genes,); ``None`` where the method does not tell.
+        Whether expressing the gene speaks for the type; where it does not, it speaks for others, and the type has less
+        of it. Bool (genes,); ``None`` where the method does not tell.
     imputed
         Genes of the file that the type was never seen together with: what the model expects of them is estimated.
     """
@@ -100,8 +100,8 @@ class Explanation:
     def to_frame(self, top: int = 20) -> "pd.DataFrame":
         """Return the top genes of each type: ``cell_type``, ``evidence``, ``gene``, ``score``, ``others``.
 
-        ``evidence`` is ``for`` where expressing the gene speaks for the type and ``against`` where the type is told by
-        lacking it, with ``top`` genes of each; ``""`` where the method does not tell.
+        ``evidence`` is ``for`` where expressing the gene speaks for the type and ``against`` where it speaks for others
+        and the type has less of it, with ``top`` genes of each; ``""`` where the method does not tell.
         """
         import pandas as pd
 

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import hypergeom
+from typer.testing import CliRunner
 
 import canal
+from canal.cli.main import app
 from canal.data.genes import Genes
 from canal.data.values import unit_rows
 from canal.explain.files import enriched
@@ -214,3 +216,12 @@ def test_a_model_without_memory_needs_cells(folder: Path) -> None:
     assert "--data" in run(folder, "explain", "--stage", 2, code=2)["error"]
     assert "belong to a file" in run(folder, "explain", "--stage", 1, "--labels", "cell_type", code=2)["error"]
     assert "'MK' is no type here" in run(folder, "explain", "--stage", 1, "--type", "MK", code=2)["error"]
+
+
+def test_the_screen_lists_them_apart(folder: Path) -> None:
+    """Two tables a type, and a line that says where the cells come from."""
+    shown = CliRunner().invoke(app, ["-C", str(folder / "w"), "explain", "--stage", "1", "--type", "B", "--top", "3"])
+
+    assert shown.exit_code == 0, shown.output
+    assert "No file was named" in shown.output
+    assert shown.output.index("for B") < shown.output.index("against others: B has less")

@@ -83,8 +83,8 @@ def _parts_of_type(name: str, explanation: dict[str, Any]) -> "list[Table | str]
     from rich.table import Table
 
     parts: list[Table | str] = ["", f"{name}, {explanation['cells']} cells"]
-    # Where the method tells, genes that the type has apart from those that it is told by lacking.
-    lists = {f"for {name}": "genes_for", f"against others: {name} lacks them": "genes_against"}
+    # Where the method tells, genes that the type has apart from those that other types have.
+    lists = {f"for {name}": "genes_for", f"against others: {name} has less": "genes_against"}
     if "genes_for" not in explanation:
         lists = {"gene": "genes"}
     for title, key in lists.items():
