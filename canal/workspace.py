@@ -12,7 +12,7 @@ from canal.arguments import column_of, expanded, map_of, names_of, path_of
 from canal.errors import ConfigError
 from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
-from canal.progress import Progress
+from canal.progress import Progress, watching
 from canal.registry.cache import LIMIT
 from canal.registry.health import Orphan, remove_working_folders
 from canal.registry.registry import Registry
@@ -93,7 +93,8 @@ class Annotator:
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
-        progress: Progress | None = None,
+        scores: str = "best",
+        progress: Progress | bool | None = None,
     ) -> "Annotation":
         """Annotate the type of every cell; with ``out``, write the cells with their annotation there.
 
@@ -137,8 +138,11 @@ class Annotator:
             Replace ``out`` where it is there already, be it the file of the cells itself.
         inplace
             Add the annotation to the AnnData that was given, too, as scanpy does.
+        scores
+            ``"all"``: keep the probability of every type, in ``obsm[key_probabilities]`` (types in
+            ``uns[key]["probability_types"]``), or as columns of a CSV; see `Annotation.to_probabilities`.
         progress
-            Told about every block of cells.
+            Told about every block of cells; ``True`` for a bar, or lines in a log. A notebook shows a bar by itself.
 
         Raises
         ------
@@ -158,13 +162,14 @@ class Annotator:
             transductive=transductive,
             min_probability=min_probability,
             overwrite=overwrite,
+            scores=scores,
             adapt=adapt,
             batch=batch,
         )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
-        annotation = annotate_to(self.model(stage), data, options, path_of(out, "out"), progress)
+        annotation = annotate_to(self.model(stage), data, options, path_of(out, "out"), watching(progress))
         if inplace:
             assert not isinstance(data, str | Path)
             annotation.to_adata(data, key=key_added, copy=False)
@@ -233,7 +238,7 @@ class Annotator:
         min_probability: float | None = None,
         adapt: bool = False,
         batch: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "Evaluation":
         """Annotate labelled cells and score the annotation.
 
@@ -277,22 +282,50 @@ class Annotator:
             novelty=NoveltyOptions(alpha=alpha, transductive=transductive, min_probability=min_probability),
             adapting=AdaptOptions(adapt=adapt, batch=batch),
         )
-        return evaluate(self.model(stage), data, options, progress)
+        return evaluate(self.model(stage), data, options, watching(progress))
 
-    def explain(self, data: "str | Path | ad.AnnData", *, stage: int | None = None, **options: Any) -> "Explanation":
-        """Score the genes by which the model decides; ``options`` as `canal.explain.explain.ExplainOptions`."""
+    def explain(
+        self, data: "str | Path | ad.AnnData | None" = None, *, stage: int | None = None, **options: Any
+    ) -> "Explanation":
+        """Score the genes by which the model decides; ``options`` as `canal.explain.explain.ExplainOptions`.
+
+        Without ``data``, in the cells that were taught, as the analytic memory knows them.
+        """
         from canal.explain.explain import ExplainOptions, explain
 
         if "types" in options:
             options["types"] = names_of(options["types"], "types")
-        progress = options.pop("progress", None)
+        progress = watching(options.pop("progress", None))
         return explain(self.model(stage), data, ExplainOptions(**options), progress)
+
+    def markers(
+        self, types: str | Sequence[str] | None = None, *, stage: int | None = None, top: int = 20
+    ) -> "pd.DataFrame":
+        """Return the genes by which the model tells each type, from what was taught: no file is needed.
+
+        Parameters
+        ----------
+        types
+            Types to list; every type by default. A text is one type.
+        stage
+            Model of this stage; by default the one in use.
+        top
+            Most genes of a type, for it and against others.
+
+        Returns
+        -------
+        A row a gene: ``cell_type``, ``evidence`` (``for``: the type expresses it; ``against``: others do, and the type
+        has less of it), ``gene``, ``score`` and ``others``: the gene's part in the score, in the cells of the type and
+        in those of others.
+        """
+        asked = () if types is None else names_of(types, "types")
+        return self.explain(stage=stage, types=asked).to_frame(top)
 
     def explain_to(
         self,
         out: str | Path | None,
         *,
-        data: "str | Path | ad.AnnData",
+        data: "str | Path | ad.AnnData | None" = None,
         stage: int | None = None,
         top: int = 20,
         gene_sets: str | Path | None = None,
@@ -375,7 +408,7 @@ class Workspace(Annotator):
         weights: str | None = None,
         devices: int = 1,
         nodes: int = 1,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "StageResult":
         """Learn the labelled cells of one file as a stage, and keep it.
 
@@ -448,7 +481,7 @@ class Workspace(Annotator):
             devices=devices,
             nodes=nodes,
         )
-        return add_stage(self.layout, request, progress)
+        return add_stage(self.layout, request, watching(progress))
 
     def annotate_files(
         self,
@@ -477,7 +510,7 @@ class Workspace(Annotator):
         from canal.cluster.shards import annotate_on_dask
 
         # The progress stays here; what is left are the keywords that travel to the workers.
-        progress = options.pop("progress", None)
+        progress = watching(options.pop("progress", None))
         return annotate_on_dask(
             self.layout,
             expanded(files),
@@ -582,7 +615,7 @@ class Workspace(Annotator):
         gene_key: str | None = None,
         uncertain: bool = False,
         adapt: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "NovelReport":
         """Group the novel cells of a file and write the evidence for each group.
 
@@ -628,7 +661,7 @@ class Workspace(Annotator):
             uncertain=uncertain,
             adapt=adapt,
         )
-        return find_novel(self.model(stage), data, Path(out), options, progress)
+        return find_novel(self.model(stage), data, Path(out), options, watching(progress))
 
     def name_novel(
         self,
@@ -665,7 +698,7 @@ class Workspace(Annotator):
         html: str | Path | None = None,
         recompute: bool = False,
         references: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "CompareReport":
         """Compare stages, all by default; with ``html``, write a page of the comparison there, too."""
         from canal.compare.gather import compare_stages
@@ -674,11 +707,12 @@ class Workspace(Annotator):
         # Refused before the work, not after it.
         if html is not None:
             check_file(Path(html), ".html", "--html")
-        report = compare_stages(self.layout, numbers, recompute=recompute, references=references, progress=progress)
+        watched = watching(progress)
+        report = compare_stages(self.layout, numbers, recompute=recompute, references=references, progress=watched)
         if html is not None:
             from canal.compare.page import write_compare_page
 
-            write_compare_page(self.layout, report, Path(html), progress)
+            write_compare_page(self.layout, report, Path(html), watched)
         return report
 
     def diff(
@@ -689,7 +723,7 @@ class Workspace(Annotator):
         data: "str | Path | ad.AnnData | None" = None,
         out: str | Path | None = None,
         gene_key: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> "StageDiff":
         """Return what is different in stage ``b`` as compared with stage ``a``.
 
@@ -711,19 +745,19 @@ class Workspace(Annotator):
         # Refused before the work, not after it.
         if out is not None:
             check_changes_file(Path(out), data)
-        difference = stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=progress)
+        difference = stage_difference(self.layout, a, b, data=data, gene_key=gene_key, progress=watching(progress))
         if out is not None and difference.cells is not None:
             write_changes(difference.cells, (a, b), Path(out))
         return difference
 
-    def remove(self, number: int, *, progress: Progress | None = None) -> "RemovalResult":
+    def remove(self, number: int, *, progress: Progress | bool | None = None) -> "RemovalResult":
         """Commit a new stage without the cells of stage ``number``; nothing is deleted."""
         from canal.history.remove import remove_stage
 
-        return remove_stage(self.layout, number, progress=progress)
+        return remove_stage(self.layout, number, progress=watching(progress))
 
     def replay(
-        self, out: str | Path, *, declarations: str | Path | None = None, progress: Progress | None = None
+        self, out: str | Path, *, declarations: str | Path | None = None, progress: Progress | bool | None = None
     ) -> "ReplayReport":
         """Build all stages again in a new workspace, and compare every file with the one there was.
 
@@ -739,7 +773,7 @@ class Workspace(Annotator):
         from canal.history.replay import replay
 
         folder = self.layout.stages if declarations is None else Path(declarations)
-        return replay(folder, Path(out), progress=progress)
+        return replay(folder, Path(out), progress=watching(progress))
 
     def export(self, path: str | Path, number: int | None = None) -> StageRecord:
         """Write a stage, by default the one in use, to one file; return its record."""
@@ -798,7 +832,7 @@ class Workspace(Annotator):
         *,
         name: str = "pretrained",
         seed: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **options: Any,
     ) -> "PretrainedWeights":
         """Pre-train a Performer on unlabelled cells and keep its weights.
@@ -820,7 +854,7 @@ class Workspace(Annotator):
 
         chosen = self.layout.settings.seed if seed is None else seed
         request = PretrainRequest(data=[Path(path) for path in data], name=name, seed=chosen, **options)
-        return pretrain(self.layout, request, progress)
+        return pretrain(self.layout, request, watching(progress))
 
     def presets(self) -> "dict[str, tuple[str, str]]":
         """Return text and origin of every preset by name: ``canal``, or the file in the workspace's ``configs/``."""

@@ -45,8 +45,8 @@ OPTIONS = {
     "bank show": ["--stage"],
     "annotate": [
         "--adapt", "--alpha", "--batch", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting",
-        "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite", "--stage",
-        "--transductive", "--types",
+        "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite", "--scores",
+        "--stage", "--transductive", "--types",
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",

@@ -68,6 +68,9 @@ def annotate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out where it is there, be it the file of --data.")
     ] = False,
+    scores: Annotated[
+        str, typer.Option(metavar="best|all", help="Write the probability of the best two types, or of every type.")
+    ] = "best",
     adapt: Adapt = False,
     batch: Batch = None,
     dask: Annotated[
@@ -77,7 +80,8 @@ def annotate(
     """Give every cell a cell type, and write a copy of the file with the annotation.
 
     Columns of obs: canal_cell_type, canal_confidence, canal_status (known, uncertain or novel), canal_novelty,
-    canal_p_value, canal_best_known. Beside them X_canal in obsm and canal in uns.
+    canal_p_value, canal_best_known, canal_second_type, canal_second_confidence. Beside them X_canal in obsm (with
+    --scores all canal_probabilities, too) and canal in uns.
     """
     options: dict[str, Any] = {
         "types": None if types is None else [name.strip() for name in types.split(",") if name.strip()],
@@ -90,6 +94,7 @@ def annotate(
         "neighbors": neighbors,
         "min_probability": min_probability,
         "overwrite": overwrite,
+        "scores": scores,
         "adapt": adapt,
         "batch": batch,
         "progress": watcher(session),
@@ -147,15 +152,18 @@ def _calibration_lines(facts: Mapping[str, Any]) -> list[str]:
     """Return a line that says so where the verdicts on novelty are not calibrated for the file."""
     if facts.get("calibrated_for") != "no":
         return []
-    line = f"calibrated for: no. {facts['unlike']:.0%} of the cells are unlike what was taught, of 5% that may be"
+    line = (
+        f"novelty is not calibrated for this file: {facts['unlike']:.0%} of its cells look unlike those that were "
+        "taught, where 5% would"
+    )
     if facts["unlike_stages"]:
         stage, share = min(facts["unlike_stages"].items(), key=lambda item: item[1])
-        line += f"; nearest is stage {stage}, {share:.0%} are unlike its cells"
-    if "adapted" not in facts and facts.get("novelty_shift"):
-        line += ". Novel cells are those that are newer than the bulk of the file; --adapt tells them better"
-    elif "adapted" not in facts:
-        line += ". More known cells than asked for are called novel; see --adapt"
-    return [line]
+        line += f" (least unlike are those of stage {stage}: {share:.0%})"
+    if facts.get("novelty_shift"):
+        line += ". Cells count as novel that are newer than the bulk of the file"
+    else:
+        line += ". More of the known cells are called novel than --alpha allows"
+    return [f"{line}; try --adapt"] if "adapted" not in facts else [line]
 
 
 def _adapted_lines(adapted: dict[str, Any] | None) -> list[str]:
@@ -264,7 +272,7 @@ def evaluate(
     # What makes the figures worse than the model is, and how well novel types were found.
     unknown = ", ".join(figures.get("unknown_types", ()))
     if unknown:
-        lines.append(f"warning: the model does not know {unknown}")
+        lines.append(f"warning: the model does not know {unknown}: every cell of these counts as wrong")
     lines += _adapted_lines(figures.get("adapted"))
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))

@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from canal.errors import CanalError
+from canal.progress import Lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 PIPE_WIDTH = 120  # characters, where stdout is no terminal
-SECONDS_BETWEEN_LINES = 15.0  # of the progress in a log
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
 # Options that several commands have.
@@ -186,12 +185,19 @@ def plain(value: Any) -> Any:
 
 
 def _call(function: Callable[..., Answer], session: Session, options: Mapping[str, Any]) -> Answer:
-    """Call a command; an error that the user can mend, and Ctrl-C, become an answer."""
+    """Call a command; an error that the user can mend, a library that is missing, and Ctrl-C, become an answer."""
     try:
         return function(session, **options)
     except CanalError as error:
         sys.stderr.write(f"error: {error}\n")
         return _failure(session, {"error": str(error), "kind": type(error).__name__}, USER_ERROR)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing in {"", "canal"}:
+            raise
+        message = f"This needs {missing}, which is not installed here. Install all of canal: pip install canal"
+        sys.stderr.write(f"error: {message}\n")
+        return _failure(session, {"error": message, "kind": "ConfigError"}, USER_ERROR)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return _failure(session, {"error": "stopped", "kind": "KeyboardInterrupt"}, INTERRUPTED)
@@ -260,37 +266,6 @@ class Bar:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-class Lines:
-    """A line at the start and at most every quarter of a minute, on stderr, for logs."""
-
-    def __init__(self) -> None:
-        self._total = self._done = 0
-        self._description = ""
-        self._started = self._last = 0.0
-
-    def start(self, total_steps: int, description: str) -> None:
-        """Print what begins."""
-        self._total, self._done, self._description = total_steps, 0, description
-        self._started = self._last = time.monotonic()
-        sys.stderr.write(f"{description}\n")
-
-    def advance(self, steps: int, note: str = "") -> None:
-        """Print how far the work is, unless the last line is too recent."""
-        self._done += steps
-        now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES or not self._done:
-            return
-        self._last = now
-        # The time left, if the rest goes as fast as what is done.
-        left = (now - self._started) * max(self._total - self._done, 0) / self._done
-        share = min(self._done / max(self._total, 1), 1.0)
-        text = f"{self._description}: {share:.0%}, {left:.0f} s left {note}"
-        sys.stderr.write(text.rstrip() + "\n")
-
-    def close(self) -> None:
-        """Print nothing: the answer follows."""
 
 
 def watcher(session: Session) -> "Progress":

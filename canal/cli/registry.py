@@ -121,8 +121,11 @@ def ui(
     url = f"http://{HOST}:{port}"
     # MLflow's own start page is of other things: the page of the model is what is meant.
     page = f"{url}/#/models/{quote(session.layout.settings.name)}"
-    lines = [f"{page} shows the model of {session.layout.root}, a version a stage; {url} all of MLflow."]
-    lines.append("Stop it with Ctrl-C.")
+    lines = [
+        f"The model of {session.layout.root}, each stage a version of it: {page}",
+        f"All of MLflow: {url}",
+        "Stop it with Ctrl-C.",
+    ]
     session.print(Answer({"url": url, "model_page": page, "registry": str(registry.resolve())}, lines))
     return Answer(None, exit_code=_run_server(_server_command(registry, port)))
 

@@ -69,7 +69,7 @@ def add(
 ) -> Answer:
     """Learn the labelled cells of one file; the earlier files are not needed.
 
-    An empty or new folder becomes a workspace. The stage is kept whole or not at all.
+    An empty or new folder becomes a workspace. If anything fails, nothing is kept.
     """
     result = session.workspace(create=True).add_stage(
         data,
@@ -156,7 +156,7 @@ def _overall(metrics: "Mapping[str, Any]") -> dict[str, str]:
     shown = {}
     for name, value in metrics.items():
         if "/" not in name and not name.startswith("incoming_"):
-            shown[name.replace("_", " ")] = _short(value)
+            shown[name.replace("_", " ").replace("macro f1", "macro-F1")] = _short(value)
     return shown
 
 

@@ -1,5 +1,6 @@
 """Commands about the workspace and its surroundings: init, bank, config, doctor, version."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -206,19 +207,16 @@ def _installed_version(package: str) -> str | None:
 
 def _check_machine() -> dict[str, Any]:
     """Return Python, system, threads and GPUs."""
-    import torch
-
+    facts = {"python": platform.python_version(), "system": platform.platform()}
+    try:
+        import torch
+    except ModuleNotFoundError:  # the probes of the libraries tell
+        return facts | {"threads": os.cpu_count(), "cuda": None, "gpus": []}
     gpus = []
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             gpus.append(torch.cuda.get_device_name(number))
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda,
-        "gpus": gpus,
-    }
+    return facts | {"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "gpus": gpus}
 
 
 def _check_libraries() -> dict[str, Any]:

@@ -228,4 +228,15 @@ def join_annotations(parts: Sequence[Annotation]) -> Annotation:
         representation=np.concatenate([part.representation for part in parts]),
         facts=facts | novel_share(facts, columns.get("status")),
         columns=columns,
+        probabilities=_joined_probabilities(parts),
     )
+
+
+def _joined_probabilities(parts: Sequence[Annotation]) -> np.ndarray | None:
+    """Return the probabilities of all types, (cells, types), where they were asked for."""
+    matrices = []
+    for part in parts:
+        if part.probabilities is None:
+            return None
+        matrices.append(part.probabilities)
+    return np.concatenate(matrices)

@@ -43,6 +43,8 @@ class FileReport:
     dropped_labels
         Labels left out because they name no type or were asked to be left out, and their number of cells; these are
         among ``unlabelled``.
+    translated_genes
+        Ensembl ids of the file that were read as symbols, for it has no symbols.
     """
 
     path: str
@@ -58,6 +60,7 @@ class FileReport:
     dropped_types: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     dropped_labels: dict[str, int] = field(default_factory=dict)
+    translated_genes: int = 0
 
 
 class CellsDigest:

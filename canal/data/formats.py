@@ -219,7 +219,7 @@ def open_file(path: str | Path) -> CellSource:
         try:
             reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
             return reader(path)
-        except DataError:
+        except (DataError, ModuleNotFoundError):  # a library that is not installed is no fault of the file
             raise
         except BadSparseError as error:
             message = f"{path} is damaged: {error}. Copy it again, or write it anew."

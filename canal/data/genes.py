@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, overload
 
 import numpy as np
 
+from canal.data.symbols.translation import symbols_for, translation_note
 from canal.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class GeneNames:
     kind, key
         ``"symbol"`` or ``"ensembl"``, and the column the names stand in (``"var_names"`` for the
         index).
+    translated
+        How many Ensembl ids were read as symbols.
     """
 
     genes: Genes
@@ -99,6 +102,7 @@ class GeneNames:
     kind: Literal["symbol", "ensembl"]
     key: str
     warnings: tuple[str, ...] = ()
+    translated: int = 0
 
 
 def name_genes(
@@ -121,7 +125,8 @@ def name_genes(
         Expression of each gene over some cells, of shape (genes in the file,): of several columns
         that come to the same name the most expressed stays.
     respell
-        Recognise ``CD79A_ENSG00000105369``, ``GRCh38_CD3D`` and R's ``HLA.DRA``.
+        Recognise ``CD79A_ENSG00000105369``, ``GRCh38_CD3D`` and R's ``HLA.DRA``, and read Ensembl ids as symbols
+        where the file has no symbols.
 
     Raises
     ------
@@ -139,14 +144,23 @@ def name_genes(
     share = np.mean([ENSEMBL.match(name) is not None for name in names])
     kind: Literal["symbol", "ensembl"] = "ensembl" if share > 0.5 else "symbol"
     canonical = [_canonical(name) for name in names]
+    translated = 0
+    if kind == "ensembl" and respell:
+        translation = symbols_for(canonical)
+        translated, note = translation.translated, translation_note(translation, source)
+        canonical = [name.upper() for name in translation.names]
+        respelled += [note] if note else []
     columns, collisions = _first_of_each(canonical, weights)
-    warnings = [w for w in (*respelled, _mouse(names, kind, source), _collided(collisions, key, source)) if w]
+    warnings = [
+        w for w in (*respelled, _mouse(names, kind, source, translated), _collided(collisions, key, source)) if w
+    ]
     return GeneNames(
         genes=Genes(tuple(canonical), tuple(ids)).take(columns),
         columns=np.array(columns, dtype=np.int64),
         kind=kind,
         key=key,
         warnings=tuple(warnings),
+        translated=translated,
     )
 
 
@@ -321,10 +335,15 @@ def _collided(collisions: list[str], key: str, source: str) -> str | None:
     )
 
 
-def _mouse(names: list[str], kind: str, source: str) -> str | None:
+def _mouse(names: list[str], kind: str, source: str, translated: int) -> str | None:
     if kind == "ensembl":
         if sum(name.upper().startswith("ENSMUSG") for name in names) <= 0.5 * len(names):
             return None
+        if translated:
+            return (
+                f"{source} names its genes by mouse Ensembl ids; their symbols were mapped to human ones by upper case "
+                "alone, which fails for genes whose names differ between the species."
+            )
         return (
             f"{source} names its genes by mouse Ensembl ids without symbols; they match mouse "
             "files only. Add a column of symbols (feature_name) to match human ones."

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.genes import Genes
+from canal.data.symbols.translation import columns_by_symbol, table_for
 from canal.errors import DataError
 
 SHOWN = 5
@@ -25,12 +26,18 @@ class GeneMatch:
         Its column in the file, -1 where it is not measured, of shape (panel,).
     panel_genes, file_genes
         Names on both sides.
+    translated
+        Genes that the panel names by Ensembl id and the file by symbol.
+    ambiguous
+        Genes of the panel that were not looked for by symbol, because other ids have their symbol, too.
     """
 
     measured: np.ndarray
     columns: np.ndarray
     panel_genes: tuple[str, ...]
     file_genes: tuple[str, ...]
+    translated: int = 0
+    ambiguous: int = 0
 
     @property
     def share(self) -> float:
@@ -121,7 +128,9 @@ class GenePanel:
         )
 
     def match(self, genes: Genes) -> GeneMatch:
-        """Find the panel genes among a file's: by name first, then by Ensembl id.
+        """Find the panel genes among a file's: by name first, then by Ensembl id, then by the symbols of the ids.
+
+        The last is for panels most of whose genes are ids: of models from before ids were read as symbols.
 
         Parameters
         ----------
@@ -138,7 +147,23 @@ class GenePanel:
             if column not in used:
                 columns[position] = column
                 used.add(column)
-        return GeneMatch(measured=columns >= 0, columns=columns, panel_genes=self.genes.names, file_genes=genes.names)
+        translated, ambiguous = 0, 0
+        if table_for(self.genes.names) is not None and (columns < 0).any():
+            missing = np.flatnonzero(columns < 0).tolist()
+            by_symbol, ambiguous = columns_by_symbol([self.genes[p] for p in missing], genes.names)
+            for place, column in by_symbol.items():
+                if column not in used:
+                    columns[missing[place]] = column
+                    used.add(column)
+                    translated += 1
+        return GeneMatch(
+            measured=columns >= 0,
+            columns=columns,
+            panel_genes=self.genes.names,
+            file_genes=genes.names,
+            translated=translated,
+            ambiguous=ambiguous,
+        )
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return the panel as plain values for JSON."""
@@ -155,6 +180,19 @@ class GenePanel:
             genes=Genes.of(values["genes"], values["ensembl"]),
             entered=tuple(map(int, values["entered"])),
         )
+
+
+def symbols_note(match: GeneMatch, source: str) -> str | None:
+    """Return a sentence on the genes of a panel of Ensembl ids that a file names by symbol, ``None`` without any."""
+    if not match.translated:
+        return None
+    note = (
+        f"The model names its genes by Ensembl ids: {match.translated:,} of them were found in {source} by their "
+        "symbols, with the table of GENCODE"
+    )
+    if match.ambiguous:
+        return f"{note}; {match.ambiguous:,} were not looked for, because other ids have their symbol, too."
+    return f"{note}."
 
 
 def check_overlap(match: GeneMatch, floor: float, source: str) -> None:

@@ -181,6 +181,8 @@ class StoredTable:
     def _read(self, column: str) -> Any:
         try:
             return read_element(self._group[column])
+        except ModuleNotFoundError:
+            raise
         except Exception as error:  # a damaged file makes h5py, zarr and anndata raise anything
             message = (
                 f"{self._source}: the column {column!r} cannot be read ({error}). The file is damaged or was cut off: "
@@ -231,6 +233,8 @@ class Matrix:
             if hasattr(block, "compute"):
                 block = block.compute()
             rows = sp.csr_matrix(block) if sp.issparse(block) else sp.csr_matrix(np.asarray(block))
+        except ModuleNotFoundError:
+            raise
         except Exception as error:  # a damaged file makes h5py, zarr and codecs raise anything
             message = (
                 f"{self._source}: rows {start} to {stop} of {self._where} cannot be read "

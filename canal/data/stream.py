@@ -161,6 +161,7 @@ class CellStream:
             dropped_types=dict(taken.dropped_types) if taken else {},
             warnings=tuple(w for w in warnings if w),
             dropped_labels=dict(taken.dropped_labels) if taken else {},
+            translated_genes=self._named.translated,
         )
 
     def chunks(

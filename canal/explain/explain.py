@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from canal.data.stream import CellStream, open_stream
-from canal.errors import DataError, StageError
-from canal.explain.explainers import Explainer, explainer_of
+from canal.errors import ConfigError, DataError, StageError
+from canal.explain.explainers import Explainer, TaughtExplainer, explainer_of
 from canal.model.model import Model
 from canal.model.reader import GeneSetReader
 from canal.progress import Progress, Silent
@@ -17,6 +17,7 @@ from canal.stages.predictions import reader_of
 
 if TYPE_CHECKING:
     import anndata as ad
+    import pandas as pd
 
 
 Rank = Literal["difference", "score"]
@@ -37,6 +38,9 @@ class TypeGenes:
         Names, (genes,).
     score, others
         Mean score in the cells of the type and in those of all other types, (genes,).
+    speaks_for
+        Whether expressing the gene speaks for the type; where it does not, it speaks for others, and the type has less
+        of it. Bool (genes,); ``None`` where the method does not tell.
     imputed
         Genes of the file that the type was never seen together with: what the model expects of them is estimated.
     """
@@ -46,15 +50,24 @@ class TypeGenes:
     genes: np.ndarray
     score: np.ndarray
     others: np.ndarray
+    speaks_for: np.ndarray | None = None
     imputed: frozenset[str] = frozenset()
 
     def to_dict(self, top: int) -> dict[str, Any]:
-        """Return plain values for JSON, with the top genes."""
-        genes = []
-        for gene, score, others in zip(self.genes[:top], self.score[:top], self.others[:top], strict=True):
-            entry = {"gene": gene, "score": float(score), "others": float(others)}
-            genes.append(entry | {"imputed": True} if gene in self.imputed else entry)
-        return {"cells": self.cells, "genes": genes, "imputed_genes": len(self.imputed)}
+        """Return plain values for JSON, with the top genes: of all, for the type, and against others."""
+        values = {"cells": self.cells, "genes": self._entries(range(len(self.genes)), top)}
+        if self.speaks_for is not None:
+            values["genes_for"] = self._entries(np.flatnonzero(self.speaks_for).tolist(), top)
+            values["genes_against"] = self._entries(np.flatnonzero(~self.speaks_for).tolist(), top)
+        return values | {"imputed_genes": len(self.imputed)}
+
+    def _entries(self, places: Sequence[int], top: int) -> list[dict[str, Any]]:
+        """Return the first genes at these places as plain values."""
+        entries = []
+        for place in places[:top]:
+            entry = {"gene": self.genes[place], "score": float(self.score[place]), "others": float(self.others[place])}
+            entries.append(entry | {"imputed": True} if self.genes[place] in self.imputed else entry)
+        return entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +82,8 @@ class Explanation:
         What the genes are ranked by.
     stage
         Whose model is explained.
+    source
+        ``"cells"`` of a file, or the cells that were ``"taught"``.
     types
         Genes of each type.
     warnings
@@ -80,11 +95,37 @@ class Explanation:
     stage: int
     types: tuple[TypeGenes, ...]
     warnings: tuple[str, ...]
+    source: Literal["cells", "taught"] = "cells"
+
+    def to_frame(self, top: int = 20) -> "pd.DataFrame":
+        """Return the top genes of each type: ``cell_type``, ``evidence``, ``gene``, ``score``, ``others``.
+
+        ``evidence`` is ``for`` where expressing the gene speaks for the type and ``against`` where it speaks for others
+        and the type has less of it, with ``top`` genes of each; ``""`` where the method does not tell.
+        """
+        import pandas as pd
+
+        rows = []
+        for name, values in self.to_dict(top)["types"].items():
+            lists = {"for": "genes_for", "against": "genes_against"} if "genes_for" in values else {"": "genes"}
+            for evidence, key in lists.items():
+                for entry in values[key]:
+                    rows.append(
+                        {
+                            "cell_type": name,
+                            "evidence": evidence,
+                            "gene": entry["gene"],
+                            "score": entry["score"],
+                            "others": entry["others"],
+                        }
+                    )
+        return pd.DataFrame(rows, columns=["cell_type", "evidence", "gene", "score", "others"])
 
     def to_dict(self, top: int) -> dict[str, Any]:
         """Return plain values for JSON, with the top genes of each type."""
         return {
             "method": self.method,
+            "source": self.source,
             "rank": self.rank,
             "stage": self.stage,
             "types": {genes.name: genes.to_dict(top) for genes in self.types},
@@ -119,7 +160,7 @@ class ExplainOptions:
 
 def explain(
     model: Model,
-    data: "str | Path | ad.AnnData",
+    data: "str | Path | ad.AnnData | None",
     options: ExplainOptions,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -130,7 +171,7 @@ def explain(
     model
         Model of a committed stage.
     data
-        File of cells, or an AnnData.
+        File of cells, or an AnnData; ``None`` for the cells that were taught, as the analytic memory knows them.
     options
         What is explained.
     progress
@@ -141,6 +182,8 @@ def explain(
     DataError, StageError
         If the file cannot be used, has no cell of a type, or the model can explain nothing.
     """
+    if data is None:
+        return explain_taught(model, options)
     # Collect the cells of each type, a block at a time.
     with open_stream(data, gene_key=options.gene_key, labels=options.labels, chunk=CELLS_AT_A_TIME) as stream:
         reader = reader_of(model, stream)
@@ -163,15 +206,59 @@ def explain(
         raise DataError(message)
     explained = []
     for name in wanted:
-        score, others = explainer.scores(names.index(name))
-        genes = _ranked(name, counts[name], explainer.genes, score, others, options.rank)
-        explained.append(replace(genes, imputed=imputed.get(name, frozenset())))
+        genes = _ranked(explainer, names.index(name), options.rank)
+        explained.append(replace(genes, name=name, cells=counts[name], imputed=imputed.get(name, frozenset())))
     return Explanation(
         method=explainer.method,
         rank=options.rank,
         stage=model.stage.number,
         types=tuple(explained),
         warnings=(*warnings, *_notes_on_imputed(explained)),
+    )
+
+
+def explain_taught(model: Model, options: ExplainOptions) -> Explanation:
+    """Score the genes of each type in the cells that were taught, without a file.
+
+    Parameters
+    ----------
+    model
+        Model of a committed stage, with an analytic memory.
+    options
+        What is explained: ``types`` and ``rank`` alone.
+
+    Raises
+    ------
+    ConfigError, StageError
+        If labels or genes of a file are named, a type is not known, or the model has no analytic memory.
+    """
+    if options.labels is not None or options.gene_key is not None:
+        message = "Labels and gene names belong to a file. Name it with --data, or leave out --labels and --gene-key."
+        raise ConfigError(message)
+    if model.memory is None or not model.memory.statistics:
+        message = (
+            f"This stage keeps no statistics of what was taught (preset {model.preset.name!r}). Name cells to explain "
+            "it by with --data."
+        )
+        raise StageError(message)
+    # Types whose statistics were taken out with their stage have none.
+    cells: dict[str, int] = {}
+    for (_, name), count in model.memory.counts().items():
+        cells[name] = cells.get(name, 0) + count
+    names = tuple(name for name in model.types if name in cells)
+    _check_types(options.types, names, "The model")
+    explainer = TaughtExplainer(model.memory, names)
+    explained = []
+    for name in options.types or names:
+        genes = _ranked(explainer, names.index(name), options.rank)
+        explained.append(replace(genes, name=name, cells=cells[name]))
+    return Explanation(
+        method=explainer.method,
+        rank=options.rank,
+        stage=model.stage.number,
+        types=tuple(explained),
+        warnings=(),
+        source="taught",
     )
 
 
@@ -192,11 +279,16 @@ def _type_names(model: Model, stream: CellStream, asked: Sequence[str]) -> tuple
     source, names = "The model", model.types
     if stream.labels is not None:
         source, names = "The file", tuple(sorted(set(stream.labels.astype(str).tolist()) - {""}))
+    _check_types(asked, names, source)
+    return names
+
+
+def _check_types(asked: Sequence[str], names: tuple[str, ...], source: str) -> None:
+    """Refuse types that are not among the names."""
     strange = sorted(set(asked) - set(names))
     if strange:
         message = f"{', '.join(map(repr, strange))} is no type here. {source} has {', '.join(names)}."
         raise StageError(message)
-    return names
 
 
 def _collect_cells(
@@ -231,9 +323,16 @@ def _collect_cells(
     return counts
 
 
-def _ranked(
-    name: str, cells: int, genes: tuple[str, ...], score: np.ndarray, others: np.ndarray, rank: Rank
-) -> TypeGenes:
+def _ranked(explainer: Explainer, group: int, rank: Rank) -> TypeGenes:
+    """Return the genes of a group in their order, before its name and number of cells are known."""
+    score, others = explainer.scores(group)
+    speaks_for = explainer.speaks_for(group)
     order = np.argsort(others - score if rank == "difference" else -score, kind="stable")
-    ordered = np.array(genes, dtype=object)[order]
-    return TypeGenes(name=name, cells=cells, genes=ordered, score=score[order], others=others[order])
+    return TypeGenes(
+        name="",
+        cells=0,
+        genes=np.array(explainer.genes, dtype=object)[order],
+        score=score[order],
+        others=others[order],
+        speaks_for=None if speaks_for is None else speaks_for[order],
+    )

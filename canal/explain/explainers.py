@@ -23,6 +23,7 @@ from canal.data.values import unit_rows
 from canal.errors import StageError
 from canal.model.encoders.contract import Encoder
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
+from canal.model.memory import AnalyticMemory
 from canal.model.network import PanelCells, best_device
 from canal.model.reader import GeneSetReader
 
@@ -49,6 +50,9 @@ class Explainer(Protocol):
     def scores(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean score of each gene in the cells of a group and in all others, each (G,)."""
 
+    def speaks_for(self, group: int) -> np.ndarray | None:
+        """Return whether expressing a gene speaks for the group or against it, bool (G,); ``None`` if neither."""
+
 
 def explainer_of(reader: GeneSetReader, groups: tuple[str, ...]) -> Explainer:
     """Return what explains a model: its encoder's attention, else its analytic memory.
@@ -70,7 +74,7 @@ def explainer_of(reader: GeneSetReader, groups: tuple[str, ...]) -> Explainer:
     if reader.solved is None:
         message = (
             f"This stage cannot be explained: the encoder of preset {reader.model.preset.name!r} has no attention, "
-            "and there is no analytic memory. Use a stage of preset 'canal' or 'compact'."
+            "and there is no analytic memory. Use a stage of preset 'performer' or 'compact'."
         )
         raise StageError(message)
     return MemoryExplainer(reader, groups)
@@ -113,6 +117,47 @@ class MemoryExplainer:
         own, others = self._sums.means(group)
         return own * weights, others * weights
 
+    def speaks_for(self, group: int) -> np.ndarray:
+        """Return which genes add to the score for the group's type where a cell expresses them."""
+        return np.asarray(self._weights[:, self._type_columns[group]] > 0)
+
+
+class TaughtExplainer:
+    """What each gene adds to the memory's ridge score of a type in the cells that were taught, without any file.
+
+    The analytic memory knows the mean profile of each type, which takes the place of the cells; every type counts the
+    same among the others.
+
+    Parameters
+    ----------
+    memory
+        Of the model.
+    types
+        Names of the groups, all that the memory has statistics of.
+    """
+
+    method = MEMORY
+
+    def __init__(self, memory: AnalyticMemory, types: tuple[str, ...]) -> None:
+        self.genes = tuple(memory.panel.genes)
+        everything = np.ones(len(memory.panel), dtype=bool)
+        self._profiles = memory.type_profiles(everything, types)
+        self._weights = memory.solved_for(memory.panel.genes, types).weights
+
+    def add(self, expression: sp.csr_matrix, groups: np.ndarray) -> None:
+        """Take no cells: the memory has what it needs."""
+
+    def scores(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the part of each gene in the score for a type, in its mean profile and in that of all others."""
+        own = self._profiles[group]
+        others = np.delete(self._profiles, group, axis=0)
+        elsewhere = others.mean(axis=0) if len(others) else np.zeros_like(own)
+        return own * self._weights[:, group], elsewhere * self._weights[:, group]
+
+    def speaks_for(self, group: int) -> np.ndarray:
+        """Return which genes add to the score for a type where a cell expresses them."""
+        return np.asarray(self._weights[:, group] > 0)
+
 
 BLOCK = 8  # cells whose features of all tokens are in memory at a time
 
@@ -146,6 +191,10 @@ class AttentionExplainer:
     def scores(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean share of attention in a group and elsewhere."""
         return self._sums.means(group)
+
+    def speaks_for(self, group: int) -> None:  # noqa: ARG002
+        """Return nothing: attention says that a gene is looked at, not what for."""
+        return
 
 
 class _GroupSums:

@@ -264,6 +264,8 @@ def write_explanation(
             "cells": explained.cells,
             "method": explanation.method,
         }
+        if explained.speaks_for is not None:
+            columns["evidence"] = np.where(explained.speaks_for, "for", "against")
         tables.append(pd.DataFrame(columns))
     pd.concat(tables).to_csv(out / GENES, index=False)
     written = [GENES]

@@ -299,6 +299,8 @@ class Model:
                 raise
             message = f"The model in {folder} cannot be used: {str(error)[:400]}. {GET_ANOTHER}"
             raise RegistryError(message) from error
+        except ModuleNotFoundError:  # a library that is not installed is no fault of the file
+            raise
         except Exception as error:  # whatever a file that somebody made up brings forth
             message = f"The model in {folder} is damaged ({type(error).__name__}: {str(error)[:200]}). {GET_ANOTHER}"
             raise RegistryError(message) from error

@@ -146,6 +146,7 @@ def find_novel(
             *_calibration_warning(annotation),
             *_doubts(counts, groups),
         ),
+        sanity=str(annotation.facts["sanity"]),
         known_cells=dict(sorted(Counter(annotation.cell_type[sure].tolist()).items())),
     )
     write_folder(target, report, result_files(data, annotation, groups, report, sure))
@@ -384,10 +385,10 @@ def _calibration_warning(annotation: Annotation) -> tuple[str, ...]:
     if facts.get("calibrated_for") != "no":
         return ()
     warning = (
-        f"Calibrated for: no. {facts['unlike']:.0%} of the cells are unlike what was taught, of 5% that may be: more "
-        "known cells than asked for are among the novel ones."
+        f"Novelty is not calibrated for this file: {facts['unlike']:.0%} of its cells look unlike those that were "
+        "taught, where 5% would. More known cells are among the novel ones than alpha allows."
     )
-    return (warning,) if "adapted" in facts else (f"{warning} See --adapt.",)
+    return (warning,) if "adapted" in facts else (f"{warning} Try --adapt.",)
 
 
 def _count_status(annotation: Annotation) -> dict[str, int]:

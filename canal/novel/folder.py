@@ -458,7 +458,8 @@ def _checked_names(source: str, rows: list[tuple[str, str, str]], clusters: list
     for place, cluster, text in rows:
         name = text.strip()
         if cluster not in clusters:
-            message = f"{source}, {place}: there is no cluster {cluster!r}. Expected one of {', '.join(clusters)}."
+            expected = f"Expected one of {', '.join(clusters)}." if clusters else "The result has no cluster to name."
+            message = f"{source}, {place}: there is no cluster {cluster!r}. {expected}"
             raise DataError(message)
         if cluster in seen:
             message = f"{source}, {place}: cluster {cluster} stands in {seen[cluster]} already. Keep one row."

@@ -85,6 +85,17 @@ def _write_name(
     )
 
 
+LONGEST_NAME = 28  # letters of a gene or type in a picture; the tables have it whole
+
+
+def shortened(name: str) -> str:
+    """Return a name as a picture has room for it: a long one without its middle."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    half = (LONGEST_NAME - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
+
+
 LARGEST_DOT = 130.0  # area in square points, where all cells have some of the gene
 LEGEND_DOT = "#8a8f98"
 
@@ -107,7 +118,11 @@ def dot_plot(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.6 + 0.3 * max(len(genes), 8), 1.9 + 0.27 * len(rows)), layout="constrained")
+    columns, titles = [shortened(gene) for gene in genes], [shortened(of_row[name]) for name in rows]
+    # Room for the names: a letter of this size is about .08 inches wide.
+    below, beside = 0.08 * max(map(len, columns), default=0), 0.08 * max(map(len, titles), default=0)
+    width, height = 1.2 + beside + 0.3 * max(len(genes), 8), 1.2 + below + 0.27 * len(rows)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     # A dot for each gene and row.
     x, y = np.meshgrid(np.arange(len(genes)), np.arange(len(rows)))
@@ -123,8 +138,8 @@ def dot_plot(
         edgecolors="#b9bec7",
         linewidths=0.4,
     )
-    axes.set_xticks(range(len(genes)), genes, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(rows)), [of_row[name] for name in rows], fontsize=8)
+    axes.set_xticks(range(len(genes)), columns, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(rows)), titles, fontsize=8, parse_math=False)
     axes.set(xlim=(-0.7, len(genes) - 0.3), ylim=(len(rows) - 0.4, -0.6))
     # What sizes and colours mean.
     for size in (0.25, 0.5, 1.0):

@@ -120,6 +120,8 @@ class NovelReport:
         About the file, and what speaks against taking its clusters for types.
     known_cells
         Cells that are surely of known types, by type; they can be taught along with the named ones.
+    sanity
+        Whether the file fits the model, in one line, as `canal annotate` says it.
     """
 
     model: str
@@ -142,6 +144,7 @@ class NovelReport:
     clusters: tuple[NovelCluster, ...] = ()
     warnings: tuple[str, ...] = ()
     known_cells: dict[str, int] = field(default_factory=dict)
+    sanity: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -48,7 +48,7 @@ class StageModel:
         self.model = model
 
     def predict(self, model_input: pd.DataFrame, params: "Mapping[str, Any] | None" = None) -> pd.DataFrame:
-        """Say of every cell which type it is.
+        """Return the type of every cell.
 
         Parameters
         ----------

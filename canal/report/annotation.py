@@ -40,6 +40,9 @@ class Annotation:
         Model, stage, digest and gene overlap; plain values.
     columns
         Further columns by name, each of shape (cells,), such as the answer before majority voting.
+    probabilities
+        Of every type of the model, float32 of shape (cells, types), where they were asked for; the facts name the types
+        in order, as ``probability_types``.
     """
 
     cell_names: np.ndarray
@@ -48,6 +51,7 @@ class Annotation:
     representation: np.ndarray
     facts: Mapping[str, Any]
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.cell_names)
@@ -55,6 +59,9 @@ class Annotation:
         for name, values in parts.items():
             assert values.shape == (n,), (name, values.shape, n)
         assert self.representation.shape[:1] == (n,), (self.representation.shape, n)
+        if self.probabilities is not None:
+            expected = (n, len(self.facts["probability_types"]))
+            assert self.probabilities.shape == expected, (self.probabilities.shape, expected)
 
     def __len__(self) -> int:
         return len(self.cell_names)
@@ -106,6 +113,34 @@ class Annotation:
             frame[name] = pd.Categorical(values.astype(object)) if text else values
         return frame
 
+    def to_probabilities(self) -> "pd.DataFrame":
+        """Return the probability of every type of the model, a column each and one row a cell.
+
+        Raises
+        ------
+        ConfigError
+            If the probabilities were not asked for.
+        """
+        import pandas as pd
+
+        if self.probabilities is None:
+            message = (
+                "The annotation holds the probabilities of the best two types only. Annotate with scores='all' "
+                "(--scores all) to have those of every type."
+            )
+            raise ConfigError(message)
+        index = pd.Index(self.cell_names.astype(object), name="cell")
+        return pd.DataFrame(np.asarray(self.probabilities), index=index, columns=list(self.facts["probability_types"]))
+
+    def matrices(self, key: str = KEY) -> dict[str, np.ndarray]:
+        """Return what is stored in ``obsm``, by name."""
+        from canal.report.h5ad import probability_place
+
+        stored = {f"X_{key}": self.representation}
+        if self.probabilities is not None:
+            stored[probability_place(key)] = self.probabilities
+        return stored
+
     def to_adata(self, adata: "ad.AnnData", *, key: str = KEY, copy: bool = True) -> "ad.AnnData":
         """Add the answer to the AnnData that was annotated.
 
@@ -115,7 +150,7 @@ class Annotation:
             The cells, in the same order.
         key
             Begins every name that is added: ``obs[key_cell_type]``, ``obs[key_confidence]``,
-            ``obsm[X_key]``, ``uns[key]``.
+            ``obsm[X_key]``, ``uns[key]``; with all probabilities ``obsm[key_probabilities]``.
         copy
             Return a copy and leave ``adata`` as it is.
 
@@ -131,13 +166,17 @@ class Annotation:
             )
             raise DataError(message)
         frame = self.to_frame()
-        from canal.report.h5ad import check_names_free, storable
+        from canal.report.h5ad import check_names_free, probability_place, storable
 
         check_names_free(frame.columns, key, obs=adata.obs.columns, obsm=adata.obsm, uns=adata.uns)
         adata = adata.copy() if copy else adata
         for name in frame.columns:
             adata.obs[f"{key}_{name}"] = frame[name].array
-        adata.obsm[f"X_{key}"] = np.asarray(self.representation)  # anndata writes no mapped array
+        # Probabilities of an earlier answer do not belong to this one.
+        if probability_place(key) in adata.obsm:
+            del adata.obsm[probability_place(key)]
+        for name, matrix in self.matrices(key).items():
+            adata.obsm[name] = np.asarray(matrix)  # anndata writes no mapped array
         adata.uns[key] = storable(self.facts)
         return adata
 
@@ -203,8 +242,14 @@ def write_annotation(source: "Path | str | ad.AnnData", annotation: Annotation, 
 
 
 def write_csv(annotation: Annotation, out: Path) -> None:
-    """Write the columns ``cell``, ``cell_type``, ``confidence`` and any further ones."""
-    write_file_whole(Path(out), annotation.to_frame().to_csv)
+    """Write the columns ``cell``, ``cell_type``, ``confidence`` and any further ones.
+
+    With all probabilities, a column ``probability_TYPE`` for each type of the model stands behind them.
+    """
+    frame = annotation.to_frame()
+    if annotation.probabilities is not None:
+        frame = frame.join(annotation.to_probabilities().add_prefix("probability_").set_axis(frame.index))
+    write_file_whole(Path(out), frame.to_csv)
 
 
 def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:
@@ -237,7 +282,7 @@ def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: P
             copy_and_add,
             copy,
             columns=annotation.to_frame(),
-            representation=annotation.representation,
+            matrices=annotation.matrices(key),
             facts=annotation.facts,
             key=key,
         )
@@ -256,7 +301,7 @@ def _write_annotated(annotated: "ad.AnnData", annotation: Annotation, key: str, 
 
     write_adata(annotated, target)
     with hdf5_errors(), h5py.File(target, "r") as file:
-        check_added(file, annotation.to_frame(), annotation.representation, storable(annotation.facts), key)
+        check_added(file, annotation.to_frame(), annotation.matrices(key), storable(annotation.facts), key)
 
 
 def _annotated(source: "Path | str | ad.AnnData", annotation: Annotation, key: str) -> "ad.AnnData":

@@ -47,11 +47,16 @@ def check_names_free(names: Iterable[str], key: str, *, obs: Iterable[str], obsm
     if hasattr(earlier, "keys") and "model" in set(earlier.keys()):
         return
     taken = [f"obs[{name!r}]" for name in sorted({f"{key}_{name}" for name in names} & set(obs))]
-    taken += [f"obsm[{name!r}]" for name in sorted({f"X_{key}"} & set(obsm))]
+    taken += [f"obsm[{name!r}]" for name in sorted({f"X_{key}", probability_place(key)} & set(obsm))]
     taken += [] if earlier is None else [f"uns[{key!r}]"]
     if taken:
         message = f"The file already has {', '.join(taken)}, not written by canal. Choose other names with --key-added."
         raise DataError(message)
+
+
+def probability_place(key: str) -> str:
+    """Return the name in ``obsm`` under which the probabilities of all types stand."""
+    return f"{key}_probabilities"
 
 
 def storable(value: Any) -> Any:
@@ -237,11 +242,11 @@ def copy_and_add(
     target: Path,
     *,
     columns: "pd.DataFrame",
-    representation: np.ndarray,
+    matrices: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
     key: str,
 ) -> None:
-    """Copy cells to an h5ad file, add columns, representation and facts to the copy, and read them back.
+    """Copy cells to an h5ad file, add columns, matrices and facts to the copy, and read them back.
 
     Parameters
     ----------
@@ -251,8 +256,8 @@ def copy_and_add(
         The file to make.
     columns
         One row a cell in the order of the file; names without the key.
-    representation
-        Float32 of shape (cells, D), for ``obsm[X_key]``.
+    matrices
+        Float32 of shape (cells, D) by name in ``obsm``: the representation, and all probabilities where asked for.
     facts
         For ``uns[key]``.
     key
@@ -268,18 +273,21 @@ def copy_and_add(
     import h5py
 
     stored = storable(facts)
-    replaced = {f"obs/{key}_{name}" for name in columns.columns} | {f"obsm/X_{key}", f"uns/{key}"}
+    replaced = {f"obs/{key}_{name}" for name in columns.columns} | {f"obsm/{name}" for name in matrices}
+    replaced |= {f"obsm/{probability_place(key)}", f"uns/{key}"}
     with hdf5_errors():
         copy.write(target)
         with h5py.File(target, "r+") as file:
-            _add(file, columns, representation, stored, key)
+            _add(file, columns, matrices, stored, key)
             file.flush()
         with h5py.File(target, "r") as file:
             copy.check(file, replaced)
-            check_added(file, columns, representation, stored, key)
+            check_added(file, columns, matrices, stored, key)
 
 
-def _add(file: Any, columns: "pd.DataFrame", representation: np.ndarray, facts: Mapping[str, Any], key: str) -> None:
+def _add(
+    file: Any, columns: "pd.DataFrame", matrices: Mapping[str, np.ndarray], facts: Mapping[str, Any], key: str
+) -> None:
     """Add an annotation to an open h5ad file."""
     import h5py
 
@@ -298,7 +306,11 @@ def _add(file: Any, columns: "pd.DataFrame", representation: np.ndarray, facts: 
             write_element(obs, f"{key}_{name}", stored)
         order += [n for n in (f"{key}_{name}" for name in columns.columns) if n not in order]
         obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
-        _write_rows(obsm, f"X_{key}", representation)
+        # Probabilities of an earlier answer do not belong to this one.
+        if probability_place(key) in obsm:
+            del obsm[probability_place(key)]
+        for name, matrix in matrices.items():
+            _write_rows(obsm, name, matrix)
         write_element(uns, key, facts)
 
 

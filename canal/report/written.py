@@ -64,7 +64,7 @@ def hdf5_errors() -> Iterator[None]:
 
 
 def check_added(
-    file: Any, columns: "pd.DataFrame", representation: np.ndarray, facts: Mapping[str, Any], key: str
+    file: Any, columns: "pd.DataFrame", matrices: Mapping[str, np.ndarray], facts: Mapping[str, Any], key: str
 ) -> None:
     """Read an annotation back from an open h5ad file.
 
@@ -72,7 +72,7 @@ def check_added(
     ----------
     file
         The file, opened anew.
-    columns, representation, facts, key
+    columns, matrices, facts, key
         What was written; see `canal.report.h5ad.copy_and_add`.
 
     Raises
@@ -85,7 +85,8 @@ def check_added(
         values = columns[name]
         stored = values.array if values.dtype.name == "category" else values.to_numpy()
         _require(f"{key}_{name}" in listed and holds(file["obs"], f"{key}_{name}", stored), f"obs[{key}_{name}]")
-    _require(_same_rows(file["obsm"], f"X_{key}", representation), f"obsm[X_{key}]")
+    for name, matrix in matrices.items():
+        _require(_same_rows(file["obsm"], name, matrix), f"obsm[{name}]")
     _require(holds(file["uns"], key, facts), f"uns[{key}]")
 
 

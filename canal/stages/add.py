@@ -16,7 +16,7 @@ import numpy as np
 from canal.config import Preset, dump_preset
 from canal.data.cells import Cells, FileReport
 from canal.data.labels import NOVEL, LabelWarning, called_known, coarser_names, similar_names
-from canal.data.panel import check_overlap
+from canal.data.panel import check_overlap, symbols_note
 from canal.errors import StageError
 from canal.figures import score
 from canal.model.bank import bank_contents, bank_digest
@@ -121,6 +121,8 @@ class Accepted:
         Number of the new stage.
     gene_report
         How many genes of the parent's gene panel the cells measure.
+    warnings
+        What the person is told of the genes.
     label_warnings
         Names of new types that may be known types under another name.
     incoming
@@ -132,6 +134,7 @@ class Accepted:
     parent: Model | None
     number: int
     gene_report: dict[str, Any]
+    warnings: tuple[str, ...]
     label_warnings: tuple[LabelWarning, ...]
     incoming: IncomingFigures | None
 
@@ -155,7 +158,7 @@ def check_stage(
     _refuse_repeated(request, cells, parent, records)
     check_weights_lineage(start, records, None if parent is None else parent.stage)
     refuse_trained_on(test_file, records)
-    gene_report = _check_genes(parent, cells, start.preset)
+    gene_report, warnings = _check_genes(parent, cells, start.preset)
     # What the model in use answers on these cells, while it has not learned them.
     answers = None if parent is None else answer_incoming(parent, cells)
     return Accepted(
@@ -164,6 +167,7 @@ def check_stage(
         parent=parent,
         number=next_number(records),
         gene_report=gene_report,
+        warnings=warnings,
         label_warnings=tuple(_check_labels(request, parent, cells, answers)),
         incoming=None if parent is None or answers is None else incoming_figures(answers, parent.types),
     )
@@ -193,17 +197,19 @@ def _refuse_repeated(request: StageRequest, cells: Cells, parent: Model | None, 
         raise StageError(message)
 
 
-def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> dict[str, Any]:
-    """Return how many genes of the parent's panel the cells measure; refuse too few."""
+def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return how many genes of the parent's panel the cells measure, and warnings; refuse too few."""
     if parent is None:
-        return {"panel_genes": 0, "measured": 0, "share": 1.0}
+        return {"panel_genes": 0, "measured": 0, "share": 1.0}, ()
     match = parent.panel.match(cells.genes)
     check_overlap(match, preset.genes.min_overlap, cells.report.path)
-    return {
+    report = {
         "panel_genes": len(parent.panel),
         "measured": int(match.measured.sum()),
         "share": round(match.share, 4),
     }
+    note = symbols_note(match, cells.report.path)
+    return report, () if note is None else (note,)
 
 
 def _check_labels(
@@ -358,7 +364,7 @@ def _result(
 ) -> StageResult:
     """Return what the caller is told, from what was committed; ``warned`` is what learning and tests have shown."""
     # The report of the file comes first, then what the record and the tests add.
-    warnings = (*accepted.cells.report.warnings, *weights_warnings(record), *warned)
+    warnings = (*accepted.cells.report.warnings, *accepted.warnings, *weights_warnings(record), *warned)
     return StageResult(
         stage=record.number,
         name=record.name,

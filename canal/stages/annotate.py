@@ -21,7 +21,7 @@ from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_key, check_target, write_annotation
 from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose_rule
-from canal.stages.predictions import answer_stream, reader_of
+from canal.stages.predictions import Wanted, answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Factors of the analytic memory below which one thread solves it as fast as two, which mostly wait.
 FEW_FACTORS = 1_500
+SCORES = ("best", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,9 @@ class AnnotateOptions:
         Where large arrays may lie meanwhile; the system's folder for temporary files by default.
     overwrite
         Replace a file that is there already where the annotation is written.
+    scores
+        ``"best"``: the two most probable types of each cell with their probabilities; ``"all"``: those of every type,
+        too.
     """
 
     types: Sequence[str] | None = None
@@ -72,6 +76,12 @@ class AnnotateOptions:
     rows: tuple[int, int] | None = None
     folder: Path | None = None
     overwrite: bool = False
+    scores: str = "best"
+
+    def __post_init__(self) -> None:
+        if self.scores not in SCORES:
+            message = f"scores is {self.scores!r}; expected 'best' (the best two types) or 'all' (every type)."
+            raise ConfigError(message)
 
 
 def annotate(
@@ -120,8 +130,7 @@ def annotate(
             rule.reader,
             stream,
             progress,
-            allowed=allowed,
-            folder=options.folder,
+            wanted=Wanted(allowed=allowed, probabilities=options.scores == "all", folder=options.folder),
             watch=rule.add,
             groups=adapted.groups,
         )
@@ -133,12 +142,14 @@ def annotate(
 
         cell_type = majority_vote(best, answers.representation, clusters, seed=seed, progress=progress)
     # What a person looks at first: does the file fit the model?
-    columns = rule.columns(answers, best)
+    columns = {**rule.columns(answers, best), **answers.second_columns(model.types)}
     facts = _facts(model, report, options) | sanity_facts(reader.match, agreement, columns.get("status"))
     warnings = [*report.warnings, *sanity_warnings(reader.match, agreement, report.path)]
     # Types that were never seen together with many of these genes: their answers are estimates.
     facts["carried_types"] = [] if reader.carried is None else sorted(reader.carried.imputed)
     facts |= calibration_facts(rule.reader, answers, whole=whole)
+    if answers.probabilities is not None:
+        facts["probability_types"] = list(model.types)
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
@@ -146,6 +157,7 @@ def annotate(
         representation=answers.representation,
         facts=facts | adapted.facts | rule.facts() | {"warnings": warnings},
         columns=columns,
+        probabilities=answers.probabilities,
     )
 
 
@@ -211,6 +223,7 @@ def _facts(model: Model, report: FileReport, options: AnnotateOptions) -> dict[s
         "canal_version": canal.__version__,
         "values": report.where,
         "scale": report.scale,
+        "translated_genes": report.translated_genes,
         "restricted_to": sorted(options.types) if options.types is not None else [],
         "majority_voting": options.majority_voting,
     }

@@ -34,6 +34,11 @@ class Answers:
         Its probability among these, float32 (cells,).
     representation
         Float32 (cells, D), on disk where it is large.
+    second, second_confidence
+        Index of the next probable of the allowed types, int32 (cells,), and its probability, float32 (cells,); ``None``
+        where only one type is allowed.
+    probabilities
+        Of every type, float32 (cells, types), on disk where they are large; ``None`` where they were not asked for.
     novelty, neighbours
         Novelty with p-value, and nearest cells of the example bank; ``None`` where they were not asked for.
     """
@@ -41,6 +46,9 @@ class Answers:
     best: np.ndarray
     confidence: np.ndarray
     representation: np.ndarray
+    second: np.ndarray | None = None
+    second_confidence: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
     novelty: NoveltyScores | None = None
     neighbours: Neighbours | None = None
 
@@ -48,13 +56,46 @@ class Answers:
         """Return the name of each cell's type, object (cells,)."""
         return np.asarray(np.array(types, dtype=object)[self.best])
 
+    def second_columns(self, types: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Return the columns with each cell's second type and its probability; none where one type is allowed."""
+        if self.second is None or self.second_confidence is None:
+            return {}
+        names = np.asarray(np.array(types, dtype=object)[self.second])
+        return {"second_type": names, "second_confidence": self.second_confidence}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which answers are wanted of a file, and where large ones may lie.
+
+    Attributes
+    ----------
+    allowed
+        Types that may be answered, bool (types,); all by default.
+    probabilities
+        Keep the probability of every type.
+    folder
+        Where large arrays may lie meanwhile; the system's folder for temporary files by default.
+    """
+
+    allowed: np.ndarray | None = None
+    probabilities: bool = False
+    folder: Path | None = None
+
 
 class _Collector:
-    """Fills the answers of ``n`` cells from the front, a block at a time."""
+    """Fills the answers of ``n`` cells from the front, a block at a time; ``first`` is the first block's prediction."""
 
-    def __init__(self, n: int, dim: int, reader: GeneSetReader, folder: Path | None) -> None:
+    def __init__(self, n: int, first: Prediction, reader: GeneSetReader, wanted: Wanted) -> None:
         self._done = 0
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
+        types = first.probabilities.shape[1]
+        # A second type is one of those that may be answered.
+        self._allowed = np.ones(types, dtype=bool) if wanted.allowed is None else wanted.allowed
+        self._second: np.ndarray | None = None
+        self._second_confidence = np.empty(0, np.float32)
+        if self._allowed.sum() > 1:
+            self._second, self._second_confidence = np.empty(n, np.int32), np.empty(n, np.float32)
         # Only what was asked for takes memory.
         self._novelty: NoveltyScores | None = None
         if reader.scores_novelty:
@@ -65,15 +106,20 @@ class _Collector:
         if reader.neighbors:
             shape = (n, reader.neighbors)
             self._neighbours = Neighbours(indices=np.empty(shape, np.int32), distances=np.empty(shape, np.float32))
-        self._representation = RowSpool(n, dim, folder)
+        self._representation = RowSpool(n, first.representation.shape[1], wanted.folder)
+        self._probabilities = RowSpool(n, types, wanted.folder) if wanted.probabilities else None
 
     def add(self, prediction: Prediction) -> None:
-        """Keep the answers for the next cells."""
+        """Keep the answers for the next cells, over the allowed types."""
         n = len(prediction.probabilities)
         rows = slice(self._done, self._done + n)
         self._best[rows] = prediction.probabilities.argmax(axis=1)
         self._confidence[rows] = prediction.probabilities.max(axis=1)
+        if self._second is not None:
+            self._second[rows], self._second_confidence[rows] = _second_types(prediction.probabilities, self._allowed)
         self._representation.append(prediction.representation)
+        if self._probabilities is not None:
+            self._probabilities.append(prediction.probabilities)
         if self._novelty is not None and prediction.novelty is not None:
             self._novelty.novelty[rows] = prediction.novelty.novelty
             self._novelty.p_value[rows] = prediction.novelty.p_value
@@ -89,9 +135,19 @@ class _Collector:
             best=self._best,
             confidence=self._confidence,
             representation=self._representation.finish(),
+            second=self._second,
+            second_confidence=None if self._second is None else self._second_confidence,
+            probabilities=None if self._probabilities is None else self._probabilities.finish(),
             novelty=self._novelty,
             neighbours=self._neighbours,
         )
+
+
+def _second_types(probabilities: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the second most probable of the allowed types of each cell, and its probability; each (cells,)."""
+    others = np.where(allowed, probabilities, -1.0)
+    np.put_along_axis(others, probabilities.argmax(axis=1)[:, None], -1.0, axis=1)
+    return others.argmax(axis=1), others.max(axis=1)
 
 
 def reader_of(model: Model, stream: CellStream) -> GeneSetReader:
@@ -112,8 +168,7 @@ def answer_stream(
     stream: CellStream,
     progress: Progress,
     *,
-    allowed: np.ndarray | None = None,
-    folder: Path | None = None,
+    wanted: Wanted | None = None,
     watch: Callable[[Prediction], None] | None = None,
     groups: np.ndarray | None = None,
 ) -> Answers:
@@ -127,10 +182,8 @@ def answer_stream(
         The open file.
     progress
         Told about every block, and of the cells a second.
-    allowed
-        Types that may be answered, bool (types,); all by default.
-    folder
-        Where large arrays may lie meanwhile; the system's folder for temporary files by default.
+    wanted
+        Which answers are wanted; by default the best two of all types.
     watch
         Called with the prediction for every block, over all types, in the order of the cells.
     groups
@@ -143,7 +196,7 @@ def answer_stream(
     """
     progress.start(len(stream), "annotating")
     begin, done = time.monotonic(), 0
-    collector: _Collector | None = None
+    collector, wanted = None, wanted or Wanted()
 
     def predict(part: tuple[sp.csr_matrix, np.ndarray | None]) -> Prediction:
         block, of_cells = part
@@ -152,12 +205,12 @@ def answer_stream(
     # Blocks are read in this thread and annotated in others; only the genes that the model looks at are read.
     workers = reader.workers(usable_cores())
     for prediction in in_order(predict, _with_groups(stream.chunks(reader.columns), groups), workers):
-        # The first prediction tells the size of the representation.
+        # The first prediction tells the sizes.
         if collector is None:
-            collector = _Collector(len(stream), prediction.representation.shape[1], reader, folder)
+            collector = _Collector(len(stream), prediction, reader, wanted)
         if watch is not None:
             watch(prediction)
-        collector.add(prediction if allowed is None else prediction.restricted_to(allowed))
+        collector.add(prediction if wanted.allowed is None else prediction.restricted_to(wanted.allowed))
         done += len(prediction.probabilities)
         speed = done / max(time.monotonic() - begin, 1e-9)
         progress.advance(len(prediction.probabilities), f"{speed:,.0f} cells/s")

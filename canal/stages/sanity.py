@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from canal.data.panel import GeneMatch
+from canal.data.panel import GeneMatch, symbols_note
 from canal.data.stream import CellStream
 from canal.data.values import unit_rows
 from canal.model.reader import GeneSetReader
@@ -77,7 +77,8 @@ def sanity_warnings(match: GeneMatch, agreement: float | None, source: str) -> l
     source
         Name of the file.
     """
-    warnings = []
+    note = symbols_note(match, source)
+    warnings = [] if note is None else [note]
     measured, genes = int(match.measured.sum()), len(match.measured)
     if match.share < FEW_MEASURED:
         warnings.append(

@@ -164,8 +164,8 @@ def test_the_commands_take_it(workspace: Workspace, tmp_path: Path) -> None:
     line = ["-C", workspace.layout.root, "annotate", "--data", tmp_path / "new.h5ad", "--out", tmp_path / "a.h5ad"]
     done = CliRunner().invoke(app, [*map(str, line), "--adapt"])
     assert "all cells, 700 cells, adapted:" in done.output
-    assert "calibrated for: no." in done.output
-    assert any("Calibrated for: no." in warning for warning in grouped.warnings)
+    assert "novelty is not calibrated for this file" in done.output
+    assert any("Novelty is not calibrated for this file" in warning for warning in grouped.warnings)
 
 
 def test_the_doctor_says_how_far_a_file_is_before_it_is_annotated(workspace: Workspace, tmp_path: Path) -> None:

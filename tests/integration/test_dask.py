@@ -80,7 +80,10 @@ def test_parts_are_the_whole(lab: Workspace) -> None:
 
     whole = lab.annotate(file)
     np.testing.assert_allclose(joined.confidence, whole.confidence, atol=1e-6)
-    same(replace(joined, confidence=whole.confidence, representation=whole.representation), whole)
+    second = {"second_confidence": whole.columns["second_confidence"]}
+    np.testing.assert_allclose(joined.columns["second_confidence"], second["second_confidence"], atol=1e-6)
+    columns = {**joined.columns, **second}
+    same(replace(joined, confidence=whole.confidence, representation=whole.representation, columns=columns), whole)
 
 
 def test_shards_begin_where_blocks_begin(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

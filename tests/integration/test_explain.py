@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import hypergeom
+from typer.testing import CliRunner
 
 import canal
+from canal.cli.main import app
 from canal.data.genes import Genes
 from canal.data.values import unit_rows
 from canal.explain.files import enriched
@@ -176,3 +178,50 @@ def test_novel_by_probability_where_the_preset_or_the_command_says_so(folder: Pa
                   "--stage", 1, "--min-probability", "0.9")["novelty"]  # fmt: skip
     assert figures["min_probability"] == 0.9
     assert figures["auroc"] > 0.7
+
+
+def test_markers_of_what_was_taught_need_no_file(folder: Path) -> None:
+    """Genes of the type stand apart from those it is told by lacking; the latter are markers of other types."""
+    workspace = canal.open_workspace(folder / "w")
+
+    table = workspace.markers("CD4 T", stage=1, top=6)
+
+    own, of_others = {f"GENE{g}" for g in range(8, 16)}, {f"GENE{g}" for g in (*range(8), *range(16, 24))}
+    for_it = table[table["evidence"] == "for"]
+    against = table[table["evidence"] == "against"]
+    assert set(table["cell_type"]) == {"CD4 T"}
+    assert set(for_it["gene"]) <= own
+    assert (len(for_it), len(against)) == (6, 6)
+    assert len(set(against["gene"]) & of_others) >= 4
+    assert not set(against["gene"]) & own
+    assert (for_it["score"] > for_it["others"]).all()
+    assert set(workspace.markers(stage=1)["cell_type"]) == set(TAUGHT)
+
+
+def test_what_was_taught_is_near_what_cells_of_a_file_show(folder: Path) -> None:
+    """The command without --data: the same method, and the genes that lead are those of the cells."""
+    taught = run(folder, "explain", "--type", "B", "--stage", 1, "--top", 8)
+    seen = run(folder, "explain", "--data", folder / "cells.h5ad", "--labels", "cell_type", "--type", "B",
+               "--stage", 1, "--top", 8)  # fmt: skip
+
+    assert (taught["source"], seen["source"]) == ("taught", "cells")
+    assert taught["method"] == seen["method"] == "memory"
+    assert taught["types"]["B"]["cells"] == 50
+    genes = [{entry["gene"] for entry in answer["types"]["B"]["genes_for"]} for answer in (taught, seen)]
+    assert genes[0] == genes[1] == {f"GENE{g}" for g in range(8)}
+
+
+def test_a_model_without_memory_needs_cells(folder: Path) -> None:
+    """Nothing is known of the taught cells then; and a file's columns need a file."""
+    assert "--data" in run(folder, "explain", "--stage", 2, code=2)["error"]
+    assert "belong to a file" in run(folder, "explain", "--stage", 1, "--labels", "cell_type", code=2)["error"]
+    assert "'MK' is no type here" in run(folder, "explain", "--stage", 1, "--type", "MK", code=2)["error"]
+
+
+def test_the_screen_lists_them_apart(folder: Path) -> None:
+    """Two tables a type, and a line that says where the cells come from."""
+    shown = CliRunner().invoke(app, ["-C", str(folder / "w"), "explain", "--stage", "1", "--type", "B", "--top", "3"])
+
+    assert shown.exit_code == 0, shown.output
+    assert "No file was named" in shown.output
+    assert shown.output.index("for B") < shown.output.index("against others: B has less")

@@ -76,6 +76,7 @@ def test_warnings_are_printed(wide, tmp_path, command):
     assert "warning: " in shown
     assert "holds mouse gene symbols" in shown
     assert "measures 120 of the 300 genes of the model (40%)" in shown
+    assert "120 of 300 genes of the model measured" in shown
 
 
 def test_shuffled_gene_names_are_told(wide):
@@ -316,3 +317,12 @@ def test_too_few_genes_names_a_way_that_there_is(wide, tmp_path):
 
     assert "measures 1 of the model's 300 genes" in text
     assert "next stage with a lower floor: --set genes.min_overlap=0.01" in text
+
+
+def test_python_tells_its_progress_where_it_is_asked_to(lab, capfd):
+    """`progress=True` in a script whose stderr is a log: lines; without it nothing."""
+    workspace, query = canal.open_workspace(lab / "ws"), make_adata(30, types=("B", "NK"), seed=3)
+    workspace.annotate(query)
+    assert capfd.readouterr().err == ""
+    workspace.annotate(query, progress=True)
+    assert "annotating" in capfd.readouterr().err

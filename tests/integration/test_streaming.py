@@ -22,7 +22,7 @@ from canal.errors import DataError
 from canal.progress import Silent
 from canal.report.annotation import write_annotation
 from canal.stages import annotate as module
-from canal.stages.predictions import answer_stream
+from canal.stages.predictions import Wanted, answer_stream
 from canal.workspace import Workspace
 from tests.make import make_adata
 from tests.products import assert_same
@@ -156,7 +156,7 @@ def peak_of(workspace: Workspace, n: int, folder: Path) -> int:
     detector = reader.novelty()
     assert detector is not None
     tracemalloc.start()
-    answers = answer_stream(reader.with_novelty(detector), stream, Silent(), folder=folder)
+    answers = answer_stream(reader.with_novelty(detector), stream, Silent(), wanted=Wanted(folder=folder))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(answers.representation) == n

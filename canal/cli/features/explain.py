@@ -26,7 +26,10 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     session: Session,
-    data: Annotated[Path, typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder; else the cells that were taught."),
+    ] = None,
     types: Annotated[
         list[str] | None, typer.Option("--type", metavar="TYPE", help="Cell type; repeatable; else every one.")
     ] = None,
@@ -47,7 +50,7 @@ def explain(
     ] = None,
     gene_key: GeneKey = None,
 ) -> Answer:
-    """Show which genes the model looks at in the cells of each type.
+    """Show which genes the model looks at in the cells of each type, of a file or as they were taught.
 
     An encoder with attention is explained by its attention, another by its analytic memory; the answer says which.
     """
@@ -65,6 +68,8 @@ def explain(
         progress=watcher(session),
     )
     parts: list[Table | str] = [METHODS[answer["method"]]]
+    if answer["source"] == "taught":
+        parts.append("No file was named: these are the cells that were taught, by their statistics.")
     for name, explanation in answer["types"].items():
         parts += _parts_of_type(name, explanation)
     if out is not None:
@@ -77,12 +82,18 @@ def _parts_of_type(name: str, explanation: dict[str, Any]) -> "list[Table | str]
     """Return the genes of a cell type, and the gene sets that they are enriched in."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("gene", "score", "in other cells"):
-        table.add_column(title, justify="left" if title == "gene" else "right")
-    for gene in explanation["genes"]:
-        table.add_row(gene["gene"], f"{gene['score']:.5f}", f"{gene['others']:.5f}")
-    parts: list[Table | str] = ["", f"{name}, {explanation['cells']} cells", table]
+    parts: list[Table | str] = ["", f"{name}, {explanation['cells']} cells"]
+    # Where the method tells, genes that the type has apart from those that other types have.
+    lists = {f"for {name}": "genes_for", f"against others: {name} has less": "genes_against"}
+    if "genes_for" not in explanation:
+        lists = {"gene": "genes"}
+    for title, key in lists.items():
+        table = Table(box=None, pad_edge=False)
+        for heading in (title, "score", "in other cells"):
+            table.add_column(heading, justify="left" if heading == title else "right")
+        for gene in explanation[key]:
+            table.add_row(gene["gene"], f"{gene['score']:.5f}", f"{gene['others']:.5f}")
+        parts.append(table)
     for gene_set in explanation.get("gene_sets", [])[:MOST_SETS]:
         overlap = f"{gene_set['overlap']} of {gene_set['size']} genes"
         parts.append(f"  {gene_set['name']}: {overlap}, adjusted p {gene_set['adjusted']:.2g}")

@@ -55,7 +55,8 @@ def find(
     answer = {"out": str(out), **report.to_dict()}
     # Where there are groups, they have to be looked at and named next.
     counts = ", ".join(f"{cells} {status}" for status, cells in report.cells_by_status.items())
-    lines = [f"{report.cells} cells: {counts}", *(f"warning: {text}" for text in report.warnings)]
+    lines = [f"{report.cells} cells: {counts}", f"sanity: {report.sanity}"]
+    lines += [f"warning: {text}" for text in report.warnings]
     if not report.clusters:
         lines.append(f"No group of {report.min_size} novel cells or more: nothing to name; in {short_path(out)}")
         return Answer(answer, lines)

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from canal.cli import answer as progress
+from canal import progress
 from canal.cli.answer import Bar, Lines, Session, watcher
-from canal.progress import Silent
+from canal.progress import NotebookBar, Silent, in_notebook, watching
 from canal.stages.layout import Layout
 
 
@@ -48,3 +48,52 @@ def test_bar_draws_on_stderr_alone(capsys, monkeypatch):
     assert found.out == ""
     assert "[two]" in found.err
     assert "left" in found.err
+
+
+class Shell:
+    """What IPython says of itself in the kernel of a notebook."""
+
+    kernel = object()
+
+
+class IPython:
+    """The module, as far as it is asked."""
+
+    @staticmethod
+    def get_ipython() -> Shell:
+        return Shell()
+
+
+def test_a_notebook_shows_a_bar_by_itself(monkeypatch):
+    """Elsewhere Python is silent, unless a bar is asked for; a log has lines."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert not in_notebook()
+    assert isinstance(watching(None), Silent)
+    assert isinstance(watching(True), Lines)
+    own = Silent()
+    assert watching(own) is own
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+    assert isinstance(watching(None), NotebookBar)
+    assert isinstance(watching(False), Silent)
+
+
+def test_a_terminal_shows_a_bar_where_it_is_asked_for(monkeypatch):
+    """Of text, as there are no widgets."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert isinstance(watching(True), NotebookBar)
+    assert isinstance(watching(None), Silent)
+
+
+def test_the_bar_of_a_notebook_moves(capsys):
+    """It shows what is done and how far, on stderr alone, and survives a second piece of work."""
+    bar = NotebookBar()
+    bar.advance(1)  # before the start: nothing
+    for description in ("stage 1", "testing"):
+        bar.start(2, description)
+        bar.advance(2, "epoch 2")
+    bar.close()
+    bar.close()
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "stage 1" in found.err
+    assert "testing" in found.err

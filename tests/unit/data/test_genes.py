@@ -12,7 +12,6 @@ from canal.errors import DataError
 IDS = ["ENSG00000141510.12", "ENSG00000012048.3", "ENSG00000139618"]
 SYMBOLS = ["TP53", "BRCA1", "BRCA2"]
 BARE = tuple(i.split(".")[0] for i in IDS)
-HALF = ["TP53", *BARE[1:]]
 UNIQUE = ["A1BG", "A1BG-1", "C1ORF112"]
 NONE = ("", "", "")
 
@@ -25,15 +24,15 @@ def _var(index: list[str], **columns: object) -> pd.DataFrame:
     ("var", "gene_key", "genes", "ensembl", "key"),
     [
         (_var(SYMBOLS), None, SYMBOLS, ("", "", ""), "var_names"),
-        (_var(IDS), None, BARE, BARE, "var_names"),
+        (_var(IDS), None, SYMBOLS, BARE, "var_names"),
         (_var(IDS, feature_name=SYMBOLS), None, SYMBOLS, BARE, "feature_name"),
         (_var(IDS, feature_name=pd.Categorical(SYMBOLS)), None, SYMBOLS, BARE, "feature_name"),
         (_var(IDS, gene_short_name=SYMBOLS), None, SYMBOLS, BARE, "gene_short_name"),
         (_var(SYMBOLS, gene_ids=IDS), None, SYMBOLS, BARE, "var_names"),
         (_var(["a", "b", "c"], mine=SYMBOLS), "mine", SYMBOLS, ("", "", ""), "mine"),
         (_var(["0", "1", "2"], gene_name=SYMBOLS), None, SYMBOLS, NONE, "gene_name"),
-        (_var(IDS, feature_name=SYMBOLS), "var_names", BARE, BARE, "var_names"),
-        (_var(IDS, feature_name=["TP53", None, ""]), None, HALF, BARE, "feature_name"),
+        (_var(IDS, feature_name=SYMBOLS), "var_names", SYMBOLS, BARE, "var_names"),
+        (_var(IDS, feature_name=["TP53", None, ""]), None, SYMBOLS, BARE, "feature_name"),
         (_var(["A1BG", "A1BG-1", "C1orf112"]), None, UNIQUE, NONE, "var_names"),
     ],
     ids=[
@@ -61,11 +60,16 @@ def test_mouse_symbols_are_upper_case_with_a_warning() -> None:
 
 
 def test_mouse_ids_without_symbols_are_told() -> None:
-    """Mouse ids alone match nothing human."""
+    """Mouse ids become mouse symbols, which match human ones by upper case alone; unknown ids match nothing human."""
     named = name_genes(_var(["ENSMUSG00000000001", "ENSMUSG00000000028"]), source="toy")
+    unknown = name_genes(_var(["ENSMUSG09000000001", "ENSMUSG09000000028"]), source="toy")
 
-    assert named.kind == "ensembl"
-    assert "mouse Ensembl ids" in named.warnings[0]
+    assert named.kind == unknown.kind == "ensembl"
+    assert named.genes.names == ("GNAI3", "CDC45")
+    assert "mouse Ensembl ids" in named.warnings[1]
+    assert "upper case alone" in named.warnings[1]
+    assert "match mouse files only" in unknown.warnings[0]
+    assert unknown.translated == 0
 
 
 def test_collisions_keep_the_most_expressed() -> None:
