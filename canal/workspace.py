@@ -728,6 +728,33 @@ class Workspace(Annotator):
 
         return import_stage(self.layout, Path(path), name)[0]
 
+    def start_from(self, model: str | Path) -> StageRecord:
+        """Make a model the first stage of this workspace, which has none yet; return its record.
+
+        Parameters
+        ----------
+        model
+            Name of a model that comes with canal, such as ``blood``, or a file of `export`.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If there is no such model, or the workspace has stages already; nothing is changed then.
+        """
+        from canal.history.exchange import import_stage
+        from canal.registry.shipped import model_file
+
+        path = model_file(model)
+        # Asked before anything is made: a workspace in use goes on as it is.
+        if self.layout.exists and has_registry(self.layout) and (stages := self._registry().records()):
+            message = (
+                f"{self.layout.root} has {len(stages)} stages already; a model can be the start of a new workspace "
+                f"only. Make another with `canal init DIR --from {model}`, or add it as one more stage with "
+                f"`canal registry import {path}`."
+            )
+            raise ConfigError(message)
+        return import_stage(self.layout, path)[0]
+
     def weights(self) -> list[dict[str, Any]]:
         """Return name, digest and facts of each of the workspace's pre-trained weights, by name."""
         from canal.stages.starting import list_weights
@@ -865,15 +892,46 @@ class LoadedModel(Annotator):
         return self._model
 
 
-def load_model(path: str | Path) -> LoadedModel:
-    """Load the model of an export, such as ``model.canal``; every byte is compared with its hash.
+def load_model(name: str | Path) -> LoadedModel:
+    """Load a model that comes with canal, such as ``blood``, or that of an export; every byte is checked.
+
+    Parameters
+    ----------
+    name
+        Name of a model that comes with canal, or a file of `Workspace.export`, such as ``model.canal``.
 
     Raises
     ------
-    RegistryError
-        If the file is missing, damaged, or of a newer canal.
+    ConfigError, RegistryError
+        If there is no such model; if the file is damaged, or of a newer canal.
     """
     from canal.registry.package import open_package
+    from canal.registry.shipped import model_file
 
-    with open_package(Path(path)) as package:
+    with open_package(model_file(name)) as package:
         return LoadedModel(package.load())
+
+
+def describe_model(name: str | Path) -> dict[str, Any]:
+    """Return what is known of a model without a workspace: its card, types, genes, figures, size and digest.
+
+    Parameters
+    ----------
+    name
+        As for `load_model`.
+
+    Raises
+    ------
+    ConfigError, RegistryError
+        As `load_model`.
+    """
+    from canal.registry.shipped import describe_package, model_file
+
+    return describe_package(model_file(name))
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Return what `describe_model` says of every model that comes with canal, by name."""
+    from canal.registry.shipped import describe_package, shipped_models
+
+    return [describe_package(path) for path in shipped_models().values()]
