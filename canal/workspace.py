@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from canal.stages.request import StageResult
     from canal.stages.use import Promotion
     from canal.training.start import PretrainedWeights
+    from canal.voter.voter import Voter
 
 
 def _annotate_options(
@@ -892,13 +893,71 @@ class LoadedModel(Annotator):
         return self._model
 
 
-def load_model(name: str | Path) -> LoadedModel:
+class LoadedVoter(Annotator):
+    """A voter that was imported from CellTypist: it annotates without a workspace, and has no stage.
+
+    Parameters
+    ----------
+    voter
+        Its weights.
+    """
+
+    labels = "cell_type"
+
+    def __init__(self, voter: "Voter") -> None:
+        self.voter = voter
+
+    def model(self, number: int | None = None) -> "Model":  # noqa: ARG002
+        """Refuse: a voter has weights of genes alone, and none of what a model of canal keeps."""
+        message = (
+            f"{self.voter.name} is a voter of CellTypist: it annotates, and can neither be evaluated nor explained. "
+            "Use a model that was taught by `canal stage add`."
+        )
+        raise ConfigError(message)
+
+    def annotate(
+        self,
+        data: "str | Path | ad.AnnData",
+        *,
+        out: str | Path | None = None,
+        inplace: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> "Annotation":
+        """Annotate the type of every cell as CellTypist does; with ``out``, write the cells there.
+
+        Parameters
+        ----------
+        data, out, inplace, progress
+            As for `Annotator.annotate`.
+        options
+            ``majority_voting``, ``key_added``, ``gene_key`` and ``overwrite``; a voter cannot follow the others.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If an option asks for what a voter has not, or the file cannot be annotated.
+        """
+        from canal.voter.annotate import annotate_with_voter
+
+        if inplace and isinstance(data, str | Path):
+            message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
+            raise ConfigError(message)
+        annotation = annotate_with_voter(self.voter, data, options, path_of(out, "out"), progress)
+        if inplace:
+            assert not isinstance(data, str | Path)
+            annotation.to_adata(data, key=str(options.get("key_added") or "canal"), copy=False)
+        return annotation
+
+
+def load_model(name: str | Path) -> LoadedModel | LoadedVoter:
     """Load a model that comes with canal, such as ``blood``, or that of an export; every byte is checked.
 
     Parameters
     ----------
     name
-        Name of a model that comes with canal, or a file of `Workspace.export`, such as ``model.canal``.
+        Name of a model that comes with canal, or a file: of `Workspace.export`, such as ``model.canal``, or of
+        `import_celltypist`, such as ``Immune_All_Low.voter``.
 
     Raises
     ------
@@ -908,8 +967,38 @@ def load_model(name: str | Path) -> LoadedModel:
     from canal.registry.package import open_package
     from canal.registry.shipped import model_file
 
-    with open_package(model_file(name)) as package:
+    path = model_file(name)
+    if path.suffix == ".voter":
+        from canal.voter.voter import Voter
+
+        return LoadedVoter(Voter.load(path))
+    with open_package(path) as package:
         return LoadedModel(package.load())
+
+
+def import_celltypist(file: str | Path, out: str | Path | None = None) -> "tuple[LoadedVoter, Path]":
+    """Read a model of CellTypist without running anything in it, and write it as a voter that annotates.
+
+    Parameters
+    ----------
+    file
+        ``.pkl`` as CellTypist writes it.
+    out
+        File to write, ``NAME.voter``; of the model's name in the current folder by default.
+
+    Returns
+    -------
+    The voter, and the file it was written to.
+
+    Raises
+    ------
+    WeightsError, DataError
+        If the file is no such model, or the voter cannot be written; nothing is written then.
+    """
+    from canal.voter.celltypist import import_celltypist
+
+    voter, path = import_celltypist(Path(file), path_of(out, "out"))
+    return LoadedVoter(voter), path
 
 
 def describe_model(name: str | Path) -> dict[str, Any]:
