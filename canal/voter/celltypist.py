@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from canal.errors import RegistryError, WeightsError
+from canal.data.genes import name_genes
+from canal.errors import DataError, RegistryError, WeightsError
 from canal.files import check_file, digest_file
 from canal.voter.pickles import Estimator, array_in, read_pickle
 from canal.voter.voter import SUFFIX, Voter
@@ -66,7 +67,13 @@ def voter_of(content: Any, file: Path) -> Voter:
     scale = _numbers(scaler, "scale_", file)
     centred = scaler.attributes.get("with_mean", True) is not False
     mean = _numbers(scaler, "mean_", file) if centred else np.zeros_like(scale)
-    # 3. What it says of itself; text only.
+    # 3. Genes as canal names those of a file; of two that come to one name the first stays.
+    spelled = _names(classifier, "features", file)
+    if not weights.ndim == 2 or not weights.shape[1] == len(mean) == len(scale) == len(spelled):
+        sizes = f"weights {weights.shape}, mean {mean.shape}, scale {scale.shape} and {len(spelled)} genes"
+        raise WeightsError(_unfit(file, f"it has {sizes}"))
+    genes, columns = _canonical_genes(spelled, file)
+    # 4. What it says of itself; text only.
     described = {"source_file": file.name, "source_digest": digest_file(file), "origin": "CellTypist"}
     if isinstance(description, dict):
         described |= {key: str(description[key]) for key in _DESCRIBED if description.get(key)}
@@ -74,15 +81,26 @@ def voter_of(content: Any, file: Path) -> Voter:
         return Voter(
             name=file.stem,
             types=_names(classifier, "classes_", file),
-            genes=_names(classifier, "features", file),
-            weights=weights,
+            genes=genes,
+            weights=weights[:, columns],
             intercept=intercept,
-            mean=mean,
-            scale=scale,
+            mean=mean[columns],
+            scale=scale[columns],
             description=described,
         )
     except RegistryError as error:
         raise WeightsError(_unfit(file, str(error))) from error
+
+
+def _canonical_genes(spelled: tuple[str, ...], file: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the names of the genes as canal spells them, each once, and their places in the model."""
+    import pandas as pd
+
+    try:
+        named = name_genes(pd.DataFrame(index=list(spelled)), source=str(file))
+    except DataError as error:
+        raise WeightsError(_unfit(file, str(error))) from error
+    return named.genes.names, named.columns
 
 
 def _numbers(estimator: Estimator, name: str, file: Path) -> np.ndarray:

@@ -1,8 +1,8 @@
 """A voter: one linear score a type, as CellTypist models are, kept as numbers and text alone.
 
-Each gene is centred, divided by its spread and cut at `CEILING`; the score of a type is a weighted sum of the genes, and
-its probability the logistic function of the score, for each type by itself. A voter keeps no statistics of cells: it
-cannot tell a cell of a type it does not know, and adapts to no file.
+Each gene is centred, divided by its spread and cut at `CEILING`; the score of a type is a weighted sum of the genes,
+and its probability the logistic function of the score, for each type by itself. A voter keeps no statistics of cells:
+it cannot tell a cell of a type it does not know, and adapts to no file.
 
 Shapes: n cells, G genes of the voter, S of them that a file measures, C types.
 """
@@ -66,7 +66,7 @@ class Voter:
     @property
     def panel(self) -> GenePanel:
         """Its genes as those of a model, to be found in a file."""
-        return GenePanel(genes=Genes(self.genes), entered=(1,) * len(self.genes))
+        return GenePanel(genes=Genes(self.genes, ("",) * len(self.genes)), entered=(1,) * len(self.genes))
 
     def scores(self, expression: sp.csr_matrix, match: GeneMatch) -> np.ndarray:
         """Return the scores of cells, float64 (n, C).
