@@ -69,7 +69,7 @@ def voter_of(content: Any, file: Path) -> Voter:
     mean = _numbers(scaler, "mean_", file) if centred else np.zeros_like(scale)
     # 3. Genes as canal names those of a file; of two that come to one name the first stays.
     spelled = _names(classifier, "features", file)
-    if not weights.ndim == 2 or not weights.shape[1] == len(mean) == len(scale) == len(spelled):
+    if weights.ndim != 2 or not weights.shape[1] == len(mean) == len(scale) == len(spelled):
         sizes = f"weights {weights.shape}, mean {mean.shape}, scale {scale.shape} and {len(spelled)} genes"
         raise WeightsError(_unfit(file, f"it has {sizes}"))
     genes, columns = _canonical_genes(spelled, file)

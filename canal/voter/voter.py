@@ -111,7 +111,7 @@ class Voter:
             If the file is no voter, damaged, or of a newer canal.
         """
         try:
-            arrays, table = read_tensor_file(path, "table", "voter", FORMAT)
+            arrays, table = read_tensor_file(path, "table", "imported voter", FORMAT)
             return cls(
                 name=str(table["name"]),
                 types=tuple(map(str, table["types"])),
