@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from canal.catalogue.catalogue import Mirror
     from canal.compare.report import CompareReport
     from canal.explain.explain import Explanation
     from canal.history.diff import StageDiff
@@ -826,6 +827,99 @@ class Workspace(Annotator):
         request = PretrainRequest(data=[Path(path) for path in data], name=name, seed=chosen, **options)
         return pretrain(self.layout, request, progress)
 
+    def list_models(self, catalogue: str | None = None) -> "list[dict[str, Any]]":
+        """Return the ready-made models: those that come with canal, then those of the catalogue, if one is named.
+
+        Parameters
+        ----------
+        catalogue
+            Folder, ``file:`` or ``https:`` address; else that of ``CANAL_CATALOGUE``, else that of ``canal.toml``.
+
+        Returns
+        -------
+        One table a model, as it stands in an index, with ``from``: ``canal``, or the address.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If the catalogue cannot be read.
+        """
+        from canal.catalogue.catalogue import chosen_address
+        from canal.catalogue.index import entry_of
+        from canal.registry.shipped import shipped_models
+
+        models = []
+        for path in shipped_models().values():
+            models.append(entry_of(path).model_dump(mode="json") | {"from": "canal"})
+        address = chosen_address(catalogue, self.layout.settings.catalogue)
+        if address is not None:
+            for entry in address.index().models:
+                models.append(entry.model_dump(mode="json") | {"from": address.text})
+        return models
+
+    def get_model(
+        self,
+        name: str,
+        *,
+        out: str | Path | None = None,
+        catalogue: str | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch a model of the catalogue; return its file, whose size and hash are those of the index.
+
+        Parameters
+        ----------
+        name
+            Name of the model.
+        out
+            File to write; the model's own name in the current folder by default.
+        catalogue
+            As for `list_models`.
+        progress
+            Told about the bytes that came.
+
+        Raises
+        ------
+        ConfigError, DataError, RegistryError
+            If the model cannot be had; there is no half of it then.
+        """
+        from canal.catalogue.catalogue import get_model, required_address
+
+        address = required_address(catalogue, self.layout.settings.catalogue)
+        return get_model(address, name, path_of(out, "out"), progress)[1]
+
+    def mirror_models(
+        self, folder: str | Path, *, catalogue: str | None = None, progress: Progress | None = None
+    ) -> "Mirror":
+        """Copy the whole catalogue into a folder, which is one then; what is there already is not fetched again.
+
+        Parameters
+        ----------
+        folder
+            Where the copy is to be.
+        catalogue, progress
+            As for `get_model`.
+        """
+        from canal.catalogue.catalogue import mirror, required_address
+
+        address = required_address(catalogue, self.layout.settings.catalogue)
+        return mirror(address, Path(folder), progress)
+
+    def add_model(self, file: str | Path, *, catalogue: str | None = None) -> dict[str, Any]:
+        """Put a model into a catalogue that is a folder; return its entry in the index.
+
+        Parameters
+        ----------
+        file
+            File of `export`, or one that was built to be given away.
+        catalogue
+            As for `list_models`; a new or empty folder becomes a catalogue.
+        """
+        from canal.catalogue.catalogue import add_model, required_address
+
+        address = required_address(catalogue, self.layout.settings.catalogue)
+        return add_model(address, Path(file)).model_dump(mode="json")
+
     def presets(self) -> "dict[str, tuple[str, str]]":
         """Return text and origin of every preset by name: ``canal``, or the file in the workspace's ``configs/``."""
         from canal.config import shipped_presets
@@ -1017,10 +1111,3 @@ def describe_model(name: str | Path) -> dict[str, Any]:
     from canal.registry.shipped import describe_package, model_file
 
     return describe_package(model_file(name))
-
-
-def list_models() -> list[dict[str, Any]]:
-    """Return what `describe_model` says of every model that comes with canal, by name."""
-    from canal.registry.shipped import describe_package, shipped_models
-
-    return [describe_package(path) for path in shipped_models().values()]

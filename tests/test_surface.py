@@ -63,6 +63,10 @@ OPTIONS = {
     "weights list": [],
     "weights show": ["NAME"],
     "weights export": ["FILE", "NAME"],
+    "models list": ["--catalogue"],
+    "models get": ["--catalogue", "--out", "NAME"],
+    "models mirror": ["--catalogue", "DIR"],
+    "models add": ["--catalogue", "FILE"],
     "models show": ["NAME|FILE"],
     "models import-celltypist": ["--out", "FILE"],
     "novel find": [
