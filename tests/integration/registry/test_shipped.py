@@ -109,6 +109,8 @@ def test_blood_is_the_first_stage_of_who_wants_it(tmp_path: Path) -> None:
     workspace = canal.open_workspace(folder)
     assert workspace.champion() == 1
     assert workspace.stage(1).notes[CARD] == describe_model("blood")["card"]
+    shown = CliRunner().invoke(app, ["-C", str(folder), "stage", "show", "1"]).stdout
+    assert "zheng, values: counts; pbmc3k, values: counts" in shown
 
     cells = blood_cells(extra=1)
     cells.obs["cell_type"] = cells.obs["cell_type"].astype(str).replace("NK", "Plasma")
