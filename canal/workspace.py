@@ -750,7 +750,7 @@ class Workspace(Annotator):
         # Asked before anything is made: a workspace in use goes on as it is.
         if self.layout.exists and has_registry(self.layout) and (stages := self._registry().records()):
             message = (
-                f"{self.layout.root} has {len(stages)} stages already; a model can be the start of a new workspace "
+                f"{self.layout.root} has stages already ({len(stages)}); a model can be the start of a new workspace "
                 f"only. Make another with `canal init DIR --from {model}`, or add it as one more stage with "
                 f"`canal registry import {path}`."
             )

@@ -32,6 +32,15 @@ def blood_cells(n: int = 60, extra: int = 0) -> ad.AnnData:
     return make_adata(n, types=("B", "NK"), genes=genes, seed=extra, prefix=f"c{extra}_")
 
 
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """Return a workspace that began with blood, and the answer of the command that made it."""
+    folder = tmp_path_factory.mktemp("shipped") / "mine"
+    code, answer = run("init", folder, "--from", "blood")
+    assert code == 0
+    return folder, answer
+
+
 @pytest.mark.parametrize("name", shipped_models())
 def test_a_shipped_model_is_small_and_holds_no_cell(name: str) -> None:
     """At most 6 MB, an empty bank, and a card that says what it is, of what it was made and what it cannot tell."""
@@ -100,11 +109,9 @@ def test_a_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert model_file("blood") == Path("blood")
 
 
-def test_blood_is_the_first_stage_of_who_wants_it(tmp_path: Path) -> None:
+def test_blood_is_the_first_stage_of_who_wants_it(mine: tuple[Path, dict]) -> None:
     """`canal init --from blood`, and the next stage is learned on top of it with the default preset."""
-    folder = tmp_path / "mine"
-    code, answer = run("init", folder, "--from", "blood")
-    assert code == 0
+    folder, answer = mine
     assert (answer["stage"]["number"], answer["stage"]["name"]) == (1, "blood")
     workspace = canal.open_workspace(folder)
     assert workspace.champion() == 1
@@ -120,19 +127,18 @@ def test_blood_is_the_first_stage_of_who_wants_it(tmp_path: Path) -> None:
     assert len(workspace.model(2).types) == 10
 
 
-def test_init_from_refuses_what_it_cannot_start_with(tmp_path: Path) -> None:
+def test_init_from_refuses_what_it_cannot_start_with(tmp_path: Path, mine: tuple[Path, dict]) -> None:
     """An unknown model leaves no folder; a workspace that has stages stays as it is."""
     code, answer = run("init", tmp_path / "none", "--from", "lung")
     assert code == 2
     assert "no model 'lung'" in answer["error"]
     assert not (tmp_path / "none").exists()
 
-    assert run("init", tmp_path / "mine", "--from", "blood")[0] == 0
-    code, answer = run("init", tmp_path / "mine", "--from", "blood")
+    code, answer = run("init", mine[0], "--from", "blood")
     assert code == 2
-    assert "has 1 stages already" in answer["error"]
+    assert "has stages already" in answer["error"]
     with pytest.raises(ConfigError, match="start of a new workspace"):
-        canal.open_workspace(tmp_path / "mine").start_from("blood")
+        canal.open_workspace(mine[0]).start_from("blood")
 
 
 @pytest.mark.shared_data

@@ -80,6 +80,30 @@ def test_labels_and_probabilities_are_celltypists(tmp_path: Path, protocol: int,
     assert np.abs(annotation.confidence - probabilities.max(axis=1)).max() < 1e-6
 
 
+OLD_NAMES = {
+    b"cnumpy._core.": b"cnumpy.core.",
+    b"csklearn.linear_model._logistic\n": b"csklearn.linear_model.logistic\n",
+    b"csklearn.linear_model._stochastic_gradient\n": b"csklearn.linear_model.stochastic_gradient\n",
+    b"csklearn.preprocessing._data\n": b"csklearn.preprocessing.data\n",
+    b"c_loss\nCyHalfBinomialLoss\n": b"csklearn.linear_model._sgd_fast\nLog\n",
+}
+
+
+@pytest.mark.parametrize("sgd", [False, True])
+def test_models_of_older_libraries_are_read(tmp_path: Path, sgd: bool) -> None:
+    """NumPy and scikit-learn moved their classes over the years; the models that were published name the old places."""
+    content = new = pickle.dumps(trained(sgd=sgd), protocol=2)
+    for today, then in OLD_NAMES.items():
+        content = content.replace(today, then)
+    assert content != new
+    assert b"_core" not in content
+    for name, content_of in (("new", new), ("old", content)):
+        (tmp_path / f"{name}.pkl").write_bytes(content_of)
+    old, today = (voter_of(read_pickle(path), path) for path in (tmp_path / "old.pkl", tmp_path / "new.pkl"))
+    assert (old.types, old.genes) == (today.types, today.genes)
+    assert (old.weights == today.weights).all()
+
+
 def test_two_types_have_two_scores(tmp_path: Path) -> None:
     """CellTypist keeps one row of weights for two types; the first type has the opposite."""
     model = trained(("B", "NK"))
