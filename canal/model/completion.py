@@ -11,8 +11,9 @@ stages would show it:
 
 What comes out are statistics like the measured ones. They are an estimate: they never take part in the ridge regression
 that tells the measured types apart. A carried type takes a cell only where every measured type leaves it, further than
-nearly all of that type's own cells would go (Neyman and Pearson). Where every type was seen with nearly all genes of
-the file, nothing is carried and nothing changes.
+nearly all of that type's own cells would go (Neyman and Pearson). And where the stage that taught the type held the
+other one, too, it has to say the same on the genes that it measured: cells of a technology that nobody taught leave
+their type as well. Where every type was seen with nearly all genes of the file, nothing is carried and nothing changes.
 
 Shapes: n cells, G genes of the memory, S of them that a file measures, g genes of a stage, R rows, T classes, C types.
 """
@@ -359,7 +360,12 @@ class CarriedTypes:
         # One linear function of a unit profile a class: its part of the linear discriminant.
         covariance = _covariance(space, is_carried)
         functions = scipy.linalg.solve(covariance, space.means.T, assume_a="pos")
-        self.weights = (space.directions @ functions).astype(np.float32)
+        self._classes = functions.shape[1]
+        # Beside them the ridge scores of each stage that taught a carried type, for the types that it held.
+        stages = sorted({carried.source for carried in completion.carried})
+        scores = [memory.stage_weights(stage, seen, types) for stage in stages]
+        self.weights = np.hstack([space.directions @ functions, *scores]).astype(np.float32)
+        self._teaches, self._held = _taught_by(completion.carried, memory, stages, types)
         names = [space.types[i] for i in space.type_index.tolist()]
         self._carried = np.flatnonzero(is_carried)
         self._measured = np.flatnonzero(~is_carried)
@@ -383,7 +389,7 @@ class CarriedTypes:
         probabilities
             Of each type, (n, C).
         projected
-            Unit profiles over the memory's measured genes times ``weights``, (n, T).
+            Unit profiles over the memory's measured genes times ``weights``, (n, T and C for each stage that taught).
         """
         result = probabilities.copy()
         own, others = projected[:, self._carried], projected[:, self._measured]
@@ -404,7 +410,46 @@ class CarriedTypes:
         raised = np.maximum(share, np.minimum(before, MOST_CONFIDENCE))
         result[taken] *= ((1 - raised) / np.maximum(1 - before, 1e-6))[:, None]
         result[taken, column] = raised
+        # What the stage that taught the type contradicts stays as it was.
+        refused = taken[self._contradicted(probabilities[taken].argmax(axis=1), column, projected[taken])]
+        result[refused] = probabilities[refused]
         return result
+
+    def _contradicted(self, before: np.ndarray, column: np.ndarray, projected: np.ndarray) -> np.ndarray:
+        """Return which cells a stage that taught their carried type, and held the one before, gives to the latter.
+
+        Both scores are linear in the profile and have no constant, so that its length, which differs with the genes,
+        does not matter.
+
+        Parameters
+        ----------
+        before, column
+            Type of each cell by the measured types, and the carried one, (n,).
+        projected
+            As for `take`, of these cells.
+        """
+        refused = np.zeros(len(column), dtype=bool)
+        rows, n_types = np.arange(len(column)), self._held.shape[1]
+        for stage, held in enumerate(self._held):
+            start = self._classes + stage * n_types
+            scores = projected[:, start : start + n_types]
+            asked = self._teaches[stage, column] & held[before]
+            refused |= asked & (scores[rows, column] < scores[rows, before])
+        return refused
+
+
+def _taught_by(
+    carried: Sequence[CarriedType], memory: AnalyticMemory, stages: Sequence[int], types: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which carried types each stage taught, and which types it holds, both bool (stages, C)."""
+    index = {name: i for i, name in enumerate(types)}
+    teaches, held = np.zeros((2, len(stages), len(types)), dtype=bool)
+    for c in carried:
+        teaches[stages.index(c.source), index[c.name]] = True
+    for s in memory.statistics:
+        if s.stage in stages:
+            held[stages.index(s.stage), index[s.name]] = True
+    return teaches, held
 
 
 def _carried_classes(space: Space, carried: Sequence[CarriedType]) -> np.ndarray:

@@ -233,15 +233,26 @@ class AnalyticMemory:
         """
         match = self.panel.match(genes)
         rows, targets, classes = self._rows(match.measured, {name: i for i, name in enumerate(types)})
-        # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
-        fewer_genes = rows.shape[1] < rows.shape[0]
-        gram = rows.T @ rows if fewer_genes else rows @ rows.T
-        gram[np.diag_indices_from(gram)] += self.ridge
-        right = rows.T @ targets if fewer_genes else targets
-        solution = scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
-        weights = solution if fewer_genes else rows.T @ solution
+        weights = _ridge_weights(rows, targets, self.ridge)
         moments = _score_moments(classes, rows @ weights, weights)
         return SolvedMemory(match=match, weights=weights, types=tuple(types), moments=moments)
+
+    def stage_weights(self, stage: int, seen: np.ndarray, types: Sequence[str]) -> np.ndarray:
+        """Return the ridge weights (S, C) of one stage alone; genes that it did not measure have none.
+
+        Parameters
+        ----------
+        stage
+            Number of the stage.
+        seen
+            Genes of the memory that a file measures, bool (G,).
+        types
+            Order of the scores; a type that the stage does not hold scores zero.
+        """
+        own = tuple(s for s in self.statistics if s.stage == stage)
+        alone = replace(self, measured={stage: self.measured[stage]}, statistics=own)
+        rows, targets, _ = alone._rows(seen, {name: i for i, name in enumerate(types)})
+        return _ridge_weights(rows, targets, self.ridge)
 
     def type_profiles(self, seen: np.ndarray, types: Sequence[str]) -> np.ndarray:
         """Return the mean unit profile of each type over the genes that a file measures, float64 (C, S).
@@ -310,6 +321,17 @@ class AnalyticMemory:
                     )
                     classes.append(one)
         return rows, targets, classes
+
+
+def _ridge_weights(rows: np.ndarray, targets: np.ndarray, ridge: float) -> np.ndarray:
+    """Return the solution W (S, C) of ridge regression of targets (R, C) on rows (R, S)."""
+    # (A'A + rI)^-1 A' = A' (AA' + rI)^-1: the smaller of the two is solved.
+    fewer_genes = rows.shape[1] < rows.shape[0]
+    gram = rows.T @ rows if fewer_genes else rows @ rows.T
+    gram[np.diag_indices_from(gram)] += ridge
+    right = rows.T @ targets if fewer_genes else targets
+    solution = scipy.linalg.solve(gram, right, assume_a="pos", check_finite=False)
+    return np.asarray(solution if fewer_genes else rows.T @ solution)
 
 
 @dataclass(frozen=True, kw_only=True)

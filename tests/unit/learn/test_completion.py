@@ -212,6 +212,41 @@ def test_taken_probabilities_stay_probabilities(taught_by_a_quarter: tuple[Analy
     assert (result.argmax(axis=1)[query.labels == "NK"] == TYPES.index("NK")).mean() >= 0.95
 
 
+def test_the_stage_that_taught_a_type_has_a_say(taught_by_a_quarter: tuple[AnalyticMemory, Cells]) -> None:
+    """A cell that it would give to the measured type stays there, as those of an untaught technology should."""
+    memory, query = taught_by_a_quarter
+    carried = carried_types(memory, memory.panel.match(query.genes).measured, TYPES)
+    assert carried is not None
+    nk, cd8 = TYPES.index("NK"), TYPES.index("CD8 T")
+    solved = memory.solved_for(query.genes, TYPES)
+    profiles = unit_rows(solved.match.project(query.expression)[:, np.flatnonzero(solved.match.measured)])
+    projected = np.asarray(profiles @ carried.weights)[query.labels == "NK"]
+    before = np.zeros((len(projected), len(TYPES)), dtype=np.float32)
+    before[:, cd8] = 1.0
+    assert (carried.take(before, projected).argmax(axis=1) == nk).mean() >= 0.95
+
+    # The ridge scores of the stage that taught NK are the last columns: now they are for CD8 T.
+    scores = projected[:, -len(TYPES) :]
+    scores[:, [nk, cd8]] = scores[:, [cd8, nk]]
+    assert (carried.take(before, projected).argmax(axis=1) == cd8).mean() >= 0.95
+    # Of a type that it did not hold it cannot say anything.
+    carried._held[:, cd8] = False
+    assert (carried.take(before, projected).argmax(axis=1) == nk).mean() >= 0.95
+
+
+def test_weights_of_one_stage_know_its_types_and_genes_alone(
+    taught_by_a_quarter: tuple[AnalyticMemory, Cells],
+) -> None:
+    """They tell its own types apart, and are zero for genes that it did not measure and types that it did not hold."""
+    memory, query = taught_by_a_quarter
+    seen = memory.panel.match(query.genes).measured
+    weights = memory.stage_weights(2, seen, (*TYPES, "HSC"))
+    assert not weights[:, -1].any()
+    assert not np.delete(weights, memory.measured[2], axis=0).any()
+    values = unit_rows(query.expression) @ weights
+    assert (np.array(TYPES)[values[:, :-1].argmax(axis=1)] == query.labels).mean() > 0.8
+
+
 def mean_novelty(model: Model, query: ad.AnnData, rows: np.ndarray, *, blind: bool = False) -> float:
     """Return the mean novelty of some cells by the model's detector, or by one that is blind to what was carried."""
     cells = read_cells(query, labels=None)
