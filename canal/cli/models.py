@@ -42,7 +42,7 @@ def show(
     # 3. What was measured, and what it cannot tell.
     if card.get("left_out"):
         lines.append("Each data set left out in turn, and annotated by a model of the others:")
-        lines.append(_left_out_table(card["left_out"]))
+        lines.append(_left_out_table([*card["left_out"], {"name": "mean", **card["mean"]}]))
     lines += [f"- {text}" for text in card.get("limits", ())]
     lines.append(f"{facts['digest']}, {short_path(Path(facts['file']))}")
     return Answer(facts, lines)
