@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from canal.catalogue.catalogue import Mirror
     from canal.compare.report import CompareReport
     from canal.explain.explain import Explanation
     from canal.history.diff import StageDiff
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from canal.stages.request import StageResult
     from canal.stages.use import Promotion
     from canal.training.start import PretrainedWeights
+    from canal.voter.voter import Voter
 
 
 def _annotate_options(
@@ -786,6 +788,33 @@ class Workspace(Annotator):
 
         return import_stage(self.layout, Path(path), name)[0]
 
+    def start_from(self, model: str | Path) -> StageRecord:
+        """Make a model the first stage of this workspace, which has none yet; return its record.
+
+        Parameters
+        ----------
+        model
+            Name of a model that comes with canal, such as ``blood``, or a file of `export`.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If there is no such model, or the workspace has stages already; nothing is changed then.
+        """
+        from canal.history.exchange import import_stage
+        from canal.registry.shipped import model_file
+
+        path = model_file(model)
+        # Asked before anything is made: a workspace in use goes on as it is.
+        if self.layout.exists and has_registry(self.layout) and (stages := self._registry().records()):
+            message = (
+                f"{self.layout.root} has stages already ({len(stages)}); a model can be the start of a new workspace "
+                f"only. Make another with `canal init DIR --from {model}`, or add it as one more stage with "
+                f"`canal registry import {path}`."
+            )
+            raise ConfigError(message)
+        return import_stage(self.layout, path)[0]
+
     def weights(self) -> list[dict[str, Any]]:
         """Return name, digest and facts of each of the workspace's pre-trained weights, by name."""
         from canal.stages.starting import list_weights
@@ -856,6 +885,99 @@ class Workspace(Annotator):
         request = PretrainRequest(data=[Path(path) for path in data], name=name, seed=chosen, **options)
         return pretrain(self.layout, request, watching(progress))
 
+    def list_models(self, catalogue: str | None = None) -> "list[dict[str, Any]]":
+        """Return the ready-made models: those that come with canal, then those of the catalogue, if one is named.
+
+        Parameters
+        ----------
+        catalogue
+            Folder, ``file:`` or ``https:`` address; else that of ``CANAL_CATALOGUE``, else that of ``canal.toml``.
+
+        Returns
+        -------
+        One table a model, as it stands in an index, with ``from``: ``canal``, or the address.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If the catalogue cannot be read.
+        """
+        from canal.catalogue.catalogue import chosen_address
+        from canal.catalogue.index import entry_of
+        from canal.registry.shipped import shipped_models
+
+        models = []
+        for path in shipped_models().values():
+            models.append(entry_of(path).model_dump(mode="json") | {"from": "canal"})
+        address = chosen_address(catalogue, self.layout.settings.catalogue)
+        if address is not None:
+            for entry in address.index().models:
+                models.append(entry.model_dump(mode="json") | {"from": address.text})
+        return models
+
+    def get_model(
+        self,
+        name: str,
+        *,
+        out: str | Path | None = None,
+        catalogue: str | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch a model of the catalogue; return its file, whose size and hash are those of the index.
+
+        Parameters
+        ----------
+        name
+            Name of the model.
+        out
+            File to write; the model's own name in the current folder by default.
+        catalogue
+            As for `list_models`.
+        progress
+            Told about the bytes that came.
+
+        Raises
+        ------
+        ConfigError, DataError, RegistryError
+            If the model cannot be had; there is no half of it then.
+        """
+        from canal.catalogue.catalogue import get_model, required_address
+
+        address = required_address(catalogue, self.layout.settings.catalogue)
+        return get_model(address, name, path_of(out, "out"), progress)[1]
+
+    def mirror_models(
+        self, folder: str | Path, *, catalogue: str | None = None, progress: Progress | None = None
+    ) -> "Mirror":
+        """Copy the whole catalogue into a folder, which is one then; what is there already is not fetched again.
+
+        Parameters
+        ----------
+        folder
+            Where the copy is to be.
+        catalogue, progress
+            As for `get_model`.
+        """
+        from canal.catalogue.catalogue import mirror, required_address
+
+        address = required_address(catalogue, self.layout.settings.catalogue)
+        return mirror(address, Path(folder), progress)
+
+    def add_model(self, file: str | Path, *, catalogue: str | None = None) -> dict[str, Any]:
+        """Put a model into a catalogue that is a folder; return its entry in the index.
+
+        Parameters
+        ----------
+        file
+            File of `export`, or one that was built to be given away.
+        catalogue
+            As for `list_models`; a new or empty folder becomes a catalogue.
+        """
+        from canal.catalogue.catalogue import add_model, required_address
+
+        address = required_address(catalogue, self.layout.settings.catalogue)
+        return add_model(address, Path(file)).model_dump(mode="json")
+
     def presets(self) -> "dict[str, tuple[str, str]]":
         """Return text and origin of every preset by name: ``canal``, or the file in the workspace's ``configs/``."""
         from canal.config import shipped_presets
@@ -923,15 +1045,127 @@ class LoadedModel(Annotator):
         return self._model
 
 
-def load_model(path: str | Path) -> LoadedModel:
-    """Load the model of an export, such as ``model.canal``; every byte is compared with its hash.
+class LoadedVoter(Annotator):
+    """A voter that was imported from CellTypist: it annotates without a workspace, and has no stage.
+
+    Parameters
+    ----------
+    voter
+        Its weights.
+    """
+
+    labels = "cell_type"
+
+    def __init__(self, voter: "Voter") -> None:
+        self.voter = voter
+
+    def model(self, number: int | None = None) -> "Model":  # noqa: ARG002
+        """Refuse: a voter has weights of genes alone, and none of what a model of canal keeps."""
+        message = (
+            f"{self.voter.name} is a voter of CellTypist: it annotates, and can neither be evaluated nor explained. "
+            "Use a model that was taught by `canal stage add`."
+        )
+        raise ConfigError(message)
+
+    def annotate(
+        self,
+        data: "str | Path | ad.AnnData",
+        *,
+        out: str | Path | None = None,
+        inplace: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> "Annotation":
+        """Annotate the type of every cell as CellTypist does; with ``out``, write the cells there.
+
+        Parameters
+        ----------
+        data, out, inplace, progress
+            As for `Annotator.annotate`.
+        options
+            ``majority_voting``, ``key_added``, ``gene_key`` and ``overwrite``; a voter cannot follow the others.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If an option asks for what a voter has not, or the file cannot be annotated.
+        """
+        from canal.voter.annotate import annotate_with_voter
+
+        if inplace and isinstance(data, str | Path):
+            message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
+            raise ConfigError(message)
+        annotation = annotate_with_voter(self.voter, data, options, path_of(out, "out"), progress)
+        if inplace:
+            assert not isinstance(data, str | Path)
+            annotation.to_adata(data, key=str(options.get("key_added") or "canal"), copy=False)
+        return annotation
+
+
+def load_model(name: str | Path) -> LoadedModel | LoadedVoter:
+    """Load a model that comes with canal, such as ``blood``, or that of an export; every byte is checked.
+
+    Parameters
+    ----------
+    name
+        Name of a model that comes with canal, or a file: of `Workspace.export`, such as ``model.canal``, or of
+        `import_celltypist`, such as ``Immune_All_Low.voter``.
 
     Raises
     ------
-    RegistryError
-        If the file is missing, damaged, or of a newer canal.
+    ConfigError, RegistryError
+        If there is no such model; if the file is damaged, or of a newer canal.
     """
     from canal.registry.package import open_package
+    from canal.registry.shipped import model_file
 
-    with open_package(Path(path)) as package:
+    path = model_file(name)
+    if path.suffix == ".voter":
+        from canal.voter.voter import Voter
+
+        return LoadedVoter(Voter.load(path))
+    with open_package(path) as package:
         return LoadedModel(package.load())
+
+
+def import_celltypist(file: str | Path, out: str | Path | None = None) -> "tuple[LoadedVoter, Path]":
+    """Read a model of CellTypist without running anything in it, and write it as a voter that annotates.
+
+    Parameters
+    ----------
+    file
+        ``.pkl`` as CellTypist writes it.
+    out
+        File to write, ``NAME.voter``; of the model's name in the current folder by default.
+
+    Returns
+    -------
+    The voter, and the file it was written to.
+
+    Raises
+    ------
+    WeightsError, DataError
+        If the file is no such model, or the voter cannot be written; nothing is written then.
+    """
+    from canal.voter.celltypist import import_celltypist
+
+    voter, path = import_celltypist(Path(file), path_of(out, "out"))
+    return LoadedVoter(voter), path
+
+
+def describe_model(name: str | Path) -> dict[str, Any]:
+    """Return what is known of a model without a workspace: its card, types, genes, figures, size and digest.
+
+    Parameters
+    ----------
+    name
+        As for `load_model`.
+
+    Raises
+    ------
+    ConfigError, RegistryError
+        As `load_model`.
+    """
+    from canal.registry.shipped import describe_package, model_file
+
+    return describe_package(model_file(name))

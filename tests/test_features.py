@@ -47,9 +47,18 @@ def without(feature: str, folder: Path) -> Path:
 @pytest.mark.filterwarnings("ignore")
 def test_a_feature_can_be_deleted(tmp_path: Path) -> None:
     """Every other module is imported without it, also the one that makes the command line."""
-    assert {"compare", "novel", "history", "pretrain", "weights", "explain", "cluster", "demo", "benchmark"} <= set(
-        FEATURES
-    )
+    assert {
+        "compare",
+        "novel",
+        "history",
+        "pretrain",
+        "weights",
+        "explain",
+        "cluster",
+        "demo",
+        "benchmark",
+        "voter",
+    } <= set(FEATURES)
     sites = [str(without(feature, tmp_path)) for feature in FEATURES]
 
     line = [sys.executable, "-P", "-W", "ignore", "-c", PROGRAM, str(PACKAGE / "training" / "avalanche.py"), *sites]

@@ -16,7 +16,7 @@ from tests.commands import all_commands, options_of
 
 # Frozen: a new knob goes into the presets (`--set`), not onto the command line.
 OPTIONS = {
-    "init": ["DIR"],
+    "init": ["--from", "DIR"],
     "demo": ["--out", "--seed"],
     "ui": ["--port"],
     "doctor": [],
@@ -63,6 +63,12 @@ OPTIONS = {
     "weights list": [],
     "weights show": ["NAME"],
     "weights export": ["FILE", "NAME"],
+    "models list": ["--catalogue"],
+    "models get": ["--catalogue", "--out", "NAME"],
+    "models mirror": ["--catalogue", "DIR"],
+    "models add": ["--catalogue", "FILE"],
+    "models show": ["NAME|FILE"],
+    "models import-celltypist": ["--out", "FILE"],
     "novel find": [
         "--adapt", "--alpha", "--batch", "--data", "--gene-key", "--min-size", "--out", "--resolution", "--stage",
         "--uncertain",
@@ -111,7 +117,7 @@ def test_every_command_has_help_with_an_example(name):
 
 def test_groups_show_their_commands():
     """A noun alone is not an error without words."""
-    for noun in ("stage", "registry", "bank", "config"):
+    for noun in ("stage", "registry", "bank", "config", "models"):
         assert "Usage" in CliRunner().invoke(app, [noun]).output
     assert isinstance(app, typer.Typer)
 

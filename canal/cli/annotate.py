@@ -46,7 +46,8 @@ def annotate(
     ],
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Model of `canal registry export`; needs no workspace.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Ready-made model (blood) or file of an export; needs no workspace."),
     ] = None,
     types: Annotated[
         str | None,
@@ -100,7 +101,7 @@ def annotate(
         "progress": watcher(session),
     }
     files = expanded(data)
-    # With the model of a file, or with one of the workspace.
+    # With a model that is named, or with one of the workspace.
     if model is not None:
         _check_model_alone(model, stage, dask)
         from canal.workspace import load_model
@@ -113,8 +114,8 @@ def annotate(
     return _answer_of_file(out, annotations[0])
 
 
-def _check_model_alone(model: Path, stage: int | None, dask: str | None) -> None:
-    """Refuse options that have no meaning beside the model of a file."""
+def _check_model_alone(model: str, stage: int | None, dask: str | None) -> None:
+    """Refuse options that have no meaning beside a model that is named."""
     if dask is not None:
         message = f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
         raise ConfigError(message)

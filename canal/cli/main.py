@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from canal.cli import annotate, features, registry, stage, workspace
+from canal.cli import annotate, features, models, registry, stage, workspace
 from canal.cli.answer import Session
 from canal.stages.layout import WORKSPACE_VARIABLE, Layout
 
@@ -42,7 +42,7 @@ def canal(
     ctx.obj = Session(layout=Layout.find(folder, registry_uri), explicit=folder is not None)
 
 
-for noun in (workspace, stage, annotate, registry):
+for noun in (workspace, stage, annotate, registry, models):
     noun.register(app)
 # A feature's command is found by its file: whoever deletes a feature deletes its folder and this file.
 for feature in sorted(module.name for module in pkgutil.iter_modules(features.__path__)):

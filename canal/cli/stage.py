@@ -231,8 +231,9 @@ def _record_table(record: "StageRecord") -> "Table":
     # What not every stage has.
     if weights := record.notes.get("weights"):
         rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"
-    for source in record.data:
-        rows["data"] = f"{source.get('path')}, values: {source.get('scale')}"
+    # A model that was given away names all its data sets.
+    if record.data:
+        rows["data"] = "; ".join(f"{source.get('path')}, values: {source.get('scale')}" for source in record.data)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)

@@ -19,6 +19,8 @@ from canal.stages.layout import Layout
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from canal.model.record import StageRecord
+
 
 # Packages whose versions decide what canal does.
 PACKAGES = (
@@ -49,7 +51,7 @@ LITTLE_DISK = 1e9  # bytes; less is reported as a problem
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "init", example="canal init my-atlas")(init)
+    command(app, "init", example="canal init my-atlas --from blood")(init)
     bank = typer.Typer(no_args_is_help=True, help="Look at the example bank.")
     command(bank, "show", example="canal bank show")(show_bank)
     app.add_typer(bank, name="bank")
@@ -66,6 +68,10 @@ def init(
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Folder to make; else that of -C, else here.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME|FILE", help="Stage 1: a ready-made model (blood), or an export."),
+    ] = None,
 ) -> Answer:
     """Make a workspace: configs/, stages/, registry/ and canal.toml. What exists is left as it is."""
     if folder is not None and session.explicit:
@@ -74,15 +80,25 @@ def init(
     # What exists stays as it is; the answer says whether anything was made.
     root = folder or session.layout.root
     existed = Layout(root).exists
+    # A model that cannot be taken is refused before anything is made.
+    stage = None if start is None else _start_from(Layout(root, session.layout.server), start)
     layout = Layout.init(root, session.layout.server)
     model = layout.settings.name
-    data = {"workspace": str(layout.root.resolve()), "model": model, "created": not existed}
+    data: dict[str, Any] = {"workspace": str(layout.root.resolve()), "model": model, "created": not existed}
     root_text = short_path(layout.root)
-    text = (
-        f"{root_text} is a workspace {'already' if existed else 'now'}; its model is called {model}.\n"
-        f"Next: canal -C {root_text} stage add --data cells.h5ad --labels cell_type"
-    )
-    return Answer(data, [text])
+    lines = [f"{root_text} is a workspace {'already' if existed else 'now'}; its model is called {model}."]
+    if stage is not None:
+        data["stage"] = stage.model_dump(mode="json")
+        lines.append(f"Stage {stage.number}, {stage.name}, annotates: {', '.join(stage.types)}.")
+    lines.append(f"Next: canal -C {root_text} stage add --data cells.h5ad --labels cell_type")
+    return Answer(data, lines)
+
+
+def _start_from(layout: Layout, model: str) -> "StageRecord":
+    """Make a model the first stage of a workspace, which is made with it; return its record."""
+    from canal.workspace import Workspace
+
+    return Workspace(layout).start_from(model)
 
 
 def show_bank(

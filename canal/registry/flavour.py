@@ -39,11 +39,19 @@ def model_card(record: StageRecord) -> str:
         "## Figures\n" + _table(("figure", "value"), [(k.replace("_", " "), f"{v:.4g}") for k, v in _figures(record)]),
         "## Data\n" + _data(record),
         "## Limits\nA cell of a type that nobody taught still gets its best known type: see the novelty of its answer. "
-        f"The example bank holds {record.bank.get('size', 0)} real expression profiles: treat the model as the data.",
+        + _kept(record),
         "## Types\n" + ", ".join(_type(record, name) for name in record.types),
     ]
     text = "\n\n".join(part for part in parts if part)
     return text if len(text) <= LONGEST else text[: LONGEST - len(_END)] + _END
+
+
+def _kept(record: StageRecord) -> str:
+    """Return what the model holds of the cells that taught it."""
+    size = record.bank.get("size", 0)
+    if not size:
+        return "No cell is kept: it holds statistics of the types alone."
+    return f"The example bank holds {size} real expression profiles: treat the model as the data."
 
 
 def _summary(record: StageRecord) -> str:

@@ -53,6 +53,7 @@ class Settings(BaseModel):
     labels: str = Field(default="cell_type", min_length=1, description="column with the cell types")
     preset: str = Field(default="compact", min_length=1)
     seed: int = Field(default=0, ge=0)
+    catalogue: str = Field(default="", description="of ready-made models: a folder, file: or https: address")
 
 
 @dataclass(frozen=True)

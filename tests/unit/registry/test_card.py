@@ -33,3 +33,11 @@ def test_a_long_card_is_cut():
 
     assert len(card) == LONGEST
     assert card.endswith("`canal stage show` has all of it.*")
+
+
+def test_a_model_without_a_cell_says_so():
+    """Statistics are not the data: nobody is told to treat them as that."""
+    card = model_card(make_record(1, bank={"size": 0}))
+
+    assert "No cell is kept" in card
+    assert "treat the model as the data" not in card
