@@ -166,10 +166,13 @@ class Annotation:
             )
             raise DataError(message)
         frame = self.to_frame()
-        from canal.report.h5ad import check_names_free, probability_place, storable
+        from canal.report.h5ad import check_names_free, columns_left, probability_place, storable
 
         check_names_free(frame.columns, key, obs=adata.obs.columns, obsm=adata.obsm, uns=adata.uns)
         adata = adata.copy() if copy else adata
+        # What an earlier answer had and this one has not does not belong to it.
+        for name in columns_left(adata.obs.columns, key, frame.columns, adata.uns):
+            del adata.obs[name]
         for name in frame.columns:
             adata.obs[f"{key}_{name}"] = frame[name].array
         # Probabilities of an earlier answer do not belong to this one.

@@ -5,6 +5,7 @@ Copying cells from zarr to an h5ad file with a few chunks in memory: both have A
 Adding an annotation to a copy of an h5ad file without reading what is in it.
 """
 
+import re
 import shutil
 import warnings
 import zlib
@@ -57,6 +58,36 @@ def check_names_free(names: Iterable[str], key: str, *, obs: Iterable[str], obsm
 def probability_place(key: str) -> str:
     """Return the name in ``obsm`` under which the probabilities of all types stand."""
     return f"{key}_probabilities"
+
+
+# Columns that an annotation has or has not, as it was asked for.
+OPTIONAL = re.compile(r"second_type|second_confidence|best_known|status|novelty|p_value|neighbor_\d+(_\w+)?")
+
+
+def columns_left(obs: Iterable[str], key: str, columns: Iterable[str], uns: Any) -> list[str]:
+    """Return the columns that an earlier annotation with the same key wrote and this one does not.
+
+    Parameters
+    ----------
+    obs
+        Names that the file has.
+    key
+        Begins every name that is added.
+    columns
+        Names of the new columns, without the key.
+    uns
+        Of the file: a mapping or an HDF5 group.
+    """
+    earlier: Any = uns.get(key)
+    if not hasattr(earlier, "keys") or "model" not in set(earlier.keys()):
+        return []
+    own, start = set(columns), f"{key}_"
+    left = []
+    for name in obs:
+        plain = str(name).removeprefix(start)
+        if str(name).startswith(start) and plain not in own and OPTIONAL.fullmatch(plain):
+            left.append(str(name))
+    return left
 
 
 def storable(value: Any) -> Any:
@@ -278,8 +309,9 @@ def copy_and_add(
     with hdf5_errors():
         copy.write(target)
         with h5py.File(target, "r+") as file:
-            _add(file, columns, matrices, stored, key)
+            removed = _add(file, columns, matrices, stored, key)
             file.flush()
+        replaced |= {f"obs/{name}" for name in removed}
         with h5py.File(target, "r") as file:
             copy.check(file, replaced)
             check_added(file, columns, matrices, stored, key)
@@ -287,8 +319,8 @@ def copy_and_add(
 
 def _add(
     file: Any, columns: "pd.DataFrame", matrices: Mapping[str, np.ndarray], facts: Mapping[str, Any], key: str
-) -> None:
-    """Add an annotation to an open h5ad file."""
+) -> list[str]:
+    """Add an annotation to an open h5ad file; return the columns of an earlier one that were removed."""
     import h5py
 
     with warnings.catch_warnings():
@@ -299,6 +331,11 @@ def _add(
         obs, obsm, uns = file["obs"], file["obsm"], file["uns"]
         order = [_text(name) for name in obs.attrs["column-order"]]
         check_names_free(columns.columns, key, obs=order, obsm=obsm, uns=uns)
+        # What an earlier answer had and this one has not does not belong to it.
+        removed = columns_left(order, key, columns.columns, uns)
+        for name in removed:
+            del obs[name]
+        order = [name for name in order if name not in removed]
         for name in columns.columns:
             values = columns[name]
             categorical = values.dtype.name == "category"
@@ -312,6 +349,7 @@ def _add(
         for name, matrix in matrices.items():
             _write_rows(obsm, name, matrix)
         write_element(uns, key, facts)
+    return removed
 
 
 def _write_rows(group: Any, name: str, rows: np.ndarray) -> None:

@@ -89,6 +89,23 @@ def test_earlier_probabilities_do_not_stay(lab, query, tmp_path, kind):
     assert "probability_types" not in cells.uns["canal"]
 
 
+@pytest.mark.parametrize("kind", ["file", "adata"])
+def test_earlier_columns_do_not_stay(lab, query, tmp_path, kind):
+    """A second type of the answer before would stand beside a first one of this; columns of others stay."""
+    workspace = canal.open_workspace(lab / "ws")
+    first = workspace.annotate(query, neighbors=1).to_adata(ad.read_h5ad(query))
+    first.obs["canal_second_look"] = "mine"
+    first.write_h5ad(tmp_path / "a.h5ad")
+    again = tmp_path / "a.h5ad" if kind == "file" else first
+
+    workspace.annotate(again, out=tmp_path / "b.h5ad", types="NK")
+
+    obs = ad.read_h5ad(tmp_path / "b.h5ad").obs
+    assert set(obs["canal_cell_type"]) == {"NK"}
+    assert not {"canal_second_type", "canal_second_confidence", "canal_neighbor_1"} & set(obs)
+    assert set(obs["canal_second_look"]) == {"mine"}
+
+
 def test_somebody_elses_matrix_is_not_replaced(lab, tmp_path):
     """What canal did not write stays."""
     cells = make_adata(30, types=("B", "NK"))
