@@ -1073,7 +1073,7 @@ class LoadedVoter(Annotator):
         *,
         out: str | Path | None = None,
         inplace: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         **options: Any,
     ) -> "Annotation":
         """Annotate the type of every cell as CellTypist does; with ``out``, write the cells there.
@@ -1095,7 +1095,7 @@ class LoadedVoter(Annotator):
         if inplace and isinstance(data, str | Path):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
-        annotation = annotate_with_voter(self.voter, data, options, path_of(out, "out"), progress)
+        annotation = annotate_with_voter(self.voter, data, options, path_of(out, "out"), watching(progress))
         if inplace:
             assert not isinstance(data, str | Path)
             annotation.to_adata(data, key=str(options.get("key_added") or "canal"), copy=False)

@@ -21,7 +21,7 @@ from canal.training.examples import balanced_quotas
 from canal.training.fitting import draw_pseudo_cells
 
 VARIABLE_GENES = 2000  # of each stage, for logistic regression; Seurat's default
-LDA_GENES = 6000  # of each stage, for the discriminants, which need no rounds
+LDA_GENES = 6000  # of the first stage, for the discriminants
 SHRINKAGE = 0.5  # of their covariance towards the same variance everywhere; leads on other labs' streams
 STRENGTH, ROUNDS = 10.0, 500  # inverse of the ridge for profiles of length 1, and rounds of the solver
 PSEUDO_CELLS = 2000
@@ -77,26 +77,29 @@ def _fitted(rows: sp.csr_matrix, labels: np.ndarray, panel: GenePanel) -> Predic
 
 
 def learn_discriminants(stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
-    """Learn streaming linear discriminants in gene space (Hayes and Kanan, 2020): means, numbers and one covariance."""
+    """Learn streaming linear discriminants in gene space (Hayes and Kanan, 2020): means, numbers and one covariance.
+
+    The genes are those of the first stage: a gene that enters later has a mean of zero in all types before, and cells
+    of these would be taken for others.
+    """
     del context
     panel = GenePanel.empty()
     sums: dict[str, np.ndarray] = {}
     numbers: Counter[str] = Counter()
-    scatter = np.zeros((0, 0), dtype=np.float32)
+    squares = np.zeros((0, 0), dtype=np.float32)
     for number, cells in enumerate(stages, 1):
-        panel = panel.extended(cells.genes.take(highly_variable(cells, LDA_GENES)), number)
-        # What was kept grows by the new genes, at zero.
-        more = len(panel) - len(scatter)
-        scatter = np.pad(scatter, (0, more))
-        sums = {name: np.pad(total, (0, more)) for name, total in sums.items()}
+        if number == 1:
+            panel = panel.extended(cells.genes.take(highly_variable(cells, LDA_GENES)), number)
+            squares = np.zeros((len(panel), len(panel)), dtype=np.float32)
         values, labels = unit_rows(panel.match(cells.genes).project(cells.expression)), labels_of(cells)
         for name in np.unique(labels).tolist():
             own = values[labels == name]
-            total = np.asarray(own.sum(axis=0), dtype=np.float64).ravel()
-            # Within the type and the stage.
-            scatter += (own.T @ own).toarray() - np.outer(total, total).astype(np.float32) / own.shape[0]
-            sums[name] = sums.get(name, np.zeros(len(panel))) + total
+            squares += (own.T @ own).toarray()
+            sums[name] = sums.get(name, np.zeros(len(panel))) + np.asarray(own.sum(axis=0), dtype=np.float64).ravel()
             numbers[name] += own.shape[0]
+        # Around the mean of each type, whatever the stage: how far stages of a type differ is part of it.
+        totals = np.array([sums[name] / np.sqrt(numbers[name]) for name in sums], dtype=np.float32)
+        scatter = squares - totals.T @ totals
         yield _discriminants(scatter / max(sum(numbers.values()), 1), sums, numbers, panel)
 
 
