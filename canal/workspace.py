@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canal.arguments import column_of, expanded, map_of, names_of, path_of
-from canal.errors import ConfigError
+from canal.errors import ConfigError, DataError
 from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
 from canal.progress import Progress
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from canal.history.diff import StageDiff
     from canal.history.remove import RemovalResult
     from canal.history.replay import ReplayReport
+    from canal.labels.accepted import AcceptedLabels, LabelList, LabelTree
+    from canal.labels.suggest import LabelReport
     from canal.model.model import Model
     from canal.model.reliability import Reliability
     from canal.novel.folder import Naming
@@ -634,6 +636,78 @@ class Workspace(Annotator):
 
         given = names if isinstance(names, Mapping) else path_of(names, "names")
         return name_novel(Path(folder), names=given, labels=labels, known_ok=known_ok, with_known=with_known)
+
+    def suggest_labels(
+        self,
+        *,
+        names: "str | Path | Sequence[str] | None" = None,
+        data: "str | Path | ad.AnnData | None" = None,
+        labels: str | None = None,
+        stage: int | None = None,
+        tissue: str = "",
+        species: str = "",
+        out: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> "LabelReport":
+        """Suggest terms of the Cell Ontology for names of cell types.
+
+        Parameters
+        ----------
+        names
+            CSV file with a column ``name``, or the names themselves.
+        data, labels
+            Labelled cells, and the column of ``obs`` with their types.
+        stage
+            Types of this stage; without names and data those of the one in use.
+        tissue, species
+            Where the cells come from, in words; ``"human"`` or ``"mouse"``.
+        out, overwrite
+            Table to write, to look through and give to `accept_labels`; replace it where it is there.
+
+        Raises
+        ------
+        ConfigError, DataError, StageError, RegistryError
+            If there is nothing to read names from, or more than one thing.
+        """
+        from canal.files import check_file
+        from canal.labels.suggest import names_in_file, names_in_table, suggest_labels
+
+        if sum(given is not None for given in (names, data, stage)) > 1:
+            message = "Names can come from a table, from a file of cells or from a stage; expected one of the three."
+            raise ConfigError(message)
+        if out is not None and check_file(Path(out), ".csv", "--out").exists() and not overwrite:
+            message = f"{out} is there already, and somebody may have filled it. Name another file, or --overwrite it."
+            raise DataError(message)
+        if isinstance(names, str | Path):
+            chosen = names_in_table(Path(names))
+        elif names is not None:
+            chosen = tuple(names)
+        elif data is not None:
+            chosen = names_in_file(data, column_of(labels, "labels") or self.labels)
+        else:
+            chosen = self.stage(stage).types
+        report = suggest_labels(chosen, tissue=tissue, species=species)
+        if out is not None:
+            report.write(Path(out))
+        return report
+
+    def accept_labels(self, table: str | Path) -> "AcceptedLabels":
+        """Take the terms of a table that `suggest_labels` wrote and somebody filled into the workspace."""
+        from canal.labels.accepted import accept_labels
+
+        return accept_labels(self.layout, Path(table))
+
+    def list_labels(self, stage: int | None = None) -> "LabelList":
+        """Return the types of a stage, by default of the one in use, and the terms they stand for."""
+        from canal.labels.accepted import list_labels
+
+        return list_labels(self.layout, stage)
+
+    def label_tree(self, stage: int | None = None) -> "LabelTree":
+        """Return the types of a stage, by default of the one in use, as a tree of the Cell Ontology."""
+        from canal.labels.accepted import label_tree, list_labels
+
+        return label_tree(list_labels(self.layout, stage))
 
     def compare(
         self,

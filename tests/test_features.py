@@ -10,7 +10,7 @@ import pytest
 import canal
 
 PACKAGE = Path(canal.__file__).parent
-MAIN_PATH = {"data", "model", "training", "registry", "stages", "report", "cli", "configs"}
+MAIN_PATH = {"ontology", "data", "model", "training", "registry", "stages", "report", "cli", "configs"}
 FEATURES = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file() and p.name not in MAIN_PATH)
 
 # Libraries are imported once; each feature is tried in a fork of that process.
@@ -47,9 +47,18 @@ def without(feature: str, folder: Path) -> Path:
 @pytest.mark.filterwarnings("ignore")
 def test_a_feature_can_be_deleted(tmp_path: Path) -> None:
     """Every other module is imported without it, also the one that makes the command line."""
-    assert {"compare", "novel", "history", "pretrain", "weights", "explain", "cluster", "demo", "benchmark"} <= set(
-        FEATURES
-    )
+    assert {
+        "compare",
+        "novel",
+        "history",
+        "pretrain",
+        "weights",
+        "explain",
+        "cluster",
+        "demo",
+        "benchmark",
+        "labels",
+    } <= set(FEATURES)
     sites = [str(without(feature, tmp_path)) for feature in FEATURES]
 
     line = [sys.executable, "-P", "-W", "ignore", "-c", PROGRAM, str(PACKAGE / "training" / "avalanche.py"), *sites]

@@ -68,6 +68,12 @@ OPTIONS = {
         "--uncertain",
     ],
     "novel name": ["--known-ok", "--labels", "--name", "--names", "--with-known", "DIR"],
+    "labels suggest": [
+        "--data", "--labels", "--names", "--out", "--overwrite", "--species", "--stage", "--tissue",
+    ],
+    "labels accept": ["CSV"],
+    "labels list": ["--stage"],
+    "labels tree": ["--stage"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip
