@@ -23,8 +23,8 @@ LEAST_WEIGHT = 0.3
 LINEAGE, LINEAGE_WEIGHT = frozenset({"t", "b"}), 0.5
 # What is the same to the words, not to the letter; of a synonym, twice.
 LOOSE = 0.995
-# What a word counts that the others make certain.
-CERTAIN_WEIGHT = 0.1
+# What a word counts that the others make certain, or likely.
+CERTAIN_WEIGHT, LIKELY_WEIGHT = 0.04, 0.15
 # A word like another: the same stem ("pancreas", "pancreatic"), a slip of the pen, or said by a parent or definition.
 STEM, SLIP, BY_ANCESTOR, BY_DEFINITION = 0.9, 0.75, 0.8, 0.35
 STEM_LETTERS, SLIP_LETTERS, SLIP_RATIO = 5, 6, 0.86
@@ -55,16 +55,16 @@ LINEAGE_MARKERS: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     (frozenset({"cd4"}), frozenset({"cd8negative"})),
 )
 # Words that follow from others, of the name or of the term: where they stand they may help, where not they lack little.
-FOLLOWING: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
-    (frozenset({"cd4", "cd8", "double"}), frozenset({"alpha", "beta"})),
-    (frozenset({"cd8"}), frozenset({"cytotoxic"})),
-    (frozenset({"naive", "memory", "regulatory"}), frozenset({"thymic", "derived"})),
-    (frozenset({"regulatory"}), frozenset({"cd25"})),
-    (frozenset({"plasmacytoid", "conventional"}), frozenset({"myeloid"})),
-    (frozenset({"cd16"}), frozenset({"cd14low", "cd56low"})),
-    (frozenset({"cd14"}), frozenset({"classical", "cd16negative"})),
-    (frozenset({"cd56bright"}), frozenset({"cd16negative"})),
-    (frozenset({"keratinocyte"}), frozenset({"epidermal"})),
+FOLLOWING: tuple[tuple[float, frozenset[str], frozenset[str]], ...] = (
+    (CERTAIN_WEIGHT, frozenset({"cd4", "cd8", "double"}), frozenset({"alpha", "beta"})),
+    (CERTAIN_WEIGHT, frozenset({"naive", "memory", "regulatory"}), frozenset({"thymic", "derived"})),
+    (CERTAIN_WEIGHT, frozenset({"keratinocyte"}), frozenset({"epidermal"})),
+    (CERTAIN_WEIGHT, frozenset({"cd56bright"}), frozenset({"cd16negative"})),
+    (LIKELY_WEIGHT, frozenset({"cd8"}), frozenset({"cytotoxic"})),
+    (LIKELY_WEIGHT, frozenset({"regulatory"}), frozenset({"cd25"})),
+    (LIKELY_WEIGHT, frozenset({"plasmacytoid", "conventional"}), frozenset({"myeloid"})),
+    (LIKELY_WEIGHT, frozenset({"cd16"}), frozenset({"cd14low", "cd56low"})),
+    (LIKELY_WEIGHT, frozenset({"cd14"}), frozenset({"classical", "cd16negative"})),
 )
 SPECIES = frozenset({"human", "mouse", "mmus", "primate"})
 T_MARKERS = frozenset({"cd4", "cd8"})  # with no word for a cell beside them, they are those of T cells
@@ -231,13 +231,14 @@ class Matcher:
         """Give the terms that are called so to the letter the highest score, unless it stands for another as a rule."""
         if any(reading.whole for reading in readings):
             return
+        certain = all(reading.certain for reading in readings)
         needless = any(_without_lineage(reading.words) != reading.words for reading in readings)
         for term_id, is_label in self._index.literal.get(_letters(name), {}).items():
             if needless and not is_label:
                 continue  # "CD19+ B cell" is a synonym of a term of its own, and what a lab calls its B cells
             label = self.ontology[term_id].label
             reason = f"{'label' if is_label else 'synonym'} {name!r}, to the letter"
-            best[term_id] = (Candidate(term_id, label, "exact", 1.0 if is_label else TO_THE_LETTER, reason), True)
+            best[term_id] = (Candidate(term_id, label, "exact", 1.0 if is_label else TO_THE_LETTER, reason), is_label or certain)
 
     def _candidates(self, words: tuple[str, ...], tissue: tuple[str, ...], context: Context) -> list[Candidate]:
         """Return a candidate for every term that shares a word with these."""
@@ -260,10 +261,10 @@ class Matcher:
         """Return what each word of a name or of a term counts, beside the words of the other."""
         weights = {word: self._index.weights.get(word, 1.0) for word in words}
         there = {*words, *others}
-        for causes, consequences in FOLLOWING:
+        for weight, causes, consequences in FOLLOWING:
             if causes & there:
                 for word in consequences & set(words):
-                    weights[word] = CERTAIN_WEIGHT
+                    weights[word] = weight
         for word in SPECIES & set(words):
             weights[word] = CERTAIN_WEIGHT
         return weights
@@ -323,8 +324,14 @@ class Matcher:
         first, certain = ranked[0]
         if not certain or first.relation != "exact" or first.score < ACCEPT_SCORE:
             return None
-        if len(ranked) > 1 and first.score - ranked[1][0].score < ACCEPT_MARGIN and first.score < 1:
-            return None
+        # The next that is not the same type of a species alone must be well behind, unless the name is a label.
+        own = self._index.label_words[first.id]
+        for other, _certain in ranked[1:]:
+            if self._index.label_words[other.id] ^ own <= SPECIES:
+                continue
+            if first.score - other.score < ACCEPT_MARGIN and first.score < 1:
+                return None
+            break
         # "Goblet cell" may be that of the gut, unless the file names types as the ontology does or a tissue is given.
         if not context.tissue and self.varies_by_organ(first.id) and not self._speaks_ontology(context.siblings):
             return None
