@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from canal.compare.report import CompareReport
     from canal.explain.explain import Explanation
     from canal.history.diff import StageDiff
+    from canal.history.relabel import RenamingResult
     from canal.history.remove import RemovalResult
     from canal.history.replay import ReplayReport
     from canal.labels.accepted import AcceptedLabels, LabelList, LabelTree
@@ -708,6 +709,18 @@ class Workspace(Annotator):
         from canal.labels.accepted import label_tree, list_labels
 
         return label_tree(list_labels(self.layout, stage))
+
+    def rename_type(self, old: str, new: str, *, progress: Progress | None = None) -> "RenamingResult":
+        """Commit a new stage in which the type ``old`` is called ``new``; nothing is deleted."""
+        from canal.history.relabel import rename_type
+
+        return rename_type(self.layout, old, new, progress=progress)
+
+    def merge_types(self, *types: str, into: str, progress: Progress | None = None) -> "RenamingResult":
+        """Commit a new stage in which two types or more are one, called ``into``; nothing is deleted."""
+        from canal.history.relabel import merge_types
+
+        return merge_types(self.layout, types, into, progress=progress)
 
     def compare(
         self,

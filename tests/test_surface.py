@@ -74,6 +74,8 @@ OPTIONS = {
     "labels accept": ["CSV"],
     "labels list": ["--stage"],
     "labels tree": ["--stage"],
+    "labels rename": ["NEW", "OLD"],
+    "labels merge": ["--into", "TYPES"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

@@ -7,12 +7,10 @@ from typing import Any
 
 from canal.errors import StageError
 from canal.files import write_whole
-from canal.model.record import StageRecord
-from canal.ontology.placement import Place, Placement, read_placement
+from canal.ontology.placement import Place, read_placement
 from canal.ontology.tree import CellOntology, cell_ontology
 from canal.stages.layout import Layout, open_registry
-
-ONTOLOGY = "ontology"  # in the notes of a stage's record: the places of its types, with the release
+from canal.stages.placing import kept_placement, placement_of
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,6 @@ def accept_labels(layout: Layout, path: Path) -> AcceptedLabels:
     return AcceptedLabels(str(layout.labels), dict(given.places), len(joined.places), tuple(sorted(changed)))
 
 
-def kept_placement(layout: Layout) -> Placement:
-    """Return the places that the workspace keeps."""
-    ontology = cell_ontology()
-    if not layout.labels.is_file():
-        return Placement(ontology.release)
-    return read_placement(layout.labels, ontology)
-
-
 @dataclass(frozen=True)
 class ListedLabel:
     """A taught type and where it stands; its values are keys of the JSON of `canal labels list`."""
@@ -98,12 +88,6 @@ class LabelList:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
-
-
-def placement_of(layout: Layout, record: StageRecord) -> Placement:
-    """Return where the types of a stage stand: as it was taught, and as was accepted since."""
-    noted = Placement.from_dict(record.notes.get(ONTOLOGY) or {})
-    return noted.joined(kept_placement(layout))
 
 
 def list_labels(layout: Layout, stage: int | None = None) -> LabelList:

@@ -238,7 +238,10 @@ class Matcher:
                 continue  # "CD19+ B cell" is a synonym of a term of its own, and what a lab calls its B cells
             label = self.ontology[term_id].label
             reason = f"{'label' if is_label else 'synonym'} {name!r}, to the letter"
-            best[term_id] = (Candidate(term_id, label, "exact", 1.0 if is_label else TO_THE_LETTER, reason), is_label or certain)
+            best[term_id] = (
+                Candidate(term_id, label, "exact", 1.0 if is_label else TO_THE_LETTER, reason),
+                is_label or certain,
+            )
 
     def _candidates(self, words: tuple[str, ...], tissue: tuple[str, ...], context: Context) -> list[Candidate]:
         """Return a candidate for every term that shares a word with these."""

@@ -1,15 +1,16 @@
-"""`canal labels`: suggest, accept, list and tree."""
+"""`canal labels`: suggest, accept, list, tree, rename and merge."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path
+from canal.cli.answer import Answer, Session, command, short_path, watcher
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from canal.history.relabel import RenamingResult
     from canal.labels.suggest import LabelReport
 
 
@@ -20,6 +21,8 @@ def register(app: typer.Typer) -> None:
     command(noun, "accept", example="canal labels accept labels.csv")(accept)
     command(noun, "list", example="canal labels list")(list_)
     command(noun, "tree", example="canal labels tree")(tree)
+    command(noun, "rename", example='canal labels rename "CD4 T" "CD4 T cell"')(rename)
+    command(noun, "merge", example='canal labels merge "CD4 T" T_CD4 --into "CD4 T cell"')(merge)
     app.add_typer(noun, name="labels")
 
 
@@ -84,6 +87,45 @@ def tree(
     """Show the types of a stage as a tree of the Cell Ontology."""
     shown = session.workspace().label_tree(stage)
     return Answer({"tree": [node.to_dict() for node in shown.nodes], "without": list(shown.without)}, shown.lines())
+
+
+def rename(
+    session: Session,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A type of the stage in use.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+) -> Answer:
+    """Make a new stage in which a type has another name; nothing is deleted."""
+    return _renaming_answer(session.workspace().rename_type(old, new, progress=watcher(session)))
+
+
+def merge(
+    session: Session,
+    types: Annotated[list[str], typer.Argument(metavar="TYPES", help="Two types of the stage in use, or more.")],
+    into: Annotated[str, typer.Option(metavar="NAME", help="What they are called from now on.")],
+) -> Answer:
+    """Make a new stage in which several types are one; nothing is deleted."""
+    return _renaming_answer(session.workspace().merge_types(*types, into=into, progress=watcher(session)))
+
+
+def _renaming_answer(renaming: "RenamingResult") -> Answer:
+    """Return what came of a renaming."""
+    shown = ", ".join(f"{old} -> {new}" for old, new in renaming.renamed.items())
+    lines = [
+        f"Stage {renaming.stage}, {renaming.name}: version {renaming.version}, {renaming.seconds:.0f} s",
+        f"  {shown}",
+        f"  types      {len(renaming.types)}",
+    ]
+    for test in renaming.tested:
+        figures = [
+            f"{value:.4f}" if value is not None else "not tested" for value in (test["before"], test["accuracy"])
+        ]
+        lines.append(f"  stage {test['stage']}, {test['name']}: {' -> '.join(figures)}")
+    lines += [f"warning: {text}" for text in renaming.warnings]
+    if renaming.champion:
+        lines.append(f"Stage {renaming.stage} annotates now; back to the names of before: canal stage rollback")
+    else:
+        lines.append(f"Stage {renaming.parent}, with the names of before, goes on annotating.")
+    return Answer(renaming.to_dict(), lines)
 
 
 def _suggestions_table(report: "LabelReport") -> "Table":
