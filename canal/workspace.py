@@ -92,6 +92,7 @@ class Annotator:
         min_probability: float | None = None,
         adapt: bool = False,
         batch: str | None = None,
+        alpha_label: float | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
@@ -133,6 +134,8 @@ class Annotator:
             The file's own cells help to answer, where a guard finds that they do; see docs/unseen.md.
         batch
             Column of ``obs`` whose batches are adapted to each for itself; found by its name by default.
+        alpha_label
+            Share of the sure answers that may be wrong, 0.05 by default where the types stand in the Cell Ontology.
         out
             File to write: ``.h5ad`` (the cells with the annotation) or ``.csv``.
         overwrite
@@ -162,6 +165,7 @@ class Annotator:
             overwrite=overwrite,
             adapt=adapt,
             batch=batch,
+            alpha_label=alpha_label,
         )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
@@ -319,7 +323,7 @@ class Workspace(Annotator):
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._models: dict[str, Model] = {}  # that were read, by the digest of their weights
+        self._models: dict[str, Model] = {}  # that were read, by the digests of their files
 
     @property
     def root(self) -> Path:
@@ -352,6 +356,7 @@ class Workspace(Annotator):
         again: bool = False,
         test: str | Path | None = None,
         weights: str | None = None,
+        ontology: str | Path = "off",
         devices: int = 1,
         nodes: int = 1,
         progress: Progress | None = None,
@@ -393,6 +398,9 @@ class Workspace(Annotator):
             File of labelled cells to test on, from now on at every stage.
         weights
             Pre-trained weights to start from, by name or folder.
+        ontology
+            ``"auto"``: types are placed in the Cell Ontology by their names, and answers are also given as specifically
+            as they are sure; a table as of `accept_labels` instead; ``"off"``: neither.
         devices, nodes
             Processes on each node, and nodes, that train together.
         progress
@@ -424,6 +432,7 @@ class Workspace(Annotator):
             keep_labels=names_of(keep_labels, "keep_labels"),
             test=path_of(test, "test"),
             weights=weights,
+            ontology=None if str(ontology) == "off" else ontology,
             devices=devices,
             nodes=nodes,
         )
@@ -513,7 +522,7 @@ class Workspace(Annotator):
         registry = self._registry()
         record = registry.record(number)
         # By content, not by number: the stage in use may change between two calls.
-        key = record.artifacts["weights.safetensors"]
+        key = " ".join(sorted(record.artifacts.values()))  # weights alone are the same where types were renamed
         if key not in self._models:
             self._models[key] = registry.model(record)
         return self._models[key]

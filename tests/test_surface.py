@@ -23,8 +23,8 @@ OPTIONS = {
     "version": [],
     "stage add": [
         "--again", "--data", "--devices", "--drop-label", "--drop-rare", "--gene-key", "--keep-label", "--label-map",
-        "--labels", "--name", "--nodes", "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
-        "--weights",
+        "--labels", "--name", "--nodes", "--ontology", "--preset", "--resume", "--seed", "--set", "--strict-labels",
+        "--test", "--weights",
     ],
     "stage list": [],
     "stage show": ["N"],
@@ -44,9 +44,9 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--adapt", "--alpha", "--batch", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting",
-        "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite", "--stage",
-        "--transductive", "--types",
+        "--adapt", "--alpha", "--alpha-label", "--batch", "--dask", "--data", "--gene-key", "--key-added",
+        "--majority-voting", "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite",
+        "--stage", "--transductive", "--types",
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",

@@ -24,6 +24,10 @@ Transductive = Annotated[
     bool, typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file.")
 ]
 
+AlphaLabel = Annotated[
+    float | None, typer.Option(metavar="A", help="Share of sure answers (canal_cell_type_sure) that may be wrong.")
+]
+
 Adapt = Annotated[bool, typer.Option("--adapt", help="The file's own cells help to answer, where that helps.")]
 Batch = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of obs whose batches --adapt adapts to one by one.")
@@ -70,6 +74,7 @@ def annotate(
     ] = False,
     adapt: Adapt = False,
     batch: Batch = None,
+    alpha_label: AlphaLabel = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
@@ -92,6 +97,7 @@ def annotate(
         "overwrite": overwrite,
         "adapt": adapt,
         "batch": batch,
+        "alpha_label": alpha_label,
         "progress": watcher(session),
     }
     files = expanded(data)

@@ -217,6 +217,8 @@ def renamed_model(parent: Model, names: Mapping[str, str], run: Run) -> tuple[Mo
         memory = memory.renamed(names, rank=parent.preset.analytic.rank)
     labels = np.array([names.get(name, name) for name in parent.bank.labels.tolist()], dtype=object)
     base = replace(parent, types=types, memory=memory, bank=replace(parent.bank, labels=labels), record=None)
+    if parent.sure is not None:
+        base = replace(base, sure=parent.sure.renamed(names))
     # 2. The same number of types: the network's rows are theirs as they stand.
     if len(types) == len(parent.types):
         return base, []

@@ -222,16 +222,17 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     """
     # 1. Statistics, bank and calibration without the stage: exact. An imported model may hold several keys of it.
     keys = [key for key, stage in parent.stage_of_key.items() if stage == removed]
-    memory, novelty = parent.memory, parent.novelty
+    memory, novelty, sure = parent.memory, parent.novelty, parent.sure
     for key in keys:
         memory = None if memory is None else memory.without_stage(key)
         novelty = novelty.without_stage(key)
+        sure = None if sure is None else sure.without_stage(key)
     remaining = np.flatnonzero(~np.isin(parent.bank.stage, keys))
     bank = parent.bank.take(remaining) if len(remaining) else CellPool.empty()
     types = _remaining_types(parent.types, memory, bank, removed)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank)
+    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure)
     run = replace(run, key=free_key(run.number, parent))
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
     network = new_network(parent.preset, len(base.panel), len(types), run.seed)

@@ -1,14 +1,15 @@
 """`canal labels accept`, `list` and `tree`: the terms that a lab has settled on for the names of its types."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from canal.errors import StageError
 from canal.files import write_whole
+from canal.ontology.grouping import parting_terms
 from canal.ontology.placement import Place, read_placement
-from canal.ontology.tree import CellOntology, cell_ontology
+from canal.ontology.tree import cell_ontology
 from canal.stages.layout import Layout, open_registry
 from canal.stages.placing import kept_placement, placement_of
 
@@ -168,7 +169,8 @@ def label_tree(labels: LabelList) -> LabelTree:
             "labels.csv` takes it."
         )
         raise StageError(message)
-    shown = shown_terms({listed.id for listed in placed}, ontology)
+    terms = {listed.id for listed in placed}
+    shown = terms | set(parting_terms(terms, ontology).values())
     # Each term hangs below the nearest that is shown: the one with the most ancestors of its own.
     below: dict[str, list[str]] = {}
     for term in shown:
@@ -185,20 +187,6 @@ def label_tree(labels: LabelList) -> LabelTree:
 
     top = tuple(node(term) for term in sorted(below[""], key=lambda term: ontology[term].label))
     return LabelTree(top, tuple(listed.type for listed in labels.labels if not listed.id))
-
-
-def shown_terms(terms: Iterable[str], ontology: CellOntology) -> set[str]:
-    """Return terms and, of what is above them, the most specific term for every group of them that one has below it."""
-    wanted = set(terms)
-    groups: dict[frozenset[str], str] = {}
-    above: set[str] = set()
-    for term in wanted:
-        above |= ontology.ancestors(term)
-    for term in sorted(above):
-        group = frozenset(other for other in wanted if ontology.is_a(other, term))
-        if len(group) > 1 and (group not in groups or ontology.depth(term) > ontology.depth(groups[group])):
-            groups[group] = term
-    return wanted | set(groups.values())
 
 
 def tree_lines(nodes: Sequence[TreeNode], indent: str = "") -> list[str]:

@@ -158,7 +158,6 @@ class _Index:
     by_word: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     weights: dict[str, float] = field(default_factory=dict)
     ancestor_words: dict[str, frozenset[str]] = field(default_factory=dict)
-    definition_words: dict[str, frozenset[str]] = field(default_factory=dict)
     label_words: dict[str, frozenset[str]] = field(default_factory=dict)
     places: set[str] = field(default_factory=set)  # words after "of" in a name: "colon", "thymus"
     literal: dict[str, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))  # id, and whether its label
@@ -178,6 +177,7 @@ class Matcher:
         self._index = _index_of(ontology)
         self._similar: dict[str, dict[str, float]] = {}
         self._varying: dict[str, bool] = {}
+        self._defined: dict[str, frozenset[str]] = {}
         self._speaking: dict[tuple[str, ...], bool] = {}
 
     def suggest(self, name: str, context: Context | None = None) -> Suggestion:
@@ -272,6 +272,13 @@ class Matcher:
             weights[word] = CERTAIN_WEIGHT
         return weights
 
+    def _definition_words(self, term_id: str) -> frozenset[str]:
+        """Return the words of a term's definition; taken apart when they are first asked for."""
+        if term_id not in self._defined:
+            text = re.sub(r"[^A-Za-z0-9+ -]", " ", self.ontology[term_id].definition)
+            self._defined[term_id] = frozenset(words_of(text)) if text.strip() else frozenset()
+        return self._defined[term_id]
+
     def _similar_words(self, word: str) -> dict[str, float]:
         """Return the words of terms that are like a word, and how much."""
         if word not in self._similar:
@@ -304,7 +311,7 @@ class Matcher:
                 shared_name += BY_ANCESTOR * weights[word]
             else:
                 missed.append(word)
-                if word in self._index.definition_words[entry.id]:
+                if word in self._definition_words(entry.id):
                     shared_name += BY_DEFINITION * weights[word]
         name_total, entry_total = sum(weights.values()), sum(entry_weights.values())
         score = (shared_name + shared_entry) / (name_total + entry_total)
@@ -364,7 +371,7 @@ class Matcher:
         """Return the candidate with a score that minds the tissue and the species."""
         score = candidate.score
         if tissue:
-            known = self._index.ancestor_words[entry.id] | self._index.definition_words[entry.id] | set(entry.words)
+            known = self._index.ancestor_words[entry.id] | self._definition_words(entry.id) | set(entry.words)
             if any(_likeness(word, other) for word in tissue for other in known):
                 score += TISSUE_BONUS * (1 - score) if score < 1 else 0.0
         other_species = {"human": "(mmus)", "mouse": "human"}.get(context.species)
@@ -407,10 +414,8 @@ def _index_of(ontology: CellOntology) -> _Index:
     for term in ontology.terms.values():
         above: set[str] = set()
         for ancestor in ontology.ancestors(term.id):
-            above.update(words_of(ontology[ancestor].label))
+            above |= index.label_words[ancestor]
         index.ancestor_words[term.id] = frozenset(above)
-        text = re.sub(r"[^A-Za-z0-9+ -]", " ", term.definition)
-        index.definition_words[term.id] = frozenset(words_of(text)) if text.strip() else frozenset()
     return index
 
 

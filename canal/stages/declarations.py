@@ -193,6 +193,7 @@ def _request_of(
         gene_key=source.get("gene_key_given"),
         test=_path(options.get("test")),
         weights=(options.get("weights") or {}).get("folder"),
+        ontology=options.get("ontology_from"),
     )
 
 

@@ -20,6 +20,7 @@ from canal.model.novelty.detector import NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
 from canal.model.reader import GeneSetReader, Prediction
 from canal.progress import Progress
+from canal.stages.sure_answers import SureRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Answers:
         Float32 (cells, D), on disk where it is large.
     novelty, neighbours
         Novelty with p-value, and nearest cells of the example bank; ``None`` where they were not asked for.
+    sure
+        Index of the most specific node that is sure, int32 (cells,); ``None`` where it was not asked for.
     """
 
     best: np.ndarray
@@ -43,6 +46,7 @@ class Answers:
     representation: np.ndarray
     novelty: NoveltyScores | None = None
     neighbours: Neighbours | None = None
+    sure: np.ndarray | None = None
 
     def names(self, types: tuple[str, ...]) -> np.ndarray:
         """Return the name of each cell's type, object (cells,)."""
@@ -52,8 +56,9 @@ class Answers:
 class _Collector:
     """Fills the answers of ``n`` cells from the front, a block at a time."""
 
-    def __init__(self, n: int, dim: int, reader: GeneSetReader, folder: Path | None) -> None:
+    def __init__(self, n: int, dim: int, reader: GeneSetReader, folder: Path | None, sure: SureRule | None) -> None:
         self._done = 0
+        self._sure_rule, self._sure = sure, None if sure is None else np.empty(n, np.int32)
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
         # Only what was asked for takes memory.
         self._novelty: NoveltyScores | None = None
@@ -72,6 +77,8 @@ class _Collector:
         self._best[rows] = prediction.probabilities.argmax(axis=1)
         self._confidence[rows] = prediction.probabilities.max(axis=1)
         self._representation.append(prediction.representation)
+        if self._sure is not None and self._sure_rule is not None:
+            self._sure[rows] = self._sure_rule.of(prediction.probabilities)
         if self._novelty is not None and prediction.novelty is not None:
             self._novelty.novelty[rows] = prediction.novelty.novelty
             self._novelty.p_value[rows] = prediction.novelty.p_value
@@ -88,6 +95,7 @@ class _Collector:
             representation=self._representation.finish(),
             novelty=self._novelty,
             neighbours=self._neighbours,
+            sure=self._sure,
         )
 
 
@@ -113,6 +121,7 @@ def answer_stream(
     folder: Path | None = None,
     watch: Callable[[Prediction], None] | None = None,
     groups: np.ndarray | None = None,
+    sure: SureRule | None = None,
 ) -> Answers:
     """Annotate an open file block by block.
 
@@ -132,6 +141,8 @@ def answer_stream(
         Called with the prediction for every block, over all types, in the order of the cells.
     groups
         Which of the reader's adaptations each cell gets, (cells,).
+    sure
+        How sure answers are given, where they are wanted.
 
     Raises
     ------
@@ -151,7 +162,7 @@ def answer_stream(
     for prediction in in_order(predict, _with_groups(stream.chunks(reader.columns), groups), workers):
         # The first prediction tells the size of the representation.
         if collector is None:
-            collector = _Collector(len(stream), prediction.representation.shape[1], reader, folder)
+            collector = _Collector(len(stream), prediction.representation.shape[1], reader, folder, sure)
         if watch is not None:
             watch(prediction)
         collector.add(prediction if allowed is None else prediction.restricted_to(allowed))
