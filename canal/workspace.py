@@ -93,6 +93,7 @@ class Annotator:
         adapt: bool = False,
         batch: str | None = None,
         alpha_label: float | None = None,
+        format: str | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
@@ -136,6 +137,8 @@ class Annotator:
             Column of ``obs`` whose batches are adapted to each for itself; found by its name by default.
         alpha_label
             Share of the sure answers that may be wrong, 0.05 by default where the types stand in the Cell Ontology.
+        format
+            ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for.
         out
             File to write: ``.h5ad`` (the cells with the annotation) or ``.csv``.
         overwrite
@@ -166,6 +169,7 @@ class Annotator:
             adapt=adapt,
             batch=batch,
             alpha_label=alpha_label,
+            format=format,
         )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."

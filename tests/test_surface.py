@@ -44,9 +44,9 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--adapt", "--alpha", "--alpha-label", "--batch", "--dask", "--data", "--gene-key", "--key-added",
-        "--majority-voting", "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite",
-        "--stage", "--transductive", "--types",
+        "--adapt", "--alpha", "--alpha-label", "--batch", "--dask", "--data", "--format", "--gene-key",
+        "--key-added", "--majority-voting", "--min-probability", "--model", "--neighbors", "--out", "--over-clustering",
+        "--overwrite", "--stage", "--transductive", "--types",
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",

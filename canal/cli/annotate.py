@@ -75,6 +75,10 @@ def annotate(
     adapt: Adapt = False,
     batch: Batch = None,
     alpha_label: AlphaLabel = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="cellxgene", help="Add the terms that CELLxGENE's schema asks for."),
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
@@ -98,6 +102,7 @@ def annotate(
         "adapt": adapt,
         "batch": batch,
         "alpha_label": alpha_label,
+        "format": form,
         "progress": watcher(session),
     }
     files = expanded(data)
@@ -270,6 +275,9 @@ def evaluate(
     if unknown:
         lines.append(f"warning: the model does not know {unknown}")
     lines += _adapted_lines(figures.get("adapted"))
+    if "granularity" in figures:
+        shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["granularity"].items())
+        lines.append("in the Cell Ontology: " + "   ".join(shown))
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))
     left_out = figures["unlabelled"]

@@ -132,11 +132,12 @@ class Annotation:
             raise DataError(message)
         frame = self.to_frame()
         from canal.report.h5ad import check_names_free, storable
+        from canal.report.written import stored_name
 
         check_names_free(frame.columns, key, obs=adata.obs.columns, obsm=adata.obsm, uns=adata.uns)
         adata = adata.copy() if copy else adata
         for name in frame.columns:
-            adata.obs[f"{key}_{name}"] = frame[name].array
+            adata.obs[stored_name(key, name)] = frame[name].array
         adata.obsm[f"X_{key}"] = np.asarray(self.representation)  # anndata writes no mapped array
         adata.uns[key] = storable(self.facts)
         return adata

@@ -23,7 +23,7 @@ from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose_rule
 from canal.stages.predictions import answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
-from canal.stages.sure_answers import sure_rule, types_below
+from canal.stages.sure_answers import SCHEMA_VERSION, check_format, schema_columns, sure_rule, types_below
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -63,6 +63,8 @@ class AnnotateOptions:
         Where large arrays may lie meanwhile; the system's folder for temporary files by default.
     overwrite
         Replace a file that is there already where the annotation is written.
+    format
+        ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for.
     """
 
     types: Sequence[str] | None = None
@@ -76,6 +78,7 @@ class AnnotateOptions:
     rows: tuple[int, int] | None = None
     folder: Path | None = None
     overwrite: bool = False
+    format: str | None = None
 
 
 def annotate(
@@ -109,6 +112,7 @@ def annotate(
     options, progress = options or AnnotateOptions(), progress or Silent()
     allowed = _allowed_types(model, options.types)
     sure = sure_rule(model, options.alpha_label)
+    check_format(options.format, model)
     seed = model.stage.seed
     with open_stream(data, gene_key=options.gene_key, wanted=model.panel) as stream, _threads_for(model):
         if options.rows is not None:
@@ -147,6 +151,9 @@ def annotate(
     if sure is not None and answers.sure is not None:
         columns = {**columns, **sure.columns(answers.sure)}
         facts |= sure.facts()
+        if options.format is not None:
+            columns |= schema_columns(columns)
+            facts |= {"format": options.format, "schema_version": SCHEMA_VERSION}
     return Annotation(
         cell_names=names,
         cell_type=cell_type,

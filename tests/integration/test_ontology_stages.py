@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.errors import DataError, StageError
+from canal.errors import ConfigError, DataError, StageError
 from canal.history.replay import replay
 from tests.labs import QUICK, add, everything
 from tests.make import make_adata
@@ -134,3 +134,56 @@ def test_learning_without_the_ontology_on_top(placed, tmp_path):
     workspace.add_stage(make_adata(60, types=("B", "MK"), prefix="third", seed=5), labels="cell_type", overrides=QUICK)
     assert workspace.model().sure is None
     assert np.isin(["B", "MK"], workspace.model().types).all()
+
+
+def test_labels_of_mixed_granularity_are_scored(made, placed):
+    """A coarser label is right where the answer is a kind of it, unless the file has a name for that kind, too."""
+    workspace = canal.open_workspace(placed)
+    cells = make_adata(90, types=("B", "NK", "CD4 T"), seed=9)
+    truth = cells.obs["cell_type"].astype(str)
+    fine = workspace.evaluate(cells)
+    assert fine.granularity["exact"] == pytest.approx(fine.accuracy)
+    assert fine.granularity["ancestor_correct"] == pytest.approx(fine.accuracy)
+    assert fine.granularity["mean_depth"] > 5
+    # "lymphocyte" is above all that is answered; "T lymphocytes" is another name of what is above CD4 T.
+    cells.obs["cell_type"] = truth.replace({"CD4 T": "T lymphocytes", "NK": "lymphocyte"}).astype(object)
+    coarse = workspace.evaluate(cells)
+    assert coarse.accuracy == pytest.approx(1 / 3, abs=0.05)
+    assert coarse.granularity["ancestor_correct"] == pytest.approx(fine.accuracy, abs=0.05)
+    assert coarse.granularity["placed"] == 1.0
+    # Where the file has both "lymphocyte" and "NK", a lymphocyte is something else than NK.
+    cells.obs["cell_type"] = np.where(np.arange(90) % 2 == 0, "lymphocyte", truth.to_numpy())
+    both = workspace.evaluate(cells)
+    assert both.granularity["ancestor_correct"] == pytest.approx(both.accuracy, abs=0.02)
+    assert "granularity" not in canal.open_workspace(made / "ws").evaluate(cells).to_dict()
+
+
+def test_the_column_that_cellxgene_asks_for(made, placed, tmp_path):
+    """It holds terms or "unknown" alone, in the file under its own name; somebody's column is not replaced."""
+    workspace = canal.open_workspace(placed)
+    cells = make_adata(90, types=("B", "NK", "CD4 T", "MK"), seed=9)
+    out = tmp_path / "out.h5ad"
+    cells.write_h5ad(tmp_path / "new.h5ad")
+    words = ["-C", str(placed), "annotate", "--data", str(tmp_path / "new.h5ad"), "--out", str(out)]
+    done = CliRunner().invoke(app, [*words, "--format", "cellxgene", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["schema_version"] == "7.1.0"
+    written = ad.read_h5ad(out)
+    terms = written.obs["cell_type_ontology_term_id"].astype(str)
+    assert set(terms) <= {"CL:0000236", "CL:0000623", "CL:0000624", "CL:0000542", "unknown"}
+    assert set(terms[written.obs["canal_status"] == "novel"]) == {"unknown"}
+    assert (terms == "unknown").mean() < 0.5
+    # Once more over its own answer, but not over what somebody curated.
+    assert "cell_type_ontology_term_id" in workspace.annotate(written, format="cellxgene").to_adata(written).obs
+    cells.obs["cell_type_ontology_term_id"] = "CL:0000084"
+    with pytest.raises(DataError, match="not written by canal"):
+        workspace.annotate(cells, format="cellxgene").to_adata(cells)
+    cells.write_h5ad(tmp_path / "curated.h5ad")
+    with pytest.raises(DataError, match="not written by canal"):
+        workspace.annotate(tmp_path / "curated.h5ad", format="cellxgene", out=tmp_path / "no.h5ad")
+    assert not (tmp_path / "no.h5ad").exists()
+    # What it needs.
+    with pytest.raises(ConfigError, match="no format 'loom'; expected cellxgene"):
+        workspace.annotate(cells, format="loom")
+    with pytest.raises(StageError, match="whose terms --format cellxgene writes"):
+        canal.open_workspace(made / "ws").annotate(cells, format="cellxgene")
