@@ -64,7 +64,7 @@ def print_files(workspace: Workspace, paths: list[Path], alpha: float, labels: s
         answered = {name: i for i, name in enumerate(nodes.names.tolist())}
         node = np.array([answered[name] for name in annotation.columns["cell_type_sure"]])
         known = np.array([index.get(name, -1) for name in truth])
-        right = nodes.covers[known, node] & (known >= 0)
+        right = nodes.right[known, node] & (known >= 0)
         depth = [ontology.depth(term) if term else 0 for term in annotation.columns["cell_type_sure_id"]]
         of_type = nodes.sizes[node] == 1
         figures = np.stack([annotation.cell_type == truth, ~right, of_type, np.array(depth)], axis=1).astype(float)

@@ -37,11 +37,15 @@ class SureNodes:
         Of each node, object (V,); a type's node has its own name, and the id of the nearest term, or ``""``.
     covers
         Whether a node stands for a type, bool (C, V).
+    right
+        Whether a node is a right answer for a cell of a type, bool (C, V): where it stands for it, and where it is a
+        type of the same term, as labs have several names for one.
     """
 
     names: np.ndarray
     ids: np.ndarray
     covers: np.ndarray
+    right: np.ndarray
 
     @property
     def sizes(self) -> np.ndarray:
@@ -75,7 +79,7 @@ class SureNodes:
             Index of each cell's type, (n,).
         """
         of_nodes = probabilities @ self.covers
-        right = self.covers[types]
+        right = self.right[types]
         cells = np.arange(len(types))
         highest, most = np.zeros(len(types)), np.full(len(types), -1.0)
         # From the most specific nodes up: a node is answered up to its probability, if no smaller one is as probable.
@@ -128,8 +132,11 @@ def sure_nodes(
         below = {types[i] for other, positions in terms.items() if ontology.is_a(other, term) for i in positions}
         return not any(name in group and len(below & group) > 1 for name in own.get(term, ()) for group in together)
 
+    # Every type; every term that several names stand for; every term that parts some.
     covers = [np.eye(len(types), dtype=bool)[:, position] for position in range(len(types))]
-    for group, term in sorted(parting_terms(terms, ontology, may_part).items(), key=lambda item: item[1]):
+    parting = parting_terms(terms, ontology, may_part)
+    shared = {frozenset({term}): term for term, positions in terms.items() if len(positions) > 1}
+    for group, term in sorted((shared | parting).items(), key=lambda item: item[1]):
         covered = np.zeros(len(types), dtype=bool)
         for other in group:
             covered[terms[other]] = True
@@ -138,11 +145,16 @@ def sure_nodes(
             ids.append(term)
             covers.append(covered)
     # All types: under the term that all are, or as cells.
-    common = parting_terms(terms, ontology, may_part).get(frozenset(terms), ROOT) if "" not in ids else ROOT
+    common = parting.get(frozenset(terms), ROOT) if "" not in ids[: len(types)] else ROOT
     names.append(ontology[common].label)
     ids.append(common)
     covers.append(np.ones(len(types), dtype=bool))
-    return SureNodes(names=np.array(names, dtype=object), ids=np.array(ids, dtype=object), covers=np.stack(covers, 1))
+    stacked = np.stack(covers, axis=1)
+    right = stacked.copy()
+    for same in own.values():
+        positions = [types.index(name) for name in same]
+        right[np.ix_(positions, positions)] = True
+    return SureNodes(names=np.array(names, dtype=object), ids=np.array(ids, dtype=object), covers=stacked, right=right)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -171,7 +171,7 @@ def granular_figures(
 
     def sure_right(label: str, node: int) -> bool:
         if label in model.types:
-            return bool(rule.nodes.covers[model.types.index(label), node])
+            return bool(rule.nodes.right[model.types.index(label), node])
         term, answered = terms.get(label), str(rule.nodes.ids[node])
         related = bool(term and answered) and (ontology.is_a(str(term), answered) or ontology.is_a(answered, str(term)))
         return related or bool(rule.nodes.covers[:, node].all())

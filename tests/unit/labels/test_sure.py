@@ -57,6 +57,18 @@ def test_two_labels_of_one_file_exclude_each_other():
     assert two_files["CD14-positive monocyte"] == {"CD14 Mono", "CD16 Mono"}
 
 
+def test_names_of_one_term_are_one_node():
+    """Labs have two names for B cells: both are right, and together they are "B cell"."""
+    terms = {"B": "CL:0000236", "B cells": "CL:0000236", "NK": "CL:0000623"}
+    found = sure_nodes(tuple(terms), placement(terms), [frozenset({"B", "NK"}), frozenset({"B cells"})])
+    assert groups_of(found, tuple(terms))["B cell"] == {"B", "B cells"}
+    probabilities = np.array([[0.5, 0.45, 0.05]])
+    assert found.names[found.answers(probabilities, 0.6)][0] == "B cell"
+    # Answered by the other name it is not wrong; answered as NK it is.
+    assert found.highest_wrong(probabilities, np.array([1]))[0] == 0.0
+    assert found.highest_wrong(probabilities, np.array([2]))[0] == pytest.approx(0.95)
+
+
 def test_the_most_specific_node_that_is_sure(nodes):
     """As the threshold rises the answer becomes less specific; "cell" is sure at any."""
     probabilities = np.array([[0.1, 0.5, 0.3, 0.06, 0.04]])
