@@ -65,9 +65,12 @@ class Placement:
     def node(self, name: str) -> Place | None:
         """Return the nearest place with a term of a name: its own, or that of the names it hangs below."""
         place = self.places.get(name)
-        while place is not None and not place.id:
+        # A circle, which no table that was read here has, ends at the number of names.
+        for _ in self.places:
+            if place is None or place.id:
+                return place
             place = self.places.get(place.parent)
-        return place
+        return place if place is not None and place.id else None
 
     def exact_id(self, name: str) -> str | None:
         """Return the id of the term that a name is, ``None`` where it only hangs below one."""

@@ -12,6 +12,7 @@ import canal
 from canal.cli.main import app
 from canal.errors import ConfigError, DataError, StageError
 from canal.history.replay import replay
+from canal.registry.flavour import FLAVOUR_FILES, MODEL_FILES
 from tests.labs import QUICK, add, everything
 from tests.make import make_adata
 
@@ -116,6 +117,16 @@ def test_it_is_replayed_renamed_and_removed(placed, tmp_path):
     assert set(workspace.model().sure.stages) == {1}
     annotation = workspace.annotate(make_adata(40, types=("B", "NK"), seed=2))
     assert set(annotation.columns["cell_type_sure"]) <= {"B", "killer", "lymphocyte", "cell"}
+
+
+def test_a_file_of_the_model_gives_sure_answers(placed, tmp_path):
+    """What is exported has every file that a stage can have, and answers without a workspace."""
+    assert set(artifacts(placed, 1)) == MODEL_FILES | FLAVOUR_FILES
+    workspace = canal.open_workspace(placed)
+    workspace.export(tmp_path / "model.canal")
+    cells = make_adata(40, types=("B", "NK"), seed=2)
+    ours, theirs = (w.annotate(cells) for w in (workspace, canal.load_model(tmp_path / "model.canal")))
+    assert (ours.columns["cell_type_sure"] == theirs.columns["cell_type_sure"]).all()
 
 
 def test_asking_a_model_without_places(made, placed):

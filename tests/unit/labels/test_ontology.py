@@ -106,6 +106,12 @@ def test_a_table_is_read_and_written(tmp_path):
     assert Placement.from_dict(json.loads(json.dumps(placement.to_dict()))) == placement
 
 
+def test_a_circle_from_elsewhere_ends():
+    """A model from elsewhere may hold any places: names in a circle stand nowhere."""
+    circle = {name: {"id": "", "label": "", "relation": "broad", "parent": other} for name, other in ("ab", "ba")}
+    assert Placement.from_dict({"release": "r", "places": circle}).node("a") is None
+
+
 def test_places_follow_a_renaming():
     """A renamed type keeps its place; of two that become one it is kept where both agree."""
     ontology = cell_ontology()
