@@ -92,7 +92,6 @@ def plain_words(text: str) -> list[str]:
     # Levels of markers: what is glued on is parted, signs become words.
     text = GLUED_CELL.sub(r"\1 ", text)
     text = GLUED_LEVEL.sub(r"\1 \2 ", text)
-    text = re.sub(r"(?<=[A-Za-z0-9])\+", " positive ", text)
     text = re.sub(r"(?i)\b(CD\d+[a-z]{0,2})-(?=$|[\s/,;)_]|CD\d)", r"\1 negative ", text)
     text = re.sub(r"\b(ab|gd|AB|GD|Ab|Gd)[ _-]?T(?=$|[^A-Za-z])", lambda m: _chains(m.group(1)) + " T", text)
 
