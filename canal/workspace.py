@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canal.arguments import column_of, expanded, map_of, names_of, path_of
-from canal.errors import ConfigError
+from canal.errors import ConfigError, DataError
 from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
 from canal.progress import Progress, watching
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from canal.compare.report import CompareReport
     from canal.explain.explain import Explanation
     from canal.history.diff import StageDiff
+    from canal.history.relabel import RenamingResult
     from canal.history.remove import RemovalResult
     from canal.history.replay import ReplayReport
+    from canal.labels.accepted import AcceptedLabels, LabelList, LabelTree
+    from canal.labels.suggest import LabelReport
     from canal.model.model import Model
     from canal.model.reliability import Reliability
     from canal.novel.folder import Naming
@@ -92,6 +95,8 @@ class Annotator:
         min_probability: float | None = None,
         adapt: bool = False,
         batch: str | None = None,
+        alpha_label: float | None = None,
+        format: str | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
@@ -134,6 +139,10 @@ class Annotator:
             The file's own cells help to answer, where a guard finds that they do; see docs/unseen.md.
         batch
             Column of ``obs`` whose batches are adapted to each for itself; found by its name by default.
+        alpha_label
+            Share of the sure answers that may be wrong, 0.05 by default where the types stand in the Cell Ontology.
+        format
+            ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for.
         out
             File to write: ``.h5ad`` (the cells with the annotation) or ``.csv``.
         overwrite
@@ -167,6 +176,8 @@ class Annotator:
             scores=scores,
             adapt=adapt,
             batch=batch,
+            alpha_label=alpha_label,
+            format=format,
         )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
@@ -375,7 +386,7 @@ class Workspace(Annotator):
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._models: dict[str, Model] = {}  # that were read, by the digest of their weights
+        self._models: dict[str, Model] = {}  # that were read, by the digests of their files
 
     @property
     def root(self) -> Path:
@@ -408,6 +419,7 @@ class Workspace(Annotator):
         again: bool = False,
         test: str | Path | None = None,
         weights: str | None = None,
+        ontology: str | Path = "off",
         devices: int = 1,
         nodes: int = 1,
         progress: Progress | bool | None = None,
@@ -449,6 +461,9 @@ class Workspace(Annotator):
             File of labelled cells to test on, from now on at every stage.
         weights
             Pre-trained weights to start from, by name or folder.
+        ontology
+            ``"auto"``: types are placed in the Cell Ontology by their names, and answers are also given as specifically
+            as they are sure; a table as of `accept_labels` instead; ``"off"``: neither.
         devices, nodes
             Processes on each node, and nodes, that train together.
         progress
@@ -480,6 +495,7 @@ class Workspace(Annotator):
             keep_labels=names_of(keep_labels, "keep_labels"),
             test=path_of(test, "test"),
             weights=weights,
+            ontology=None if str(ontology) == "off" else ontology,
             devices=devices,
             nodes=nodes,
         )
@@ -569,7 +585,7 @@ class Workspace(Annotator):
         registry = self._registry()
         record = registry.record(number)
         # By content, not by number: the stage in use may change between two calls.
-        key = record.artifacts["weights.safetensors"]
+        key = " ".join(sorted(record.artifacts.values()))  # weights alone are the same where types were renamed
         if key not in self._models:
             self._models[key] = registry.model(record)
         return self._models[key]
@@ -693,6 +709,90 @@ class Workspace(Annotator):
 
         given = names if isinstance(names, Mapping) else path_of(names, "names")
         return name_novel(Path(folder), names=given, labels=labels, known_ok=known_ok, with_known=with_known)
+
+    def suggest_labels(
+        self,
+        *,
+        names: "str | Path | Sequence[str] | None" = None,
+        data: "str | Path | ad.AnnData | None" = None,
+        labels: str | None = None,
+        stage: int | None = None,
+        tissue: str = "",
+        species: str = "",
+        out: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> "LabelReport":
+        """Suggest terms of the Cell Ontology for names of cell types.
+
+        Parameters
+        ----------
+        names
+            CSV file with a column ``name``, or the names themselves.
+        data, labels
+            Labelled cells, and the column of ``obs`` with their types.
+        stage
+            Types of this stage; without names and data those of the one in use.
+        tissue, species
+            Where the cells come from, in words; ``"human"`` or ``"mouse"``.
+        out, overwrite
+            Table to write, to look through and give to `accept_labels`; replace it where it is there.
+
+        Raises
+        ------
+        ConfigError, DataError, StageError, RegistryError
+            If there is nothing to read names from, or more than one thing.
+        """
+        from canal.files import check_file
+        from canal.labels.suggest import names_in_file, names_in_table, suggest_labels
+
+        if sum(given is not None for given in (names, data, stage)) > 1:
+            message = "Names can come from a table, from a file of cells or from a stage; expected one of the three."
+            raise ConfigError(message)
+        if out is not None and check_file(Path(out), ".csv", "--out").exists() and not overwrite:
+            message = f"{out} is there already, and somebody may have filled it. Name another file, or --overwrite it."
+            raise DataError(message)
+        if isinstance(names, str | Path):
+            chosen = names_in_table(Path(names))
+        elif names is not None:
+            chosen = tuple(names)
+        elif data is not None:
+            chosen = names_in_file(data, column_of(labels, "labels") or self.labels)
+        else:
+            chosen = self.stage(stage).types
+        report = suggest_labels(chosen, tissue=tissue, species=species)
+        if out is not None:
+            report.write(Path(out))
+        return report
+
+    def accept_labels(self, table: str | Path) -> "AcceptedLabels":
+        """Take the terms of a table that `suggest_labels` wrote and somebody filled into the workspace."""
+        from canal.labels.accepted import accept_labels
+
+        return accept_labels(self.layout, Path(table))
+
+    def list_labels(self, stage: int | None = None) -> "LabelList":
+        """Return the types of a stage, by default of the one in use, and the terms they stand for."""
+        from canal.labels.accepted import list_labels
+
+        return list_labels(self.layout, stage)
+
+    def label_tree(self, stage: int | None = None) -> "LabelTree":
+        """Return the types of a stage, by default of the one in use, as a tree of the Cell Ontology."""
+        from canal.labels.accepted import label_tree, list_labels
+
+        return label_tree(list_labels(self.layout, stage))
+
+    def rename_type(self, old: str, new: str, *, progress: Progress | None = None) -> "RenamingResult":
+        """Commit a new stage in which the type ``old`` is called ``new``; nothing is deleted."""
+        from canal.history.relabel import rename_type
+
+        return rename_type(self.layout, old, new, progress=progress)
+
+    def merge_types(self, *types: str, into: str, progress: Progress | None = None) -> "RenamingResult":
+        """Commit a new stage in which two types or more are one, called ``into``; nothing is deleted."""
+        from canal.history.relabel import merge_types
+
+        return merge_types(self.layout, types, into, progress=progress)
 
     def compare(
         self,

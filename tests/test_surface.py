@@ -23,8 +23,8 @@ OPTIONS = {
     "version": [],
     "stage add": [
         "--again", "--data", "--devices", "--drop-label", "--drop-rare", "--gene-key", "--keep-label", "--label-map",
-        "--labels", "--name", "--nodes", "--preset", "--resume", "--seed", "--set", "--strict-labels", "--test",
-        "--weights",
+        "--labels", "--name", "--nodes", "--ontology", "--preset", "--resume", "--seed", "--set", "--strict-labels",
+        "--test", "--weights",
     ],
     "stage list": [],
     "stage show": ["N"],
@@ -44,9 +44,9 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--adapt", "--alpha", "--batch", "--dask", "--data", "--gene-key", "--key-added", "--majority-voting",
-        "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite", "--scores",
-        "--stage", "--transductive", "--types",
+        "--adapt", "--alpha", "--alpha-label", "--batch", "--dask", "--data", "--format", "--gene-key", "--key-added",
+        "--majority-voting", "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite",
+        "--scores", "--stage", "--transductive", "--types",
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",
@@ -74,6 +74,14 @@ OPTIONS = {
         "--uncertain",
     ],
     "novel name": ["--known-ok", "--labels", "--name", "--names", "--with-known", "DIR"],
+    "labels suggest": [
+        "--data", "--labels", "--names", "--out", "--overwrite", "--species", "--stage", "--tissue",
+    ],
+    "labels accept": ["CSV"],
+    "labels list": ["--stage"],
+    "labels tree": ["--stage"],
+    "labels rename": ["NEW", "OLD"],
+    "labels merge": ["--into", "TYPES"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

@@ -24,6 +24,10 @@ Transductive = Annotated[
     bool, typer.Option("--transductive", help="The paper's verdict: it depends on the other cells of the file.")
 ]
 
+AlphaLabel = Annotated[
+    float | None, typer.Option(metavar="A", help="Share of sure answers (canal_cell_type_sure) that may be wrong.")
+]
+
 Adapt = Annotated[bool, typer.Option("--adapt", help="The file's own cells help to answer, where that helps.")]
 Batch = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of obs whose batches --adapt adapts to one by one.")
@@ -74,6 +78,11 @@ def annotate(
     ] = "best",
     adapt: Adapt = False,
     batch: Batch = None,
+    alpha_label: AlphaLabel = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="cellxgene", help="Add the terms that CELLxGENE's schema asks for."),
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
@@ -98,6 +107,8 @@ def annotate(
         "scores": scores,
         "adapt": adapt,
         "batch": batch,
+        "alpha_label": alpha_label,
+        "format": form,
         "progress": watcher(session),
     }
     files = expanded(data)
@@ -275,6 +286,9 @@ def evaluate(
     if unknown:
         lines.append(f"warning: the model does not know {unknown}: every cell of these counts as wrong")
     lines += _adapted_lines(figures.get("adapted"))
+    if "granularity" in figures:
+        shown = (f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["granularity"].items())
+        lines.append("in the Cell Ontology: " + "   ".join(shown))
     if figures["novelty"] is not None:
         lines.append("   ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures["novelty"].items()))
     left_out = figures["unlabelled"]

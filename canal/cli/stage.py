@@ -59,6 +59,9 @@ def add(
     test: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled cells to test on, from now on at every stage.")
     ] = None,
+    ontology: Annotated[
+        str, typer.Option(metavar="auto|CSV|off", help="Place the types in the Cell Ontology: by name, or by a table.")
+    ] = "off",
     weights: Annotated[
         str | None, typer.Option(metavar="NAME", help="Pre-trained weights to start from, see `canal weights list`.")
     ] = None,
@@ -88,6 +91,7 @@ def add(
         gene_key=gene_key,
         test=test,
         weights=weights,
+        ontology=ontology,
         devices=devices,
         nodes=nodes,
         progress=watcher(session),

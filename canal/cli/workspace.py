@@ -192,8 +192,6 @@ def _check_file(session: Session, file: Path, stage: int | None, gene_key: str |
     """Say how far a file is from what a model was taught."""
     from rich.table import Table
 
-    from canal.stages.check_file import EXPECTATIONS
-
     check = session.workspace().check_file(file, stage=stage, gene_key=gene_key)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("cells", f"{check.cells:,}, {check.looked_at:,} of them looked at")
@@ -209,7 +207,7 @@ def _check_file(session: Session, file: Path, stage: int | None, gene_key: str |
             nearest = " (nearest)" if name == check.nearest_stage else ""
             table.add_row(f"unlike stage {name}", f"{share:.0%}{nearest}")
     table.add_row("mean confidence", f"{check.mean_confidence:.2f}")
-    lines = [f"expected: {check.expected}; {EXPECTATIONS[check.expected]}."]
+    lines = [f"expected: {check.expected}; {check.meaning}."]
     lines += [f"warning: {text}" for text in check.warnings]
     return Answer(check.to_dict(), [table, *lines])
 

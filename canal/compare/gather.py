@@ -28,7 +28,7 @@ from canal.stages.layout import Layout, open_registry
 from canal.stages.testing.held_out import HeldOutReference, read_held_out
 from canal.stages.testing.incoming import IncomingFigures
 from canal.stages.testing.tests import Outcome, StageTests, measure_outcome, read_tests
-from canal.stages.use import lineage
+from canal.stages.use import lineage, renamed_since
 
 NOVELTY = "novelty.json"  # the calibration among the files of a model
 
@@ -172,11 +172,13 @@ def _recomputed(registry: Registry, stored: StoredTests, progress: Progress) -> 
     tests = dict(stored.tests)
     for number in sorted(stored.tests):
         model = registry.model(stored.records[number])
+        # Types may have been renamed between the stage of the cells and this one.
+        renamed = renamed_since(list(stored.records.values()), number)
         outcomes = []
         for tested_on in stored.sets_of_line(number):
             digest = stored.sets[tested_on].digest
             if tested_on in cells:
-                outcome = _tested(model, cells[tested_on], tested_on, digest)
+                outcome = _tested(model, cells[tested_on].renamed(renamed.get(tested_on, {})), tested_on, digest)
             else:
                 unread = Outcome(stage=tested_on, digest=digest, reason=reasons[tested_on])
                 outcome = stored.outcome(number, tested_on) or unread

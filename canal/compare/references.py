@@ -33,6 +33,7 @@ from canal.stages.declarations import recorded_preset, recorded_request
 from canal.stages.evaluate import fit_logistic_regression
 from canal.stages.request import read_stage_cells
 from canal.stages.testing.held_out import read_held_out
+from canal.stages.use import renamed_since
 from canal.training.run import Run
 from canal.training.stage import learn_stage
 
@@ -155,13 +156,15 @@ def read_line(registry: Registry, stored: StoredTests, focus: int) -> ReadableCe
         If there are no cells at all to test on.
     """
     line = _line_records(stored, focus)
+    renamed = renamed_since(list(stored.records.values()), focus)
     # The cells to test on; the report says which sets are missing.
     tests: dict[int, Cells] = {}
     for record in line:
         if record.number not in stored.sets:
             continue
         try:
-            tests[record.number] = read_held_out(stored.sets[record.number])
+            held_out = read_held_out(stored.sets[record.number])
+            tests[record.number] = held_out.renamed(renamed.get(record.number, {}))
         except DataError:
             continue
     if not tests:
@@ -179,7 +182,7 @@ def read_line(registry: Registry, stored: StoredTests, focus: int) -> ReadableCe
         records.append(record)
         of_file = _cells_of_file(record)
         if of_file is not None:
-            cells[record.number] = of_file
+            cells[record.number] = of_file.renamed(renamed.get(record.number, {}))
     bank = _bank_of(registry, stored.records[focus])
     return ReadableCells(records=tuple(records), cells=cells, tests=tests, bank=bank)
 

@@ -4,8 +4,8 @@ The example bank is a `CellPool`, and so are the cells a stage trains on.
 """
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -145,6 +145,13 @@ class Cells:
             rows=None if self.rows is None else self.rows[rows],
             stored=None if self.stored is None else self._stored()[rows].data,
         )
+
+    def renamed(self, names: Mapping[str, str]) -> "Cells":
+        """Return the cells with new names of types in place of old ones; the digest stays that of the old names."""
+        if self.labels is None or not names:
+            return self
+        labels = np.array([names.get(name, name) for name in self.labels.tolist()], dtype=object)
+        return replace(self, labels=labels)
 
     def digest(self) -> str:
         """Return the digest of exactly these cells, as that of a file which holds these and no others."""

@@ -23,7 +23,7 @@ from canal.model.bank import bank_contents, bank_digest
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
 from canal.model.network import new_network, weights_of
-from canal.model.record import IMPORTED, StageRecord
+from canal.model.record import IMPORTED, RENAMED, StageRecord
 from canal.model.stage_keys import free_key, has_noted, key_note
 from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
@@ -146,7 +146,7 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
     for record in records:
         if record.number in in_model:
             # An imported one did, even if it took others out in the registry it comes from.
-            if IMPORTED in record.notes or not record.notes.get("removed"):
+            if IMPORTED in record.notes or not (record.notes.get("removed") or record.notes.get(RENAMED)):
                 with_cells.append(record.number)
             if _may_hold_cells_numbered(record, target.number):
                 confused.append(record.number)
@@ -156,7 +156,7 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
     elif target.number not in in_model:
         reason = f"stage {parent.number}, which annotates, is without it already"
     elif target.number not in with_cells:
-        reason = "it brought no cells of its own, for it took another stage out"
+        reason = "it brought no cells of its own, for it took another stage out or renamed types"
     elif confused and not has_noted(parent):
         reason = (
             f"stage {confused[0]} was imported, its cells carry the numbers of the registry it came from, and the "
@@ -222,16 +222,17 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     """
     # 1. Statistics, bank and calibration without the stage: exact. An imported model may hold several keys of it.
     keys = [key for key, stage in parent.stage_of_key.items() if stage == removed]
-    memory, novelty = parent.memory, parent.novelty
+    memory, novelty, sure = parent.memory, parent.novelty, parent.sure
     for key in keys:
         memory = None if memory is None else memory.without_stage(key)
         novelty = novelty.without_stage(key)
+        sure = None if sure is None else sure.without_stage(key)
     remaining = np.flatnonzero(~np.isin(parent.bank.stage, keys))
     bank = parent.bank.take(remaining) if len(remaining) else CellPool.empty()
     types = _remaining_types(parent.types, memory, bank, removed)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank)
+    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure)
     run = replace(run, key=free_key(run.number, parent))
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
     network = new_network(parent.preset, len(base.panel), len(types), run.seed)

@@ -10,6 +10,7 @@ import tomli_w
 
 from canal.errors import ConfigError, DataError, StageError
 from canal.history.exchange import import_stage
+from canal.history.relabel import rename_types
 from canal.history.remove import remove_stage
 from canal.model.record import StageRecord
 from canal.progress import Progress, Silent
@@ -197,9 +198,11 @@ def _build(
         registry = open_registry(layout)
         if registry.champion() != declaration.parent:
             registry.set_champion(declaration.parent)
-    # 3. A stage that took another one out, or one that was learned from cells.
+    # 3. A stage that took another one out, one that renamed types, or one that was learned from cells.
     if declaration.removed is not None:
         remove_stage(layout, declaration.removed, number=number, progress=progress)
+    elif declaration.renamed is not None:
+        rename_types(layout, declaration.renamed, number=number, progress=progress)
     else:
         assert declaration.request is not None
         # The preset as it was then: the one of that name may have changed.

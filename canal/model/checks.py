@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canal.errors import RegistryError
+from canal.ontology.tree import cell_ontology
 
 if TYPE_CHECKING:
     from canal.model.memory import AnalyticMemory, TypeStatistics
@@ -55,6 +56,11 @@ def check_model(model: "Model") -> None:
         _require(held_out.novelty.ndim == 1, f"the novelties of stage {held_out.stage} are not one of each cell")
         numbers = np.array([held_out.low, held_out.high, float(held_out.novelty.sum())])
         _require(np.isfinite(numbers).all(), f"the novelties of stage {held_out.stage} are not finite")
+    if model.sure is not None:
+        for stage, values in model.sure.stages.items():
+            _require(values.ndim == 1 and _is_finite(values), f"its sure thresholds of stage {stage} are no numbers")
+        for place in model.sure.placement.places.values():
+            _require(not place.id or place.id in cell_ontology(), f"its type {place.name[:40]!r} has no known term")
     _require(_is_finite(model.bank.expression.data), "the expression of its example bank is not finite")
     unknown = sorted(set(model.bank.labels.tolist()) - set(model.types))
     _require(not unknown, f"its example bank has cells of {unknown[:1]}, which is none of its types")

@@ -20,7 +20,7 @@ Shapes: n cells, g genes, k factors.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,44 @@ def type_statistics(rows: sp.csr_matrix, *, stage: int, name: str, rank: int) ->
     rest = np.maximum(total - (factors.astype(np.float64) ** 2).sum(axis=0) / n, 0.0)
     return TypeStatistics(
         stage=stage, name=name, n=n, mean=mean.astype(np.float32), factors=factors, rest=rest.astype(np.float32)
+    )
+
+
+def joined_statistics(parts: Sequence[TypeStatistics], *, name: str, rank: int) -> TypeStatistics:
+    """Return the statistics of the cells of several types of one stage together, under a new name.
+
+    Number, mean and variance of each gene are exactly those of all cells. The scatter is the sum of what the factors
+    of the parts keep and of the scatter between their means; its leading directions become the factors.
+
+    Parameters
+    ----------
+    parts
+        Statistics over the same genes.
+    name, rank
+        New name; most factors to keep.
+    """
+    n = sum(part.n for part in parts)
+    mean = np.average([part.mean.astype(np.float64) for part in parts], axis=0, weights=[part.n for part in parts])
+    # Rows whose products sum to the scatter: the factors of the parts, and the ways from the common mean to theirs.
+    rows = []
+    for part in parts:
+        rows += [part.factors.astype(np.float64), np.sqrt(part.n) * (part.mean - mean)[None, :]]
+    scatter = np.concatenate(rows)
+    values, vectors = scipy.linalg.eigh(scatter @ scatter.T, check_finite=False)
+    # The means lie in a space of one dimension less than there are parts: directions of no length are left out.
+    leading = np.flatnonzero(values > 1e-12 * values[-1])[::-1][:rank]
+    factors = vectors[:, leading].T @ scatter
+    total = (scatter**2).sum(axis=0) / n
+    for part in parts:
+        total = total + part.n * part.rest.astype(np.float64) / n
+    rest = np.maximum(total - (factors**2).sum(axis=0) / n, 0.0)
+    return TypeStatistics(
+        stage=parts[0].stage,
+        name=name,
+        n=n,
+        mean=mean.astype(np.float32),
+        factors=factors.astype(np.float32),
+        rest=rest.astype(np.float32),
     )
 
 
@@ -208,6 +246,31 @@ class AnalyticMemory:
         while sum(min(n, cap) for n in have) > most and cap > 1:
             cap -= 1
         return replace(self, statistics=tuple(s.with_rank(cap) for s in self.statistics))
+
+    def renamed(self, names: Mapping[str, str], *, rank: int, cells_per_factor: int = 4) -> "AnalyticMemory":
+        """Return the memory with new names of types; types of a stage that get one name become one.
+
+        Parameters
+        ----------
+        names
+            New name by old name; others stay.
+        rank, cells_per_factor
+            As for `with_stage`, for types that become one.
+        """
+        # What has one name within a stage, in the order that learning under these names gives.
+        groups: dict[tuple[int, str], list[TypeStatistics]] = {}
+        for s in self.statistics:
+            groups.setdefault((s.stage, names.get(s.name, s.name)), []).append(s)
+        order = {stage: position for position, stage in enumerate(self.measured)}
+        statistics = []
+        for stage, name in sorted(groups, key=lambda key: (order[key[0]], key[1])):
+            parts = groups[stage, name]
+            if len(parts) == 1:
+                statistics.append(replace(parts[0], name=name))
+                continue
+            most = min(rank, sum(part.n for part in parts) // cells_per_factor)
+            statistics.append(joined_statistics(parts, name=name, rank=most))
+        return replace(self, statistics=tuple(statistics))
 
     def without_stage(self, stage: int) -> "AnalyticMemory":
         """Return the memory as if the stage had never been; its genes stay in the panel, without statistics."""

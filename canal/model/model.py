@@ -6,7 +6,7 @@ temperature is learned on cells of the stage that neither was fitted to; it neve
 says which rule a model answers by: older ones add ridge scores to probabilities.
 
 Files of a model, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``bank.safetensors``,
-``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``.
+``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``, ``sure.json``.
 """
 
 import json
@@ -32,6 +32,7 @@ from canal.model.checks import check_model
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.stage_keys import stages_by_key, used_keys
+from canal.model.sure import SureCalibration, SureNodes, sure_nodes
 
 if TYPE_CHECKING:
     from canal.model.network import Network
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from canal.model.record import StageRecord
 
 GET_ANOTHER = "Restore it from a backup, use another stage, or ask for a new export."  # ends a message
-WEIGHTS, MEMORY = "weights.safetensors", "memory.safetensors"
+WEIGHTS, MEMORY, SURE = "weights.safetensors", "memory.safetensors", "sure.json"
 Rule = Literal["sum", "discriminants"]
 # Between which the temperature of a stage is sought: a sum is a few units wide, discriminants are some dozens of nats.
 TEMPERATURES: Mapping[Rule, tuple[float, float]] = {"sum": (0.02, 2.0), "discriminants": (0.5, 100.0)}
@@ -198,6 +199,8 @@ class Model:
         Calibration of novelty: the novelties of the cells held out at each stage.
     bank
         The example bank; empty where the preset keeps none.
+    sure
+        Where the types stand in the Cell Ontology and when a node is sure; ``None`` where it was not asked for.
     record
         Record of the stage in the registry; ``None`` before it is committed.
     name
@@ -214,6 +217,7 @@ class Model:
     bank: CellPool = field(default_factory=CellPool.empty)
     record: "StageRecord | None" = None
     name: str = "canal"
+    sure: SureCalibration | None = None
 
     @property
     def stage(self) -> "StageRecord":
@@ -225,6 +229,16 @@ class Model:
     def stage_of_key(self) -> dict[int, int]:
         """Number of the stage in its registry that each key of the model belongs to; see `canal.model.stage_keys`."""
         return stages_by_key(self.stage, used_keys(self))
+
+    @cached_property
+    def nodes(self) -> SureNodes | None:
+        """The nodes that a sure answer can be, ``None`` where the types have no places."""
+        if self.sure is None:
+            return None
+        together: dict[int, set[str]] = {}
+        for stage, name in () if self.memory is None else self.memory.counts():
+            together.setdefault(stage, set()).add(name)
+        return sure_nodes(self.types, self.sure.placement, [frozenset(names) for names in together.values()])
 
     @cached_property
     def network(self) -> "Network":
@@ -279,6 +293,9 @@ class Model:
         if len(self.bank):
             save_bank(self.bank, folder / BANK)
             names.append(BANK)
+        if self.sure is not None:
+            _write_json(folder / SURE, self.sure.to_dict())
+            names.append(SURE)
         return {name: folder / name for name in names}
 
     @classmethod
@@ -311,6 +328,7 @@ class Model:
         preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
         # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
+        sure = folder / SURE
         return cls(
             preset=preset,
             panel=GenePanel.from_dict(_read_json(folder / "genes.json")),
@@ -322,6 +340,7 @@ class Model:
             bank=load_bank(bank) if bank.is_file() else CellPool.empty(),
             record=record,
             name=name,
+            sure=SureCalibration.from_dict(_read_json(sure)) if sure.is_file() else None,
         )
 
 

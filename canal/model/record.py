@@ -15,6 +15,7 @@ from canal.files import refuse_newer
 
 SCHEMA_VERSION = 1
 IMPORTED = "imported"  # in the notes: the registry and stage that this one was imported from
+RENAMED = "renamed"  # in the notes of a stage that renamed types: the new name by the old
 STAGE_KEYS = "stage_keys"  # in the notes: number of the stage by key; see `canal.model.stage_keys`
 
 # Steps from an older schema to the next: ``UPGRADES[1]`` turns a record of schema 1 into one of schema 2. Records are

@@ -109,6 +109,7 @@ MODEL_FILES = frozenset(
         "types.json",
         "calibration.json",
         "novelty.json",
+        "sure.json",
         "config.toml",
         # canal.model.bank
         "bank.safetensors",

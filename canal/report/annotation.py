@@ -167,6 +167,7 @@ class Annotation:
             raise DataError(message)
         frame = self.to_frame()
         from canal.report.h5ad import check_names_free, columns_left, probability_place, storable
+        from canal.report.written import stored_name
 
         check_names_free(frame.columns, key, obs=adata.obs.columns, obsm=adata.obsm, uns=adata.uns)
         adata = adata.copy() if copy else adata
@@ -174,7 +175,7 @@ class Annotation:
         for name in columns_left(adata.obs.columns, key, frame.columns, adata.uns):
             del adata.obs[name]
         for name in frame.columns:
-            adata.obs[f"{key}_{name}"] = frame[name].array
+            adata.obs[stored_name(key, name)] = frame[name].array
         # Probabilities of an earlier answer do not belong to this one.
         if probability_place(key) in adata.obsm:
             del adata.obsm[probability_place(key)]

@@ -18,7 +18,16 @@ import numpy as np
 from canal.data.source import write_element
 from canal.data.threads import row_blocks
 from canal.errors import DataError
-from canal.report.written import check_added, check_same_objects, check_written, hdf5_errors, is_among, objects_of
+from canal.report.written import (
+    SCHEMA_COLUMNS,
+    check_added,
+    check_same_objects,
+    check_written,
+    hdf5_errors,
+    is_among,
+    objects_of,
+    stored_name,
+)
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -45,9 +54,19 @@ def check_names_free(names: Iterable[str], key: str, *, obs: Iterable[str], obsm
         If a name is taken by something else.
     """
     earlier: Any = uns.get(key)
-    if hasattr(earlier, "keys") and "model" in set(earlier.keys()):
+    names, obs = set(names), set(obs)
+    written = set(earlier.keys()) if hasattr(earlier, "keys") else set()
+    # Columns of a schema may be somebody's work: canal replaces them only where it wrote them.
+    curated = sorted(SCHEMA_COLUMNS & names & obs)
+    if curated and "format" not in written:
+        message = (
+            f"The file already has obs[{curated[0]!r}], not written by canal. Take the column out of the file, or "
+            "annotate without --format."
+        )
+        raise DataError(message)
+    if "model" in written:
         return
-    taken = [f"obs[{name!r}]" for name in sorted({f"{key}_{name}" for name in names} & set(obs))]
+    taken = [f"obs[{name!r}]" for name in sorted({stored_name(key, name) for name in names} & obs)]
     taken += [f"obsm[{name!r}]" for name in sorted({f"X_{key}", probability_place(key)} & set(obsm))]
     taken += [] if earlier is None else [f"uns[{key!r}]"]
     if taken:
@@ -61,7 +80,9 @@ def probability_place(key: str) -> str:
 
 
 # Columns that an annotation has or has not, as it was asked for.
-OPTIONAL = re.compile(r"second_type|second_confidence|best_known|status|novelty|p_value|neighbor_\d+(_\w+)?")
+OPTIONAL = re.compile(
+    r"second_type|second_confidence|best_known|status|novelty|p_value|cell_type_sure|cell_type_sure_id|neighbor_\d+(_\w+)?"
+)
 
 
 def columns_left(obs: Iterable[str], key: str, columns: Iterable[str], uns: Any) -> list[str]:
@@ -304,7 +325,7 @@ def copy_and_add(
     import h5py
 
     stored = storable(facts)
-    replaced = {f"obs/{key}_{name}" for name in columns.columns} | {f"obsm/{name}" for name in matrices}
+    replaced = {f"obs/{stored_name(key, name)}" for name in columns.columns} | {f"obsm/{name}" for name in matrices}
     replaced |= {f"obsm/{probability_place(key)}", f"uns/{key}"}
     with hdf5_errors():
         copy.write(target)
@@ -340,8 +361,8 @@ def _add(
             values = columns[name]
             categorical = values.dtype.name == "category"
             stored = values.array if categorical else values.to_numpy()
-            write_element(obs, f"{key}_{name}", stored)
-        order += [n for n in (f"{key}_{name}" for name in columns.columns) if n not in order]
+            write_element(obs, stored_name(key, name), stored)
+        order += [n for n in (stored_name(key, name) for name in columns.columns) if n not in order]
         obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
         # Probabilities of an earlier answer do not belong to this one.
         if probability_place(key) in obsm:

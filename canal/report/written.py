@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     import anndata as ad
     import pandas as pd
 
+# Columns that a schema of others names: they stand in a file without the key before them.
+SCHEMA_COLUMNS = frozenset({"cell_type_ontology_term_id"})
+
+
+def stored_name(key: str, name: str) -> str:
+    """Return the name in ``obs`` of a column of an annotation."""
+    return name if name in SCHEMA_COLUMNS else f"{key}_{name}"
+
+
 _AT_ONCE = 4_000_000  # values that are compared at a time
 
 
@@ -84,7 +93,8 @@ def check_added(
     for name in columns.columns:
         values = columns[name]
         stored = values.array if values.dtype.name == "category" else values.to_numpy()
-        _require(f"{key}_{name}" in listed and holds(file["obs"], f"{key}_{name}", stored), f"obs[{key}_{name}]")
+        there = stored_name(key, name)
+        _require(there in listed and holds(file["obs"], there, stored), f"obs[{there}]")
     for name, matrix in matrices.items():
         _require(_same_rows(file["obsm"], name, matrix), f"obsm[{name}]")
     _require(holds(file["uns"], key, facts), f"uns[{key}]")

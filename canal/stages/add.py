@@ -24,10 +24,13 @@ from canal.model.completion import uncomparable_types
 from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.stage_keys import key_note
+from canal.model.sure import SureCalibration
+from canal.ontology.placement import Placement
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout, has_registry, open_registry
+from canal.stages.placing import ONTOLOGY, check_places, place_types
 from canal.stages.request import StageRequest, StageResult, read_stage_cells, recorded_options, recorded_source
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
 from canal.stages.testing.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
@@ -35,6 +38,7 @@ from canal.stages.testing.incoming import IncomingAnswers, IncomingFigures, answ
 from canal.stages.testing.tests import TESTS_FILE, earlier_stages, write_reliability
 from canal.stages.use import lineage, next_number
 from canal.training.distributed import help_training
+from canal.training.fitting import type_index
 from canal.training.processes import launched_rank
 from canal.training.run import Run
 from canal.training.stage import LearnedStage, check_bank_size, learn_stage
@@ -69,6 +73,7 @@ def add_stage(
     assert cells.labels is not None
     check_bank_size(start.preset, tuple(set(cells.labels.tolist())))
     test_file = read_test_file(request, cells)
+    check_places(request.ontology)
     # 2. One writer at a time.
     layout = Layout.init(layout.root, layout.server)
     with open_registry(layout, create=True).writing() as registry:
@@ -76,10 +81,13 @@ def add_stage(
         # 3. Everything that is refused with the registry in sight.
         accepted = check_stage(request, start, cells, test_file, parent, records)
         accepted = accepted if number is None else replace(accepted, number=number)
+        placement, unplaced = _placement(layout, request, cells, parent)
         earlier = earlier_stages(registry, records, None if parent is None else parent.stage)
         # 4. Learn; a killed run goes on from its last epoch.
         run, draft = begin_run(registry, request, accepted, progress or Silent())
         learned = learn_stage(parent, cells, start.preset, run, start.weights)
+        if placement is not None:
+            learned = with_sure_answers(learned, parent, cells, placement)
         # 5. Test on the held-out cells of this stage and of those before it.
         exam = examine(request, cells, learned, test_file, parent, earlier, run)
         # 6. Commit whole. A stage that forgets too much stays a candidate.
@@ -87,7 +95,8 @@ def add_stage(
         files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
         in_use = registry.champion() == committed.number
-    return _result(committed, accepted, exam, (*exam.warnings, *uncomparable_warnings(learned)), in_use=in_use)
+    warned = (*exam.warnings, *uncomparable_warnings(learned), *unplaced)
+    return _result(committed, accepted, exam, warned, in_use=in_use)
 
 
 def help_if_started_to(request: StageRequest) -> None:
@@ -233,6 +242,34 @@ def _check_labels(
     return warnings
 
 
+def _placement(
+    layout: Layout, request: StageRequest, cells: Cells, parent: Model | None
+) -> tuple[Placement | None, tuple[str, ...]]:
+    """Return where the types of the model will stand in the Cell Ontology, if that is asked for, and warnings."""
+    if request.ontology is None:
+        return None, ()
+    assert cells.labels is not None
+    before = None if parent is None or parent.sure is None else parent.sure.placement
+    return place_types(layout, request.ontology, sorted(set(cells.labels.tolist())), before)
+
+
+def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells, placement: Placement) -> LearnedStage:
+    """Return what was learned with a model that answers as specifically as it is sure of.
+
+    Its network, memory and answers stay as they are: the held-out cells say from which probability on a term above
+    some types is as good as certain.
+    """
+    assert cells.labels is not None
+    before = None if parent is None else parent.sure
+    nodes_only = (before or SureCalibration(placement=placement)).with_stage(learned.key, placement, np.zeros(0))
+    model = replace(learned.model, sure=nodes_only)
+    assert model.nodes is not None
+    truth = type_index(cells.labels[learned.held_out], model.types)
+    highest_wrong = model.nodes.highest_wrong(learned.held_out_probabilities, truth)
+    sure = nodes_only.with_stage(learned.key, placement, highest_wrong)
+    return replace(learned, model=replace(model, sure=sure))
+
+
 def begin_run(
     registry: Registry, request: StageRequest, accepted: Accepted, progress: Progress
 ) -> tuple[Run, StageDraft]:
@@ -283,6 +320,8 @@ def _record(
         "epochs": len(learned.history),
         **key_note(None if parent is None else parent.stage, stages),
     }
+    if model.sure is not None:
+        notes[ONTOLOGY] = model.sure.placement.to_dict()
     return StageRecord(
         number=run.number,
         name=request.name or _default_name(request),

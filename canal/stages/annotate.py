@@ -23,6 +23,7 @@ from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose_rule
 from canal.stages.predictions import Wanted, answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
+from canal.stages.sure_answers import SCHEMA_VERSION, check_format, schema_columns, sure_rule, types_below
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -53,6 +54,8 @@ class AnnotateOptions:
         How novelty is judged.
     adapting
         Whether the file's own cells help to answer.
+    alpha_label
+        Share of sure answers that may be wrong; `ALPHA_LABEL` where the model has sure answers.
     key_added
         Prefix of every name that is added where the annotation is written.
     rows
@@ -64,6 +67,8 @@ class AnnotateOptions:
     scores
         ``"best"``: the two most probable types of each cell with their probabilities; ``"all"``: those of every type,
         too.
+    format
+        ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for.
     """
 
     types: Sequence[str] | None = None
@@ -72,11 +77,13 @@ class AnnotateOptions:
     gene_key: str | None = None
     novelty: NoveltyOptions = field(default_factory=NoveltyOptions)
     adapting: AdaptOptions = field(default_factory=AdaptOptions)
+    alpha_label: float | None = None
     key_added: str = "canal"
     rows: tuple[int, int] | None = None
     folder: Path | None = None
     overwrite: bool = False
     scores: str = "best"
+    format: str | None = None
 
     def __post_init__(self) -> None:
         if self.scores not in SCORES:
@@ -113,7 +120,9 @@ def annotate(
         If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
     """
     options, progress = options or AnnotateOptions(), progress or Silent()
-    allowed = _allowed_types(model.types, options.types)
+    allowed = _allowed_types(model, options.types)
+    sure = sure_rule(model, options.alpha_label)
+    check_format(options.format, model)
     seed = model.stage.seed
     with open_stream(data, gene_key=options.gene_key, wanted=model.panel) as stream, _threads_for(model):
         if options.rows is not None:
@@ -133,6 +142,7 @@ def annotate(
             wanted=Wanted(allowed=allowed, probabilities=options.scores == "all", folder=options.folder),
             watch=rule.add,
             groups=adapted.groups,
+            sure=sure,
         )
         names, report = stream.names, stream.report
     # What looks at all cells together: the vote of clusters, and some rules of novelty.
@@ -150,6 +160,12 @@ def annotate(
     facts |= calibration_facts(rule.reader, answers, whole=whole)
     if answers.probabilities is not None:
         facts["probability_types"] = list(model.types)
+    if sure is not None and answers.sure is not None:
+        columns = {**columns, **sure.columns(answers.sure)}
+        facts |= sure.facts()
+        if options.format is not None:
+            columns |= schema_columns(columns)
+            facts |= {"format": options.format, "schema_version": SCHEMA_VERSION}
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
@@ -170,10 +186,15 @@ def _threads_for(model: Model) -> AbstractContextManager[Any]:
     return single_threaded() if factors < FEW_FACTORS else nullcontext()
 
 
-def _allowed_types(known: tuple[str, ...], types: Sequence[str] | None) -> np.ndarray:
-    """Return which of the known types may be answered, bool (types,); refuse types that the model does not know."""
+def _allowed_types(model: Model, types: Sequence[str] | None) -> np.ndarray:
+    """Return which of the known types may be answered, bool (types,); refuse types that the model does not know.
+
+    A term of the Cell Ontology, by its label or id, stands for the types below it.
+    """
+    known = model.types
     if types is None:
         return np.ones(len(known), dtype=bool)
+    types = types_below(model, types)
     unknown = sorted(set(types) - set(known))
     if unknown or not types:
         message = (

@@ -76,6 +76,11 @@ class FileCheck:
     expected: str
     warnings: tuple[str, ...]
 
+    @property
+    def meaning(self) -> str:
+        """What ``expected`` means, in a sentence without its full stop."""
+        return EXPECTATIONS[self.expected]
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)

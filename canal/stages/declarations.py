@@ -12,7 +12,7 @@ from typing import Any
 from canal.config import Preset, parse_preset
 from canal.errors import StageError
 from canal.files import refuse_newer
-from canal.model.record import StageRecord
+from canal.model.record import RENAMED, StageRecord
 from canal.stages.request import StageRequest
 
 SCHEMA = 1  # of the declarations; a higher one was written by a newer canal
@@ -56,6 +56,8 @@ class Declaration:
         How it was learned; ``None`` where it was not learned from cells, or these stand in no file.
     removed
         Number of the stage that it took out, if it is the result of a removal.
+    renamed
+        New names of types by the old ones, if it renamed or merged some.
     imported
         Digest of the export it came from, if it was imported.
     preset
@@ -75,6 +77,7 @@ class Declaration:
     parent: int | None
     request: StageRequest | None
     removed: int | None
+    renamed: dict[str, str] | None
     imported: str | None
     preset: dict[str, Any]
     digest: str
@@ -114,11 +117,12 @@ def _parse(path: Path) -> Declaration:
         # A newer file is told from a damaged one.
         refuse_newer(path, table["schema"], SCHEMA, StageError)
         stage, options = table["stage"], table["options"]
-        # A stage was imported, or took another stage out, or was learned from cells.
+        # A stage was imported, or took another stage out, or renamed types, or was learned from cells.
         imported, removed = options.get("imported", {}).get("digest"), options.get("removed", [None])[0]
         source: Mapping[str, Any] = {}
         request, reason = None, ""
-        if imported is None and removed is None:
+        renamed = options.get(RENAMED)
+        if imported is None and removed is None and not renamed:
             source = table["data"][0]
             request, reason = _request_or_reason(table, source)
         return Declaration(
@@ -128,6 +132,7 @@ def _parse(path: Path) -> Declaration:
             request=request,
             # The removals of an imported stage happened in the registry it came from.
             removed=None if imported is not None else removed,
+            renamed=dict(renamed) if renamed and imported is None else None,
             imported=imported,
             preset=table["preset"],
             digest=str(source.get("digest", "")),
@@ -188,6 +193,7 @@ def _request_of(
         gene_key=source.get("gene_key_given"),
         test=_path(options.get("test")),
         weights=(options.get("weights") or {}).get("folder"),
+        ontology=options.get("ontology_from"),
     )
 
 

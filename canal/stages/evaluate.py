@@ -25,6 +25,7 @@ from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import ALPHA, NoRule, NoveltyOptions, NoveltyRule, choose_rule
 from canal.stages.predictions import Answers, answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
+from canal.stages.sure_answers import granular_figures, sure_rule
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -56,6 +57,9 @@ class Evaluation:
         Sentences on the file for the person.
     adapted
         How the model was adapted to the file, where that was asked for; see `canal.stages.adapting`.
+    granularity
+        Figures for labels of mixed granularity, where the types of the model stand in the Cell Ontology; see
+        `canal.stages.sure_answers.granular_figures`.
     """
 
     stage: int
@@ -74,12 +78,14 @@ class Evaluation:
     dropped_labels: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     adapted: dict[str, Any] | None = None
+    granularity: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; ``adapted`` is among them where it was asked for."""
+        """Return plain values for JSON; ``adapted`` and ``granularity`` are among them where there are some."""
         values = asdict(self)
-        if self.adapted is None:
-            del values["adapted"]
+        for name in ("adapted", "granularity"):
+            if values[name] is None:
+                del values[name]
         return values
 
 
@@ -151,7 +157,10 @@ def evaluate(
             asked = _with_rate_of_false_alarms(options.novelty, model)
             rule = choose_rule(asked, reader, cells=len(stream), seed=model.stage.seed)
         agreement = gene_agreement(reader, stream)
-        answers = answer_stream(rule.reader, stream, progress or Silent(), watch=rule.add, groups=adapted.groups)
+        sure = sure_rule(model, None)
+        answers = answer_stream(
+            rule.reader, stream, progress or Silent(), watch=rule.add, groups=adapted.groups, sure=sure
+        )
         truth, report = stream.labels, stream.report
     path = report.path
     # Cells without a label were annotated with the others, but do not count.
@@ -166,6 +175,11 @@ def evaluate(
     if options.novel:
         _check_novel(options.novel, truth[labelled], model, path)
         novelty = _novelty(rule, answers, truth, labelled, options.novel)
+    granularity = None
+    if sure is not None and answers.sure is not None:
+        granularity = granular_figures(
+            model, truth[labelled].astype(str), predicted[labelled], sure, answers.sure[labelled]
+        )
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
     unknown = sorted(set(truth[labelled].tolist()) - set(model.types))
     sanity = sanity_facts(reader.match, agreement, None)
@@ -180,6 +194,7 @@ def evaluate(
         warnings=(*report.warnings, *sanity_warnings(reader.match, agreement, path)),
         **sanity,
         adapted=adapted.facts.get("adapted"),
+        granularity=granularity,
         **figures,
     )
 

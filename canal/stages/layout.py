@@ -7,6 +7,7 @@
     stages/      the declaration of each stage, one readable file a stage
     registry/    the local registry: database and artifacts; unused where canal.toml names a server
     weights/     pre-trained weights, where there are any
+    labels.csv   terms of the Cell Ontology that names of types stand for, where some were accepted
 """
 
 import os
@@ -90,6 +91,11 @@ class Layout:
     def weights(self) -> Path:
         """Folder of the pre-trained weights, made with the first."""
         return self.root / "weights"
+
+    @property
+    def labels(self) -> Path:
+        """Table of the accepted terms of names of types, written with the first."""
+        return self.root / "labels.csv"
 
     @property
     def registry_uri(self) -> str | None:

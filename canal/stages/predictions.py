@@ -20,6 +20,7 @@ from canal.model.novelty.detector import NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
 from canal.model.reader import GeneSetReader, Prediction
 from canal.progress import Progress
+from canal.stages.sure_answers import SureRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Answers:
         Of every type, float32 (cells, types), on disk where they are large; ``None`` where they were not asked for.
     novelty, neighbours
         Novelty with p-value, and nearest cells of the example bank; ``None`` where they were not asked for.
+    sure
+        Index of the most specific node that is sure, int32 (cells,); ``None`` where it was not asked for.
     """
 
     best: np.ndarray
@@ -51,6 +54,7 @@ class Answers:
     probabilities: np.ndarray | None = None
     novelty: NoveltyScores | None = None
     neighbours: Neighbours | None = None
+    sure: np.ndarray | None = None
 
     def names(self, types: tuple[str, ...]) -> np.ndarray:
         """Return the name of each cell's type, object (cells,)."""
@@ -86,8 +90,11 @@ class Wanted:
 class _Collector:
     """Fills the answers of ``n`` cells from the front, a block at a time; ``first`` is the first block's prediction."""
 
-    def __init__(self, n: int, first: Prediction, reader: GeneSetReader, wanted: Wanted) -> None:
+    def __init__(
+        self, n: int, first: Prediction, reader: GeneSetReader, wanted: Wanted, sure: SureRule | None = None
+    ) -> None:
         self._done = 0
+        self._sure_rule, self._sure = sure, None if sure is None else np.empty(n, np.int32)
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
         types = first.probabilities.shape[1]
         # A second type is one of those that may be answered.
@@ -120,6 +127,8 @@ class _Collector:
         self._representation.append(prediction.representation)
         if self._probabilities is not None:
             self._probabilities.append(prediction.probabilities)
+        if self._sure is not None and self._sure_rule is not None:
+            self._sure[rows] = self._sure_rule.of(prediction.probabilities)
         if self._novelty is not None and prediction.novelty is not None:
             self._novelty.novelty[rows] = prediction.novelty.novelty
             self._novelty.p_value[rows] = prediction.novelty.p_value
@@ -140,6 +149,7 @@ class _Collector:
             probabilities=None if self._probabilities is None else self._probabilities.finish(),
             novelty=self._novelty,
             neighbours=self._neighbours,
+            sure=self._sure,
         )
 
 
@@ -171,6 +181,7 @@ def answer_stream(
     wanted: Wanted | None = None,
     watch: Callable[[Prediction], None] | None = None,
     groups: np.ndarray | None = None,
+    sure: SureRule | None = None,
 ) -> Answers:
     """Annotate an open file block by block.
 
@@ -188,6 +199,8 @@ def answer_stream(
         Called with the prediction for every block, over all types, in the order of the cells.
     groups
         Which of the reader's adaptations each cell gets, (cells,).
+    sure
+        How sure answers are given, where they are wanted.
 
     Raises
     ------
@@ -207,7 +220,7 @@ def answer_stream(
     for prediction in in_order(predict, _with_groups(stream.chunks(reader.columns), groups), workers):
         # The first prediction tells the sizes.
         if collector is None:
-            collector = _Collector(len(stream), prediction, reader, wanted)
+            collector = _Collector(len(stream), prediction, reader, wanted, sure)
         if watch is not None:
             watch(prediction)
         collector.add(prediction if wanted.allowed is None else prediction.restricted_to(wanted.allowed))

@@ -49,6 +49,9 @@ class StageRequest:
         File of labelled cells that this and every later stage is tested on; a held-out share of ``data`` by default.
     weights
         Name or folder of pre-trained weights to start from.
+    ontology
+        ``"auto"`` or a table: the types are placed in the Cell Ontology, and answers are as specific as they are sure.
+        ``None``: they are not.
     devices, nodes
         Processes on each node, one for each GPU or core, and nodes that train together.
     first_rules
@@ -72,6 +75,7 @@ class StageRequest:
     keep_labels: Sequence[str] = ()
     test: "str | Path | None" = None
     weights: str | None = None
+    ontology: str | Path | None = None
     devices: int = 1
     nodes: int = 1
     first_rules: bool = False
@@ -152,13 +156,21 @@ def recorded_source(request: StageRequest) -> dict[str, Any]:
 
 def recorded_options(request: StageRequest) -> dict[str, Any]:
     """Return the other options of a request, for the record's ``notes``."""
+    # Only where it was asked for, so that the notes of stages without are those of older versions.
+    ontology = {} if request.ontology is None else {"ontology_from": recorded_ontology(request.ontology)}
     return {
+        **ontology,
         "overrides": list(request.overrides),
         "label_map": recorded_map(request.label_map),
         **recorded_label_rules(request),
         "drop_rare": request.drop_rare,
         "test": _absolute(request.test) if request.test else None,
     }
+
+
+def recorded_ontology(ontology: str | Path) -> str:
+    """Return where places of types came from, as records keep it: ``"auto"``, or the path of a table."""
+    return "auto" if ontology == "auto" else _absolute(ontology)
 
 
 def recorded_label_rules(request: StageRequest) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from canal.errors import RegistryError
-from canal.model.record import IMPORTED, StageRecord
+from canal.model.record import IMPORTED, RENAMED, StageRecord
 from canal.registry.registry import Registry
 from canal.stages.layout import Layout, open_registry
 
@@ -113,6 +113,38 @@ def lineage(records: Sequence[StageRecord], number: int, *, without_removed: boo
         current = record.parent
     line.reverse()
     return [n for n in line if n not in removed] if without_removed else line
+
+
+def renamed_since(records: Sequence[StageRecord], number: int) -> dict[int, dict[str, str]]:
+    """Return how the types that each stage of a lineage taught are called in its last stage, where they were renamed.
+
+    Parameters
+    ----------
+    records
+        All stages.
+    number
+        The last stage of the lineage.
+
+    Returns
+    -------
+    For each stage before a renaming: the name of then, and the name in stage ``number``.
+    """
+    by_number = {record.number: record for record in records}
+    line = lineage(records, number)
+    names: dict[int, dict[str, str]] = {}
+    for position, current in enumerate(line):
+        record = by_number[current]
+        # The renamings of an imported stage happened in the registry it comes from: its types have the new names.
+        new = {} if IMPORTED in record.notes else dict(record.notes.get(RENAMED, {}))
+        if not new:
+            continue
+        for earlier in line[:position]:
+            before = names.setdefault(earlier, {})
+            for old, middle in before.items():
+                before[old] = new.get(middle, middle)
+            for old, name in new.items():
+                before.setdefault(old, name)
+    return names
 
 
 def next_number(records: Sequence[StageRecord]) -> int:

@@ -42,6 +42,9 @@ class LearnedStage:
         Rows of the stage's cells that no weight was fitted to, ascending.
     held_out_types
         Types that the model predicts for these cells before the memory takes them in, of shape (held-out cells,).
+    held_out_probabilities
+        Of every type for these cells before the memory takes them in, each half by the temperature of the other;
+        float32 of shape (held-out cells, types).
     reliability
         How well the model's confidence meets its accuracy on these cells.
     history
@@ -54,6 +57,7 @@ class LearnedStage:
     key: int
     held_out: np.ndarray
     held_out_types: np.ndarray
+    held_out_probabilities: np.ndarray
     reliability: Reliability
     history: list[dict[str, float]]
     pretrained_genes: PretrainedGenes | None = None
@@ -113,7 +117,7 @@ def learn_stage(
         fusion=_fusion(preset),
     )
     # 5. Calibrate and score on cells that neither network nor memory has seen.
-    fusion, reliability = calibrate(fitted, parent, held)
+    fusion, probabilities, reliability = calibrate(fitted, parent, held)
     held_types = fitted.types_of(held)
     novelty = _novelty(parent, fitted, held, run)
     # 6. Then the memory takes these in too: nothing that was labelled is wasted.
@@ -126,6 +130,7 @@ def learn_stage(
         key=run.kept_under,
         held_out=held_rows,
         held_out_types=held_types,
+        held_out_probabilities=probabilities,
         reliability=reliability,
         history=history,
         pretrained_genes=pretrained_genes,
@@ -223,7 +228,7 @@ def _fusion(preset: Preset) -> Fusion:
     return Fusion(memory=config.weight, temperature=1.0, rule=rule)
 
 
-def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion, Reliability]:
+def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion, np.ndarray, Reliability]:
     """Learn the temperature on a stage's held-out cells, and measure on the same cells how reliable the confidence is.
 
     Each half of the cells is measured with the temperature that the other half gives, so that no cell is judged by a
@@ -237,6 +242,10 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
         Model of the stage before, whose temperature is averaged with this one.
     held
         The held-out cells, labelled.
+
+    Returns
+    -------
+    The calibrated fusion; the probabilities that were measured, (held-out cells, types); how reliable they are.
     """
     assert held.labels is not None
     # Logits of the network and what the memory says of the held-out cells.
@@ -261,7 +270,7 @@ def calibrate(fitted: Model, parent: Model | None, held: Cells) -> tuple[Fusion,
         other = fit(~rows) if (~rows).any() else fusion
         probabilities[rows] = other.join(logits[rows], memory[rows])
     right = probabilities.argmax(axis=1) == types
-    return fusion, Reliability.of(probabilities.max(axis=1), right, fusion.temperature)
+    return fusion, probabilities, Reliability.of(probabilities.max(axis=1), right, fusion.temperature)
 
 
 def half_of_each_type(types: np.ndarray) -> np.ndarray:

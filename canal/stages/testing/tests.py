@@ -8,7 +8,7 @@ well confidence met accuracy, kept as ``reliability.json`` and drawn beside it.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
 from canal.stages.testing.held_out import HeldOutReference, read_held_out
-from canal.stages.use import lineage
+from canal.stages.use import lineage, renamed_since
 
 TESTS_FILE = "tests.json"
 FORMAT = 1  # of that file; a higher one was written by a newer canal
@@ -149,6 +149,8 @@ class EarlierStage:
         What its own model answered.
     outcome_in_use
         What the model in use answers on its cells, ``None`` if it was not tested on them.
+    names
+        Names of types that were renamed since, by those of then.
     """
 
     number: int
@@ -156,6 +158,7 @@ class EarlierStage:
     reference: HeldOutReference
     tests: StageTests
     outcome_in_use: Outcome | None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def earlier_stages(
@@ -167,6 +170,7 @@ def earlier_stages(
     # Stages that were taken out of the model are not to be remembered: nothing is tested on their cells.
     by_number = {record.number: record for record in records}
     tests_in_use = read_tests(registry, in_use)
+    renamed = renamed_since(records, in_use.number)
     earlier = []
     for number in lineage(records, in_use.number, without_removed=True):
         tests = read_tests(registry, by_number[number])
@@ -179,6 +183,7 @@ def earlier_stages(
             reference=tests.own,
             tests=tests,
             outcome_in_use=tests_in_use.outcome(number, tests.own.digest),
+            names=renamed.get(number, {}),
         )
         earlier.append(stage)
     return earlier
@@ -247,7 +252,7 @@ def _test_cells(earlier: EarlierStage, *, skip: bool) -> Cells:
             f"A new stage is tested on the {MOST_EARLIER_STAGES} newest; `canal compare --recompute` tests it on all."
         )
         raise DataError(message)
-    return read_held_out(earlier.reference)
+    return read_held_out(earlier.reference).renamed(earlier.names)
 
 
 ONE_SIDED_95 = 1.645  # the 95 % quantile of the standard normal distribution

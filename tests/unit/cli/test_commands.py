@@ -15,7 +15,7 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
         "--set training.epochs=2 --set bank.size=10 --seed 7 --resume --again",
         "--drop-rare --drop-label mess --keep-label other --keep-label Doublet",
         "--strict-labels --label-map map.csv --gene-key feature_name --test t.h5ad",
-        "--weights w --devices 2 --nodes 3",
+        "--weights w --devices 2 --nodes 3 --ontology map.csv",
     )
     asked = workspace.asked
     asked.pop("progress")
@@ -36,6 +36,7 @@ def test_stage_add_passes_every_option_on(run_json, workspace):
         "gene_key": "feature_name",
         "test": Path("t.h5ad"),
         "weights": "w",
+        "ontology": "map.csv",
         "devices": 2,
         "nodes": 3,
     }

@@ -34,7 +34,7 @@ def test_confidence_meets_accuracy_on_cells_it_was_not_fitted_to() -> None:
     logits, types = answers()
     plain = Fusion(memory=0.0, temperature=1.0)
 
-    fusion, found = calibrate(make_model(logits, plain), None, make_held(types))
+    fusion, _, found = calibrate(make_model(logits, plain), None, make_held(types))
 
     assert fusion == plain.calibrated(logits, None, types)
     assert found.cells == len(types)
@@ -48,7 +48,7 @@ def test_the_temperature_of_a_half_comes_from_the_other() -> None:
     types = np.zeros(40, dtype=np.int64)
     logits = np.where(half_of_each_type(types)[:, None], [8.0, 0.0, 0.0], [0.0, 8.0, 0.0])
 
-    _, found = calibrate(make_model(logits, Fusion(memory=0.0, temperature=1.0)), None, make_held(types))
+    _, _, found = calibrate(make_model(logits, Fusion(memory=0.0, temperature=1.0)), None, make_held(types))
 
     # The half that is right is told to doubt, the wrong half to be sure: the worst of both, and it shows.
     assert found.error > 0.5
@@ -60,7 +60,7 @@ def test_stages_before_are_averaged_in() -> None:
     previous = make_model(logits, Fusion(memory=0.0, temperature=0.5, stages=3))
     plain = Fusion(memory=0.0, temperature=1.0)
 
-    fusion, found = calibrate(make_model(logits, plain), previous, make_held(types))
+    fusion, _, found = calibrate(make_model(logits, plain), previous, make_held(types))
 
     assert fusion == plain.calibrated(logits, None, types).averaged(previous.fusion)
     assert found.cells == 1
