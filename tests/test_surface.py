@@ -19,7 +19,7 @@ OPTIONS = {
     "init": ["--from", "DIR"],
     "demo": ["--out", "--seed"],
     "ui": ["--port"],
-    "doctor": [],
+    "doctor": ["--data", "--gene-key", "--stage"],
     "version": [],
     "stage add": [
         "--again", "--data", "--devices", "--drop-label", "--drop-rare", "--gene-key", "--keep-label", "--label-map",
