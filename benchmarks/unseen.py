@@ -7,7 +7,8 @@ set a workspace learns the training files of all others; then all cells of the d
 from them: mixed with the test cells of a taught technology, three, two or one types only, 100 and 250 cells, 500 genes.
 With ``--types`` each of these types is left out of the stages, too. Figures are of the cells whose type was taught:
 accuracy, macro-F1, expected calibration error and false alarms at alpha 0.05; of a type that was left out AUROC and
-recall. Beside it stands logistic regression on all taught cells at once.
+recall. Beside it stands logistic regression on all taught cells at once, and with ``--peers`` (a folder of
+environments, as for `canal benchmark`) CellTypist and SingleR, taught the same cells.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ import anndata as ad
 import numpy as np
 
 import canal
+from canal.benchmark.method import Context
+from canal.benchmark.methods.external import CELLTYPIST, SINGLER, PeerProcess
+from canal.config import load_preset
 from canal.data.cells import Cells
 from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
@@ -119,8 +124,17 @@ def labelled(cells: ad.AnnData) -> Cells:
     return read_cells(cells, labels=LabelOptions(column=LABELS, keep_rare=True))
 
 
+def taught_peers(stages: list[Cells], peers: Path | None, folder: Path) -> Iterator[tuple[str, PeerProcess]]:
+    """Yield name and process of every peer, taught the stages; nothing without a folder of environments."""
+    if peers is None:
+        return
+    context = Context(preset=load_preset("compact"), seed=0, n_types=0, markers=None, peers=peers, scratch=folder)
+    for name, peer in (("CellTypist, all cells", CELLTYPIST), ("SingleR, all cells", SINGLER)):
+        yield name, PeerProcess(peer, stages, context)
+
+
 def leave_out(
-    stream: list[tuple[str, ad.AnnData, ad.AnnData]], k: int, left_out: str | None, *, whole: bool
+    stream: list[tuple[str, ad.AnnData, ad.AnnData]], k: int, left_out: str | None, asked: argparse.Namespace
 ) -> Iterator[Row]:
     """Yield a row for every file made from data set k, or for it alone, and every method."""
     name, train, test = stream[k]
@@ -129,13 +143,15 @@ def leave_out(
         return
     others = [s for i, s in enumerate(stream) if i != k]
     stages = [kept(s[1], left_out) for s in others]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         workspace = teach(stages, Path(folder), left_out)
         newest = max(record.number for record in workspace.stages())
         known = set(workspace.model(newest).types)
-        regression = joint(stages)
+        rivals = {"joint logistic regression": joint(stages)}
+        for title, process in taught_peers([labelled(cells) for cells in stages], asked.peers, Path(folder)):
+            rivals[title] = processes.enter_context(process).predict
         for file, query in hard_files(cells, others[0][2], known):
-            if (whole or left_out is not None) and file != "whole":
+            if (asked.whole or left_out is not None) and file != "whole":
                 continue
             truth = query.obs[LABELS].astype(str).to_numpy()
             at = (name, left_out or "", file, query.n_obs)
@@ -145,8 +161,9 @@ def leave_out(
                 note = " (held back)" if held_back else ""
                 yield *at, method + note, figures(annotation, truth, known, left_out)
             taught = np.isin(truth, list(known))
-            scored = score(truth[taught], regression(labelled(query)).astype(str)[taught])
-            yield *at, "joint logistic regression", {f: scored[f] for f in ("accuracy", "macro_f1")}
+            for title, predict in rivals.items():
+                scored = score(truth[taught], predict(labelled(query)).astype(str)[taught])
+                yield *at, title, {f: scored[f] for f in ("accuracy", "macro_f1")}
 
 
 FIGURES = ("accuracy", "macro_f1", "ece", "alarms", "auroc", "recall")
@@ -163,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stream", type=Path)
     parser.add_argument("--types", default="", help="types to leave out as well, separated by commas")
+    parser.add_argument("--peers", type=Path, help="folder of the environments of CellTypist and SingleR")
     parser.add_argument("--whole", action="store_true", help="only the data sets as they are, no file made from them")
     parser.add_argument("--out", type=Path, help="write the table here, too")
     asked = parser.parse_args()
@@ -171,7 +189,7 @@ def main() -> None:
     print(*lines, sep="\n", flush=True)
     for left_out in (None, *[name.strip() for name in asked.types.split(",") if name.strip()]):
         for k in range(len(stream)):
-            for *at, found in leave_out(stream, k, left_out, whole=asked.whole):
+            for *at, found in leave_out(stream, k, left_out, asked):
                 lines.append(line([*at, *(f"{found[f]:.3f}" if f in found else "" for f in FIGURES)]))
                 print(lines[-1], flush=True)
     if asked.out is not None:
