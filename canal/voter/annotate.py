@@ -24,6 +24,7 @@ NO_NOVELTY = (
 SEED = 0  # of the clustering for the vote: a voter has no stage that recorded one
 # Options of `annotate` that a voter has; all others ask for what it does not keep.
 _OPTIONS = ("majority_voting", "key_added", "gene_key", "overwrite")
+BEST = "best"  # of the scores, which is what is written without being asked for
 
 
 def check_voter_options(options: Mapping[str, Any]) -> None:
@@ -34,7 +35,7 @@ def check_voter_options(options: Mapping[str, Any]) -> None:
     ConfigError
         If one of them was given.
     """
-    asked = [name for name, value in options.items() if name not in _OPTIONS and value not in (None, False, 0)]
+    asked = [name for name, value in options.items() if name not in _OPTIONS and value not in (None, False, 0, BEST)]
     if not asked:
         return
     named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)

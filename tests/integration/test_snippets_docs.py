@@ -49,6 +49,16 @@ NOT_RUN = {
     "canal stage replay": "learns every stage again: tests/integration/test_replay.py",
     "canal config show compact > ": "needs a shell: tests/unit/cli/test_commands.py",
     "canal stage add --data cells.h5ad --preset mine": "needs the file of the line before: tests/test_surface.py",
+    "canal labels": (
+        "needs the table of the line before: tests/integration/test_labels.py, tests/integration/test_relabel.py"
+    ),
+    "canal models list": "needs a catalogue: tests/integration/catalogue/test_catalogue.py",
+    "canal models get": "needs a catalogue: tests/integration/catalogue/test_catalogue.py",
+    "canal models mirror": "needs a catalogue: tests/integration/catalogue/test_catalogue.py",
+    "canal models add": "needs a model to add: tests/integration/catalogue/test_catalogue.py",
+    "canal models import-celltypist": "needs a model of CellTypist: tests/unit/voter/test_voter.py",
+    "canal annotate --model Immune_All_Low.voter": "needs a model of CellTypist: tests/unit/voter/test_voter.py",
+    "canal annotate --model blood": "needs a file of blood: tests/integration/registry/test_shipped.py",
     "torchrun": "needs several nodes",
     "#!/bin/bash": "needs SLURM",
     "#SBATCH": "needs SLURM",
