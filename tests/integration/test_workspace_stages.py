@@ -12,6 +12,7 @@ from canal.errors import CanalError, RegistryError
 from canal.stages import clusters
 from canal.stages.layout import Layout
 from tests.integration.conftest import FILES
+from tests.labs import add, write
 from tests.make import make_adata
 
 
@@ -57,9 +58,11 @@ def test_what_is_in_use_is_changed(layout):
         workspace.rollback()
 
 
-def test_a_stage_is_taken_out_handed_over_and_learned_again(layout, tmp_path):
+def test_a_stage_is_taken_out_handed_over_and_learned_again(tmp_path):
     """Each result tells what happened."""
-    workspace = canal.open_workspace(layout.root)
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    for seed, (name, types) in enumerate(FILES.items()):
+        add(workspace, write(tmp_path, name, types, seed=seed))
     result = workspace.remove(2)
     assert (result.stage, result.champion, result.removed_types) == (4, True, ("CD4 T",))
 
@@ -69,5 +72,5 @@ def test_a_stage_is_taken_out_handed_over_and_learned_again(layout, tmp_path):
     assert other.champion() == 1
 
     report = workspace.replay(tmp_path / "again")
-    assert report.identical
+    assert report.identical, [(stage.stage, stage.different) for stage in report.stages]
     assert [stage.stage for stage in report.stages] == [1, 2, 3, 4]
