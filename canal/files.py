@@ -80,6 +80,11 @@ def digest_bytes(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+def short_digest(inputs: object) -> str:
+    """Return 16 digits of the SHA-256 over plain values: the name of what they decide, such as a training."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def digest_file(path: Path, algorithm: str = "sha256") -> str:
     """Return ``"<algorithm>:<hex>"`` of a file, read in blocks."""
     with path.open("rb") as file:

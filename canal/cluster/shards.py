@@ -16,6 +16,7 @@ import numpy as np
 from canal.cluster.dask_cluster import connect, map_on_workers, worker_count
 from canal.data.stream import open_stream
 from canal.errors import CanalError
+from canal.model.adapting.adaptation import judged_before
 from canal.model.model import Model
 from canal.model.novelty.calibration import verdicts
 from canal.model.novelty.detector import NoveltyScores
@@ -23,7 +24,7 @@ from canal.progress import Progress, Silent
 from canal.report.annotation import Annotation, check_key, write_annotation
 from canal.stages.annotate import AnnotateOptions, annotate, output_paths
 from canal.stages.layout import Layout, open_registry
-from canal.stages.novelty_rules import choose_rule, file_p_values, joined_calibration
+from canal.stages.novelty_rules import choose_rule, file_p_values, file_shift, joined_calibration
 from canal.stages.predictions import reader_of
 from canal.stages.sanity import novel_share
 
@@ -117,8 +118,7 @@ def annotate_on_dask(
     files = [Path(file).absolute() for file in files]
     check_key(options.key_added)
     targets = output_paths(files, out, overwrite=options.overwrite)
-    registry = open_registry(layout)
-    number = registry.record(stage).number
+    number = open_registry(layout).record(stage).number
     annotator = ShardAnnotator(workspace=layout.root.absolute(), registry=layout.server, stage=number, options=options)
     with connect(address) as client:
         shards = cut_shards(files, worker_count(client), options)
@@ -132,7 +132,7 @@ def annotate_on_dask(
         parts = _parts_of(file, shards, results)
         annotation = join_annotations(parts)
         if len(parts) > 1:
-            annotation = _judged_by_file(annotation, registry.model(registry.record(number)), file, options)
+            annotation = _judged_by_file(annotation, annotator, file)
         write_annotation(file, annotation, target, options.key_added)
         written.append(annotation)
     return written
@@ -184,18 +184,23 @@ def _parts_of(file: Path, shards: Sequence[Shard], results: Sequence[Annotation 
     return annotations
 
 
-def _judged_by_file(annotation: Annotation, model: Model, file: Path, options: AnnotateOptions) -> Annotation:
+def _judged_by_file(annotation: Annotation, annotator: ShardAnnotator, file: Path) -> Annotation:
     """Return the annotation with p-values that rest on the whole file, which no shard has seen."""
-    if "p_value" not in annotation.columns:
+    alone = annotation.columns.get("p_value")
+    # Nothing to read again for where each cell is judged by itself in any case.
+    if alone is None or judged_before(alone).held_back:
         return annotation
+    options = annotator.options
+    model = _read_model(annotator.workspace, annotator.registry, annotator.stage)
     # The detector for the genes of the file; what it is asked for was checked by the shards.
     with open_stream(file, gene_key=options.gene_key, wanted=model.panel) as stream:
         reader = reader_of(model, stream)
         rule = choose_rule(options.novelty, reader, cells=len(stream), seed=model.stage.seed)
-    novelty, alone = annotation.columns["novelty"], annotation.columns["p_value"]
-    p_value, shift = file_p_values(rule.reader, NoveltyScores(novelty=novelty, p_value=alone, alone=novelty))
+    novelty = annotation.columns["novelty"]
+    scores = NoveltyScores(novelty=novelty, p_value=alone, alone=novelty)
+    p_value = file_p_values(rule.reader, scores)
     status = verdicts(p_value, annotation.facts["alpha"])
-    facts = {**annotation.facts, "novelty_shift": round(shift, 4)}
+    facts = {**annotation.facts, "novelty_shift": round(file_shift(rule.reader, scores), 4)}
     return replace(
         annotation,
         columns={**annotation.columns, "p_value": p_value, "status": status},

@@ -5,8 +5,6 @@ where they come from different stages; cells of the example bank change their la
 of theirs, the mean by cells, and is trained on the bank and on pseudo-cells until it answers by it. Calibrations stay.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +15,8 @@ import torch
 
 from canal.config import dump_preset
 from canal.errors import StageError
+from canal.files import short_digest
+from canal.history.remove import FEWEST_TYPES
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.model import Model
 from canal.model.network import Network, new_network, weights_of
@@ -26,7 +26,6 @@ from canal.progress import Progress, Silent
 from canal.stages.layout import Layout, open_registry
 from canal.stages.placing import ONTOLOGY, placement_of
 from canal.stages.testing.tests import (
-    TESTS_FILE,
     EarlierStage,
     StageTests,
     accuracy_changes,
@@ -40,8 +39,6 @@ from canal.stages.testing.tests import (
 from canal.stages.use import next_number
 from canal.training.fitting import NetworkSpec, fit_network
 from canal.training.run import Run
-
-FEWEST_TYPES = 2  # that a model can tell apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +146,7 @@ def rename_types(
         if any(name in model.types for name in places.places):
             notes[ONTOLOGY] = places.to_dict()
         record = record.with_fields(notes=notes, seconds=round(time.monotonic() - begin, 3))
-        files = model.save(draft.folder)
-        files[TESTS_FILE] = draft.folder / TESTS_FILE
-        tests.write(files[TESTS_FILE])
+        files = model.save(draft.folder) | tests.write(draft.folder)
         committed = draft.commit(record, files, promote=not held_back)
     return RenamingResult(
         stage=new,
@@ -195,7 +190,7 @@ def _refuse_renaming(types: Sequence[str], names: Mapping[str, str]) -> None:
 def _training_key(parent: StageRecord, names: Mapping[str, str]) -> str:
     """Return the name of the working folder: a digest of all that decides the outcome."""
     inputs = [parent.artifacts, dict(names)]
-    return "renamed-" + hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return "renamed-" + short_digest(inputs)
 
 
 def renamed_model(parent: Model, names: Mapping[str, str], run: Run) -> tuple[Model, list[dict[str, float]]]:

@@ -6,12 +6,9 @@ statistics. Nothing of stage N is in its weights, but it is not the network that
 added. The gene panel and the temperature of the calibration stay as they are.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +16,7 @@ import numpy as np
 from canal.config import Preset, dump_preset
 from canal.data.cells import CellPool
 from canal.errors import StageError
+from canal.files import short_digest
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
@@ -29,7 +27,6 @@ from canal.progress import Progress, Silent
 from canal.seeds import numpy_generator
 from canal.stages.layout import Layout, open_registry
 from canal.stages.testing.tests import (
-    TESTS_FILE,
     StageTests,
     accuracy_changes,
     earlier_stages,
@@ -119,7 +116,8 @@ def remove_stage(
         record = _record(run, target, parent, learned, figures_for_record(new, tests, earlier))
         notes = record.notes | {"held_back": held_back or None}
         record = record.with_fields(notes=notes, seconds=round(time.monotonic() - begin, 3))
-        committed = draft.commit(record, _files(learned, tests, draft.folder), promote=not held_back)
+        files = learned.model.save(draft.folder) | tests.write(draft.folder)
+        committed = draft.commit(record, files, promote=not held_back)
     return RemovalResult(
         stage=new,
         name=committed.name,
@@ -181,7 +179,7 @@ def _may_hold_cells_numbered(record: StageRecord, number: int) -> bool:
 def _training_key(parent: StageRecord, removed: int) -> str:
     """Return the name of the working folder: a digest of all that decides the outcome of the training."""
     inputs = [parent.artifacts, removed]
-    return "without-" + hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return "without-" + short_digest(inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,11 +322,3 @@ def _record(run: Run, target: StageRecord, parent: Model, learned: Relearned, me
             **key_note(parent.stage, stages),
         },
     )
-
-
-def _files(learned: Relearned, tests: StageTests, folder: Path) -> dict[str, Path]:
-    """Write the stage's files into its working folder and return them by name."""
-    files = learned.model.save(folder)
-    files[TESTS_FILE] = folder / TESTS_FILE
-    tests.write(files[TESTS_FILE])
-    return files

@@ -206,12 +206,14 @@ class GeneSetReader:
         if groups is None:
             groups = np.zeros(n, dtype=np.int64)
         padded = _padded(values)
+        # What the file's own cells say is looked up by these.
+        profiles = self.memory_profiles(padded) if self._adaptations or self._file_novelty else None
         # Network and memory, and their calibrated sum.
         logits, rep = self._network(padded, n)
         scores, projected, functions = self._products(padded)
         memory = None if scores is None else self.memory_answer(scores)[:n]
-        if self._adaptations and scores is not None and memory is not None:
-            memory = self._adapted(padded, scores, logits, memory, groups)
+        if self._adaptations and profiles is not None and scores is not None and memory is not None:
+            memory = self._adapted(profiles, scores, logits, memory, groups)
         probabilities = self.model.fusion.join(logits, memory)
         # Types that were never seen with these genes take the cells that all others leave.
         if self.carried is not None and functions is not None:
@@ -224,8 +226,8 @@ class GeneSetReader:
         # Novelty and neighbours, without those of the empty cells.
         scored = self._novelty.score_projected(projected)
         novelty = NoveltyScores(novelty=scored.novelty[:n], p_value=scored.p_value[:n], alone=scored.alone[:n])
-        if self._file_novelty:
-            novelty = self._judged_by_file(padded, novelty, groups)
+        if self._file_novelty and profiles is not None:
+            novelty = self._judged_by_file(profiles, novelty, groups)
         if not self.neighbors:
             return replace(prediction, novelty=novelty)
         nearest = self._novelty.neighbours_projected(projected, self.neighbors)
@@ -243,14 +245,12 @@ class GeneSetReader:
         return self.solved.moments.discriminants.of(scores) if self.model.fusion.rule == "discriminants" else scores
 
     def _adapted(
-        self, values: sp.csr_matrix, scores: np.ndarray, logits: np.ndarray, plain: np.ndarray, groups: np.ndarray
+        self, profiles: sp.csr_matrix, scores: np.ndarray, logits: np.ndarray, plain: np.ndarray, groups: np.ndarray
     ) -> np.ndarray:
         """Return what the memory says of the first n cells of a padded block, adapted to their groups, (n, types)."""
-        assert self.solved is not None
         n, answer = len(logits), plain.astype(np.float64)
         padded_logits = np.zeros((len(scores), logits.shape[1]), dtype=logits.dtype)
         padded_logits[:n] = logits
-        profiles = self.memory_profiles(values)
         for group in np.unique(groups).tolist():
             adaptation = self._adaptations[group]
             if adaptation is None:
@@ -261,11 +261,10 @@ class GeneSetReader:
             answer[groups == group] = of_group[groups == group]
         return answer
 
-    def _judged_by_file(self, values: sp.csr_matrix, scored: NoveltyScores, groups: np.ndarray) -> NoveltyScores:
+    def _judged_by_file(self, profiles: sp.csr_matrix, scored: NoveltyScores, groups: np.ndarray) -> NoveltyScores:
         """Return the novelty of the first n cells of a padded block, judged among the cells of their groups."""
         assert self._novelty is not None
         n, judged = len(scored.novelty), scored.novelty.copy()
-        profiles = self.memory_profiles(values)
         for group in np.unique(groups).tolist():
             file_novelty = self._file_novelty[group]
             if file_novelty is not None:

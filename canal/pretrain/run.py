@@ -1,7 +1,6 @@
 """`canal pretrain`: weights from unlabelled cells, by masked expression modelling."""
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from canal.data.gene_list import GeneVectors, read_gene_list, read_gene_vectors
 from canal.data.genes import name_genes
 from canal.data.panel import GenePanel
 from canal.errors import ConfigError, DataError, WeightsError
+from canal.files import short_digest
 from canal.model.network import seeded
 from canal.pretrain.cells import CellFiles, FileSurvey, TokenBlocks, join_blocks, variable_panel
 from canal.pretrain.config import PretrainPreset, load_pretrain_preset
@@ -226,7 +226,7 @@ def _run_key(
     vectors = "" if table is None else hashlib.sha256(table.numpy().tobytes()).hexdigest()
     digests = [survey.digest for survey in surveys]
     decisive = [digests, preset.model_dump(mode="json"), request.seed, vectors]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(decisive)
 
 
 def _facts(

@@ -227,10 +227,11 @@ def _adapt_group(
     profiles = drawn.profiles[rows]
     components = leading_components(profiles)
     # Novelty first: its verdict does not hang on whether the halves agree about the types.
-    novelty = judge_file(drawn.detector.for_genes, profiles @ drawn.detector.weights, profiles, components)
+    coordinates = components.of(profiles)
+    novelty = judge_file(drawn.detector.for_genes, profiles @ drawn.detector.weights, components, coordinates)
     verdict = replace(verdict, novelty_shift=novelty.shift)
     # The types.
-    sample = Sample(logits=drawn.logits[rows], scores=drawn.scores[rows], coordinates=components.of(profiles))
+    sample = Sample(logits=drawn.logits[rows], scores=drawn.scores[rows], coordinates=coordinates)
     taught = memory.type_profiles(solved.match.measured, solved.types)
     known = Known(moments=solved.moments, fusion=reader.model.fusion, centres=components.of(taught))
     adaptation, verdict = adapt(sample, known, components, halves, verdict)

@@ -3,8 +3,6 @@
 `add_stage` is the whole of it, top to bottom; what it calls stands below it in the order of the calls.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +17,7 @@ from canal.data.labels import NOVEL, LabelWarning, called_known, coarser_names, 
 from canal.data.panel import check_overlap, symbols_note
 from canal.errors import StageError
 from canal.figures import score
+from canal.files import short_digest
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.completion import uncomparable_types
 from canal.model.model import Model
@@ -35,7 +34,7 @@ from canal.stages.request import StageRequest, StageResult, read_stage_cells, re
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
 from canal.stages.testing.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
 from canal.stages.testing.incoming import IncomingAnswers, IncomingFigures, answer_incoming, incoming_figures
-from canal.stages.testing.tests import TESTS_FILE, earlier_stages, write_reliability
+from canal.stages.testing.tests import earlier_stages, write_reliability
 from canal.stages.use import lineage, next_number
 from canal.training.distributed import help_training
 from canal.training.fitting import type_index
@@ -297,7 +296,7 @@ def _training_key(request: StageRequest, accepted: Accepted) -> str:
     # Only with weights, so that the keys of runs without any stay those of older versions.
     if start.digest:
         inputs.append(start.digest)
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(inputs)
 
 
 def _record(
@@ -366,10 +365,8 @@ def _metrics(accepted: Accepted, learned: LearnedStage) -> dict[str, float]:
 
 def _files(learned: LearnedStage, exam: Examination, title: str, folder: Path) -> dict[str, Path]:
     """Write the stage's files into its working folder and return them by name."""
-    files = learned.model.save(folder) | write_reliability(learned.reliability, title, folder)
-    files[TESTS_FILE] = folder / TESTS_FILE
-    exam.tests.write(files[TESTS_FILE])
-    return files
+    reliability = write_reliability(learned.reliability, title, folder)
+    return learned.model.save(folder) | reliability | exam.tests.write(folder)
 
 
 def _left_out(report: FileReport) -> dict[str, int]:

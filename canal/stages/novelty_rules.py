@@ -167,7 +167,7 @@ class MemoryRule:
         assert answers.novelty is not None
         p_value = answers.novelty.p_value
         if self.whole:
-            p_value, _ = file_p_values(self.reader, answers.novelty)
+            p_value = file_p_values(self.reader, answers.novelty)
         judged = {
             "best_known": best_known,
             "status": verdicts(p_value, self.alpha),
@@ -202,8 +202,8 @@ class MemoryRule:
 PLAIN_SHARE = 0.6
 
 
-def file_p_values(reader: GeneSetReader, novelty: NoveltyScores) -> tuple[np.ndarray, float]:
-    """Return p-values that rest on the file, too, where its cells are unlike those of the stages.
+def file_shift(reader: GeneSetReader, novelty: NoveltyScores) -> float:
+    """Return what is taken off the novelty of a file's cells before they are compared with those of the stages.
 
     Known cells of a technology that no stage has taught look newer than those that the stages held out. Most cells of
     most files are of known types: what the bulk of the file is newer is taken off in part.
@@ -217,15 +217,21 @@ def file_p_values(reader: GeneSetReader, novelty: NoveltyScores) -> tuple[np.nda
 
     Returns
     -------
-    The p-values, float32 (cells,), and what was taken off: 0 for a file of few cells, for one whose cells are like
-    those taught, and for one that the model was adapted to.
+    0 for a file of few cells, for one whose cells are like those taught, and for one that the model was adapted to.
     """
     assert reader.detector is not None
-    detector = reader.detector.for_genes
     if reader.judges_by_file or judged_before(novelty.p_value).held_back:
-        return novelty.p_value, 0.0
-    shift = PLAIN_SHARE * detector.newer_bulk(novelty.novelty)
-    return detector.p_values(novelty.novelty - shift).astype(np.float32), shift
+        return 0.0
+    return PLAIN_SHARE * reader.detector.for_genes.newer_bulk(novelty.novelty)
+
+
+def file_p_values(reader: GeneSetReader, novelty: NoveltyScores) -> np.ndarray:
+    """Return p-values that rest on the file, too, float32 (cells,); arguments as for `file_shift`."""
+    assert reader.detector is not None
+    shift = file_shift(reader, novelty)
+    if not shift:
+        return novelty.p_value
+    return reader.detector.for_genes.p_values(novelty.novelty - shift).astype(np.float32)
 
 
 # Share of cells with a p-value up to this that a file may have whose cells are like those of the stages: twice as many.
@@ -252,7 +258,7 @@ def calibration_facts(reader: GeneSetReader, answers: Answers, *, whole: bool = 
     -------
     ``calibrated_for``: ``yes``, ``no``, or ``unknown`` for a few cells; ``unlike``: share of the cells with a p-value
     up to .05, before the file has a say; ``unlike_stages``: by number of the stage, the share of the cells that are
-    newer than 95 in 100 of its own; ``novelty_shift``: what `file_p_values` took off. Nothing where the memory's
+    newer than 95 in 100 of its own; ``novelty_shift``: that of `file_shift`. Nothing where the memory's
     detector did not judge.
     """
     if reader.detector is None or answers.novelty is None or not len(answers.novelty.novelty):
@@ -262,7 +268,7 @@ def calibration_facts(reader: GeneSetReader, answers: Answers, *, whole: bool = 
     stages = {}
     for key, share in detector.unlike_by_stage(novelty, USUAL_P).items():
         stages[str(reader.model.stage_of_key.get(key, key))] = share
-    shift = file_p_values(reader, answers.novelty)[1] if whole else 0.0
+    shift = file_shift(reader, answers.novelty) if whole else 0.0
     return _calibration(unlike, stages, len(novelty)) | {"novelty_shift": round(shift, 4)}
 
 

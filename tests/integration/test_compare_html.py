@@ -14,7 +14,6 @@ from canal.model.model import Model
 from canal.registry.registry import Registry
 from canal.stages import clusters
 from canal.stages.layout import open_registry
-from canal.stages.testing.tests import TESTS_FILE
 from tests.integration.test_compare_many import kept_of
 from tests.unit.registry.make import make_files, make_record
 
@@ -58,8 +57,8 @@ def test_markup_in_a_record_is_text_on_the_page(tmp_path, monkeypatch):
     draft = registry.draft("toy-1")
     files = make_files(draft.folder)
     del files["bank.safetensors"]
-    kept_of(1).write(draft.folder / TESTS_FILE)
-    draft.commit(record, files | {TESTS_FILE: draft.folder / TESTS_FILE})
+    tests = kept_of(1).write(draft.folder)
+    draft.commit(record, files | tests)
 
     workspace.compare(html=tmp_path / "page.html")
 

@@ -8,7 +8,7 @@ from canal.compare.page import compare_page
 from canal.compare.report import PageArt
 from canal.registry.registry import Registry
 from canal.stages.testing.held_out import HeldOutReference, ReadingOptions
-from canal.stages.testing.tests import TESTS_FILE, Outcome, StageTests
+from canal.stages.testing.tests import Outcome, StageTests
 from tests.unit.registry.make import make_files, make_record
 
 STAGES, TYPES = 20, 16
@@ -34,8 +34,8 @@ def test_twenty_stages_are_compared_without_a_model(tmp_path):
     for number in range(1, STAGES + 1):
         draft = registry.draft(f"toy-{number}")
         files = make_files(draft.folder, number)
-        kept_of(number).write(draft.folder / TESTS_FILE)
-        draft.commit(make_record(number), files | {TESTS_FILE: draft.folder / TESTS_FILE})
+        tests = kept_of(number).write(draft.folder)
+        draft.commit(make_record(number), files | tests)
 
     report = compare_stages(layout)
     html = compare_page(report, PageArt())

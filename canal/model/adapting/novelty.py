@@ -63,7 +63,7 @@ class FileNovelty:
 
 
 def judge_file(
-    detector: GeneSetDetector, projected: np.ndarray, profiles: sp.csr_matrix, components: Components
+    detector: GeneSetDetector, projected: np.ndarray, components: Components, coordinates: np.ndarray
 ) -> FileNovelty:
     """Learn from a sample of a file's cells what judges all of them.
 
@@ -73,14 +73,13 @@ def judge_file(
         Of the model, for the genes of the file.
     projected
         Unit profiles of the sampled cells times the detector's weights, (m, w).
-    profiles
-        These unit profiles, over the memory's measured genes, (m, S).
     components
         The file's principal components.
+    coordinates
+        Of the sampled cells among these, (m, d).
     """
     moved = projected - common_move(detector, projected)
     novelty = detector.claims(moved)[0]
-    coordinates = components.of(profiles)
     index = NeighbourIndex(coordinates, gpu=False)
     voted = _mean_of_neighbours(index, novelty, coordinates)
     return FileNovelty(

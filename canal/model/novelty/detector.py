@@ -182,7 +182,7 @@ class GeneSetDetector:
         self._drawn = NeighbourIndex(drawn_cells(space, self._per_class, rng) @ space.scores, gpu=False)
         # As many again are typical known cells: they give the scale of each type.
         coordinates = drawn_cells(space, self._per_class, rng)
-        typical = self._scores(np.hstack([coordinates[:, :d], coordinates @ space.scores]))
+        typical, _ = self._scores(np.hstack([coordinates[:, :d], coordinates @ space.scores]))
         self._scales = [TypeScale.of(score, claimed, len(space.types)) for score, claimed in typical]
         self._typical = self._combined(typical)
 
@@ -190,7 +190,7 @@ class GeneSetDetector:
         """Return the novelty (n,) of unit profiles over the measured genes (n, S)."""
         blocks = [np.zeros(0)]
         for start in range(0, values.shape[0], BLOCK):
-            blocks.append(self._combined(self._scores(values[start : start + BLOCK] @ self.weights)))
+            blocks.append(self.claims(values[start : start + BLOCK] @ self.weights)[0])
         return np.concatenate(blocks)
 
     def score(self, values: sp.csr_matrix) -> NoveltyScores:
@@ -210,7 +210,7 @@ class GeneSetDetector:
         StageError
             If the model has neither calibration nor bank.
         """
-        novelty = self._combined(self._scores(projected))
+        novelty, _ = self.claims(projected)
         p_value = self._reference_cells.p_values(novelty).astype(np.float32)
         single = novelty.astype(np.float32)
         return NoveltyScores(novelty=single, p_value=p_value, alone=single)
@@ -223,10 +223,8 @@ class GeneSetDetector:
         projected
             Unit profiles times ``weights``, (n, w).
         """
-        space, d = self._space, len(self._whitening)
-        leading = projected[:, :d].astype(np.float64)
-        _, nearest = centre_distance(leading, self._whitening, space.means[:, :d], space.n)
-        return self._combined(self._scores(projected)), nearest
+        scores, nearest = self._scores(projected)
+        return self._combined(scores), nearest
 
     @cached_property
     def centres(self) -> np.ndarray:
@@ -361,8 +359,11 @@ class GeneSetDetector:
         rows = self._comparable
         return rows, NeighbourIndex((self._bank.values[rows] @ self.weights)[:, len(self._whitening) :])
 
-    def _scores(self, projected: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the two scores of cells, each with the index of the type that claims the cell, (n,) and (n,)."""
+    def _scores(self, projected: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+        """Return the two scores of cells, each with the index of the type that claims the cell, (n,) and (n,).
+
+        Beside them stands the class whose centre is nearest to each cell, (n,).
+        """
         space, d = self._space, len(self._whitening)
         # The distance to the nearest class centre.
         leading = projected[:, :d].astype(np.float64)
@@ -370,7 +371,7 @@ class GeneSetDetector:
         # The angle to the drawn cells; half the squared distance of unit vectors is one less the cosine.
         drawn = self._drawn.search(projected[:, d:], min(RANK, self._drawn.size))
         angle = drawn.distances[:, -1].astype(np.float64) ** 2 / 2
-        return [(distance, space.type_index[nearest]), (angle, self._drawn_type[drawn.indices[:, 0]])]
+        return [(distance, space.type_index[nearest]), (angle, self._drawn_type[drawn.indices[:, 0]])], nearest
 
     def _combined(self, scores: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """Return the novelty (n,) from the two scores of `_scores`."""

@@ -102,7 +102,7 @@ def answer_incoming(parent: Model, cells: Cells) -> IncomingAnswers:
     prediction = (reader if rule is None else rule.reader).predict(cells.expression[rows])
     p_value = None
     if rule is not None and prediction.novelty is not None:
-        p_value, _ = file_p_values(rule.reader, prediction.novelty)
+        p_value = file_p_values(rule.reader, prediction.novelty)
     names = np.array(parent.types, dtype=object)
     return IncomingAnswers(
         labels=cells.labels[rows],

@@ -86,9 +86,11 @@ class StageTests(BaseModel):
                 return outcome
         return None
 
-    def write(self, path: Path) -> None:
-        """Write the file; the same tests give the same bytes."""
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Write the file into a folder and return it by name; the same tests give the same bytes."""
+        path = folder / TESTS_FILE
         path.write_text(json.dumps(self.model_dump(mode="json"), ensure_ascii=False), encoding="utf-8")
+        return {TESTS_FILE: path}
 
 
 def finite_history(history: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], ...]:

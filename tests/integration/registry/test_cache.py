@@ -73,8 +73,8 @@ def test_compare_fetches_what_it_shows(open_registry: OpenRegistry) -> None:
     for number in (1, 2):
         draft = registry.draft(f"key{number}")
         files = fill(draft, number)
-        kept_of(number).write(draft.folder / TESTS_FILE)
-        draft.commit(make_record(number), files | {TESTS_FILE: draft.folder / TESTS_FILE})
+        tests = kept_of(number).write(draft.folder)
+        draft.commit(make_record(number), files | tests)
     root = registry.root.parent
     (root / "canal.toml").write_text(f'name = "{registry.name}"\nregistry = "{registry.uri}"\n')
 

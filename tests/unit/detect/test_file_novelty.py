@@ -25,7 +25,8 @@ def detector() -> GeneSetDetector:
 
 
 def file_novelty(detector: GeneSetDetector, cells: sp.csr_matrix) -> FileNovelty:
-    return judge_file(detector, cells @ detector.weights, cells, leading_components(cells))
+    components = leading_components(cells)
+    return judge_file(detector, cells @ detector.weights, components, components.of(cells))
 
 
 def test_what_a_technology_adds_is_taken_off(detector: GeneSetDetector) -> None:

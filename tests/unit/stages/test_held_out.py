@@ -191,8 +191,7 @@ def test_tests_are_written_and_read(file, tmp_path):
     held, _ = reference_to_file(file, OPTIONS)
     outcomes = (Outcome(stage=1, digest="a", reason="gone"), Outcome(stage=2, digest="b", counts={"B": {"NK": 2}}))
     tests = StageTests(own=held, outcomes=outcomes, history=finite_history([{"loss": 1.5, "accuracy": float("nan")}]))
-    path = tmp_path / TESTS_FILE
-    tests.write(path)
+    path = tests.write(tmp_path)[TESTS_FILE]
     text = path.read_text()
     registry = SimpleNamespace(file=lambda _, name: tmp_path / name)
 
