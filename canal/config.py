@@ -152,6 +152,9 @@ class PromotionConfig(_Frozen):
     """When a new stage comes into use by itself."""
 
     max_fall: Share = Field(description="most that accuracy on an earlier stage's held-out cells may fall")
+    max_alarms: Share = Field(
+        default=0.05, description="most that the share of them called novel at alpha .05 may grow"
+    )
 
 
 class NoveltyConfig(_Frozen):
@@ -172,7 +175,7 @@ class Preset(_Frozen):
     bank: BankConfig
     analytic: AnalyticConfig
     # These tables have defaults because stages that were kept before the tables existed must stay readable.
-    promotion: PromotionConfig = PromotionConfig(max_fall=0.02)
+    promotion: PromotionConfig = PromotionConfig(max_fall=0.02, max_alarms=0.05)
     novelty: NoveltyConfig = NoveltyConfig(detector="memory", min_probability=0.5)
 
 

@@ -185,7 +185,15 @@ def _line_of_test(test: dict[str, Any]) -> str:
     if test["accuracy"] is None:
         return f"{stage}: not tested"
     before = "" if test["before"] is None else f", was {_short(test['before'])}"
-    return f"{stage}: accuracy {_short(test['accuracy'])}{before}"
+    line = f"{stage}: accuracy {_short(test['accuracy'])}{before}"
+    if test["false_alarms"] is not None:
+        was = "" if test["false_alarms_before"] is None else f", was {test['false_alarms_before']:.1%}"
+        line += f"; called novel {test['false_alarms']:.1%}{was}"
+    if test["fewer_genes_accuracy"] is not None:
+        line += (
+            f"; on the new genes alone {_short(test['fewer_genes_accuracy'])}, was {_short(test['fewer_genes_before'])}"
+        )
+    return line
 
 
 def _stages_table(records: "Sequence[StageRecord]", champion: int | None) -> "Table":

@@ -138,7 +138,7 @@ def rename_types(
         outcomes, earlier = measure_earlier_stages(model, None, earlier, progress)
         tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite_history(history))
         changes = accuracy_changes(outcomes, earlier)
-        held_back = reason_to_hold_back(new, parent.stage.number, changes, parent.preset.promotion.max_fall)
+        held_back = reason_to_hold_back(new, parent.stage.number, changes, parent.preset.promotion)
         # 4. Commit whole. A stage that forgets too much stays a candidate.
         record = _record(run, parent, model, names, figures_for_record(new, tests, earlier))
         places = placement_of(layout, parent.stage).renamed(names)

@@ -111,7 +111,7 @@ def remove_stage(
         outcomes, with_outcome_in_use = measure_earlier_stages(learned.model, parent, earlier, progress)
         tests = StageTests(own=None, outcomes=tuple(outcomes), history=finite_history(learned.history))
         changes = accuracy_changes(outcomes, with_outcome_in_use)
-        held_back = reason_to_hold_back(new, parent.stage.number, changes, parent.preset.promotion.max_fall)
+        held_back = reason_to_hold_back(new, parent.stage.number, changes, parent.preset.promotion)
         # 4. Commit whole. A stage that forgets too much stays a candidate.
         record = _record(run, target, parent, learned, figures_for_record(new, tests, earlier))
         notes = record.notes | {"held_back": held_back or None}

@@ -78,6 +78,35 @@ def test_the_limit_is_in_the_configuration(workspace, tmp_path):
     assert add(workspace, swapped(tmp_path), *FORGETFUL, "promotion.max_fall=1.0").champion
 
 
+def test_a_stage_that_sees_known_cells_as_novel_stays_a_candidate(workspace, tmp_path, monkeypatch):
+    """Its share of false alarms on earlier cells is measured, kept, and compared with that of the model in use."""
+    calm = add(workspace, write(tmp_path, "second", ("B", "CD4 T"), seed=1))
+    before = calm.tested[0]["false_alarms"]
+    # From now on no cell of any type has a table to be compared with that it could pass.
+    monkeypatch.setattr("canal.stages.testing.tests.ALPHA", 1.0)
+
+    result = add(workspace, write(tmp_path, "third", ("B", "CD8 T"), seed=2))
+
+    assert calm.tested[0]["false_alarms_before"] is not None
+    assert result.tested[0]["false_alarms_before"] == before < 0.5
+    assert result.tested[0]["false_alarms"] == 1.0
+    assert not result.champion
+    assert any("promotion.max_alarms" in text for text in result.warnings)
+    assert kept_of(workspace, 3).outcomes[0].false_alarms == 1.0
+
+
+def test_earlier_cells_are_looked_at_through_the_genes_of_the_new_stage(workspace, tmp_path):
+    """A stage of few genes is tested on these alone, too; one that has them all is not."""
+    all_genes = add(workspace, write(tmp_path, "second", ("B", "CD4 T"), seed=1))
+    few = make_adata(80, types=("B", "CD8 T"), prefix="few", seed=2)
+    few[:, :40].copy().write_h5ad(tmp_path / "few.h5ad")
+    result = add(workspace, tmp_path / "few.h5ad")
+
+    assert all_genes.tested[0]["fewer_genes_accuracy"] is None
+    assert {c["stage"] for c in result.tested if c["fewer_genes_accuracy"] is not None} == {1, 2}
+    assert all(0.5 < c["fewer_genes_before"] <= 1 for c in result.tested)
+
+
 def test_a_file_that_is_gone_or_changed_is_no_error(workspace, tmp_path):
     """The stage is added; the table has a gap with a reason."""
     (tmp_path / "first.h5ad").unlink()

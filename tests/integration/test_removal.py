@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 import canal
 from canal.cli.main import app
 from canal.compare.gather import compare_stages
+from canal.config import PromotionConfig
 from canal.errors import RegistryError, StageError
 from canal.history import remove as removal
 from canal.history.remove import remove_stage
@@ -72,13 +74,13 @@ def test_a_removal_that_falls_too_much_is_a_candidate(layout, monkeypatch):
 
     def strict(*facts):  # any accuracy is too low
         limits.append(facts[-1])
-        return rule(*facts[:-1], -1.0)
+        return rule(*facts[:-1], SimpleNamespace(max_fall=-1.0, max_alarms=1.0))
 
     monkeypatch.setattr(removal, "reason_to_hold_back", strict)
     code, found = run(layout, "stage", "remove", 2)
 
     assert code == 0
-    assert limits == [0.02]  # promotion.max_fall of the preset
+    assert limits == [PromotionConfig(max_fall=0.02, max_alarms=0.05)]  # of the preset
     assert found["champion"] is False
     assert "stage 4 stays a candidate, and stage 3 goes on annotating" in found["warnings"][0]
     workspace = canal.open_workspace(layout.root)

@@ -146,14 +146,14 @@ def examine(
     # The stage's own test cells: of the file that was given, or held out.
     own, own_cells = test_file or _held_out_share(request, cells, learned)
     # The new model on the cells of each earlier stage, beside what the model in use answers there.
-    outcomes, earlier = measure_earlier_stages(learned.model, parent, earlier, run.progress)
+    outcomes, earlier = measure_earlier_stages(learned.model, parent, earlier, run.progress, learned.key)
     changes = tuple(accuracy_changes(outcomes, earlier))
     # The new model on the stage's own cells.
     outcomes.append(measure_outcome(learned.model, own_cells, run.number, own.digest))
     tests = StageTests(own=own, outcomes=tuple(outcomes), history=finite_history(learned.history))
     # May it be used?
     in_use = None if parent is None else parent.stage.number
-    held_back = reason_to_hold_back(run.number, in_use, changes, learned.model.preset.promotion.max_fall)
+    held_back = reason_to_hold_back(run.number, in_use, changes, learned.model.preset.promotion)
     metrics = figures_for_record(run.number, tests, earlier)
     return Examination(tests=tests, metrics=metrics, changes=changes, held_back=held_back)
 

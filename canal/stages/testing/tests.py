@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from canal.config import PromotionConfig
 from canal.data.cells import Cells
 from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
@@ -24,11 +25,12 @@ from canal.model.record import IMPORTED, StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
+from canal.stages.novelty_rules import ALPHA, memory_rule
 from canal.stages.testing.held_out import HeldOutReference, read_held_out
 from canal.stages.use import lineage, renamed_since
 
 TESTS_FILE = "tests.json"
-FORMAT = 1  # of that file; a higher one was written by a newer canal
+FORMAT = 2  # of that file; 1 knew no false alarms; a higher one was written by a newer canal
 
 
 class Outcome(BaseModel):
@@ -44,6 +46,9 @@ class Outcome(BaseModel):
         Given type -> predicted type -> cells; empty where the model was not tested.
     reason
         Why it was not tested; empty where it was.
+    judged, alarms
+        Cells of types that the model knows, and how many of them it calls novel at `ALPHA`; 0 cells where it cannot
+        tell, or was tested by an older canal.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,11 +57,18 @@ class Outcome(BaseModel):
     digest: str
     counts: Counts = Field(default_factory=dict)
     reason: str = ""
+    judged: int = 0
+    alarms: int = 0
 
     @property
     def figures(self) -> Figures:
         """Accuracy, macro-F1 and figures per type."""
         return figures_of(self.counts)
+
+    @property
+    def false_alarms(self) -> float | None:
+        """Share of the cells of known types that are called novel; ``None`` where nobody looked."""
+        return self.alarms / self.judged if self.judged else None
 
 
 class StageTests(BaseModel):
@@ -151,6 +163,9 @@ class EarlierStage:
         What its own model answered.
     outcome_in_use
         What the model in use answers on its cells, ``None`` if it was not tested on them.
+    fewer_genes
+        The same cells on the genes of the new stage alone, answered by the new model and by the model in use;
+        ``None`` where the new stage has nearly all genes that the models know of these cells.
     names
         Names of types that were renamed since, by those of then.
     """
@@ -160,6 +175,7 @@ class EarlierStage:
     reference: HeldOutReference
     tests: StageTests
     outcome_in_use: Outcome | None
+    fewer_genes: tuple[Outcome, Outcome] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -202,12 +218,56 @@ def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outc
     assert cells.labels is not None
     reader = model.reader(cells.genes)
     check_overlap(reader.match, model.preset.genes.min_overlap, cells.report.path)
-    counts = confusion_counts(cells.labels, reader.best_types(cells.expression))
-    return Outcome(stage=stage, digest=digest, counts=counts)
+    # With novelty where the model can tell.
+    rule = memory_rule(reader, None, 0)
+    prediction = (reader if rule is None else rule.reader).predict(cells.expression)
+    predicted = np.array(model.types, dtype=object)[prediction.probabilities.argmax(axis=1)]
+    judged = alarms = 0
+    if rule is not None and prediction.novelty is not None:
+        known = np.isin(cells.labels, list(model.types))
+        judged, alarms = int(known.sum()), int((prediction.novelty.p_value[known] <= ALPHA).sum())
+    counts = confusion_counts(cells.labels, predicted)
+    return Outcome(stage=stage, digest=digest, counts=counts, judged=judged, alarms=alarms)
+
+
+# A stage that has this share of the genes that the model in use knows of an earlier stage's cells tells them as well.
+NEARLY_ALL = 0.9
+
+
+def on_fewer_genes(model: Model, parent: Model, stage: int, cells: Cells) -> Cells | None:
+    """Return cells of an earlier stage as a file with the genes of a new stage would hold them.
+
+    Parameters
+    ----------
+    model, parent
+        The new model and the model in use.
+    stage
+        Number under which the memory of the new model keeps the new stage.
+    cells
+        Of the earlier stage.
+
+    Returns
+    -------
+    ``None`` where there are no statistics, or the new stage has `NEARLY_ALL` genes that ``parent`` knows of them, or
+    fewer than the model asks of a file.
+    """
+    if model.memory is None or parent.memory is None or stage not in model.memory.measured:
+        return None
+    columns = model.memory.panel.match(cells.genes).columns
+    known = parent.memory.panel.match(cells.genes).columns
+    kept = columns[model.memory.measured[stage]]
+    kept, known = np.sort(kept[kept >= 0]), known[known >= 0]
+    if len(np.intersect1d(kept, known)) >= NEARLY_ALL * len(known):
+        return None
+    fewer = replace(cells, expression=cells.expression[:, kept], genes=cells.genes.take(kept), stored=None)
+    for asked in (model, parent):
+        if asked.panel.match(fewer.genes).share < asked.preset.genes.min_overlap:
+            return None
+    return fewer
 
 
 def measure_earlier_stages(
-    model: Model, parent: Model | None, earlier: Sequence[EarlierStage], progress: Progress
+    model: Model, parent: Model | None, earlier: Sequence[EarlierStage], progress: Progress, new: int | None = None
 ) -> tuple[list[Outcome], list[EarlierStage]]:
     """Test a new model on the cells of earlier stages, the newest `MOST_EARLIER_STAGES` of them.
 
@@ -219,6 +279,9 @@ def measure_earlier_stages(
         The earlier stages, the first one first.
     progress
         Told about every stage.
+    new
+        Number under which the memory keeps the stage that was learned: on its genes alone both models are tested, too,
+        because it may have taught types that files with other genes now look like. ``None`` where none was learned.
 
     Returns
     -------
@@ -231,17 +294,25 @@ def measure_earlier_stages(
     skipped = max(len(earlier) - MOST_EARLIER_STAGES, 0)  # the oldest
     progress.start(len(earlier), "testing on earlier stages")
     for position, stage in enumerate(earlier):
-        digest, in_use = stage.reference.digest, stage.outcome_in_use
+        digest, in_use, fewer_genes = stage.reference.digest, stage.outcome_in_use, None
         try:
             cells = _test_cells(stage, skip=position < skipped)
             outcomes.append(measure_outcome(model, cells, stage.number, digest))
-            # The model in use may have been learned when these cells could not be read.
-            if in_use is None and parent is not None:
+            # The model in use may have been learned when these cells could not be read, or by an older canal.
+            unknown = in_use is None or (outcomes[-1].judged > 0 and in_use.judged == 0)
+            if unknown and parent is not None:
                 in_use = measure_outcome(parent, cells, stage.number, digest)
+            # Both models on the genes of the new stage.
+            fewer = None
+            if new is not None and parent is not None:
+                fewer = on_fewer_genes(model, parent, new, cells)
+            if fewer is not None and parent is not None:
+                by_new = measure_outcome(model, fewer, stage.number, digest)
+                fewer_genes = (by_new, measure_outcome(parent, fewer, stage.number, digest))
         except DataError as error:
             # A file that is gone or was changed is no reason to refuse a stage; the answer says what was not tested.
             outcomes.append(Outcome(stage=stage.number, digest=digest, reason=str(error)))
-        with_outcome_in_use.append(replace(stage, outcome_in_use=in_use))
+        with_outcome_in_use.append(replace(stage, outcome_in_use=in_use, fewer_genes=fewer_genes))
         progress.advance(1, f"stage {stage.number}, {stage.name}")
     progress.close()
     return outcomes, with_outcome_in_use
@@ -276,6 +347,10 @@ class AccuracyChange:
         Why the new model was not tested; empty where it was.
     cells
         Number of cells it was tested on.
+    false_alarms, false_alarms_before
+        Share of the cells of known types that each of them calls novel at `ALPHA`; ``None`` where it cannot tell.
+    fewer_genes_accuracy, fewer_genes_before
+        Accuracy of both on the genes of the new stage alone, where it measured clearly fewer; ``None`` elsewhere.
     """
 
     stage: int
@@ -284,20 +359,35 @@ class AccuracyChange:
     before: float | None
     reason: str = ""
     cells: int = 0
+    false_alarms: float | None = None
+    false_alarms_before: float | None = None
+    fewer_genes_accuracy: float | None = None
+    fewer_genes_before: float | None = None
 
     @property
     def fall(self) -> float:
-        """How much accuracy falls beyond what chance explains; 0 where that is not known.
+        """How much accuracy falls beyond what chance explains, on all genes or on those of the new stage."""
+        return max(
+            _clear_change(self.accuracy, self.before, self.cells),
+            _clear_change(self.fewer_genes_accuracy, self.fewer_genes_before, self.cells),
+        )
 
-        The lower bound of a one-sided 95 % interval for the difference of two shares: of 30 cells, two that flip are
-        no reason to hold a stage back.
-        """
-        if self.accuracy is None or self.before is None or not self.cells:
-            return 0.0
-        variance = 0.0
-        for share in (self.accuracy, self.before):
-            variance += share * (1 - share) / self.cells
-        return self.before - self.accuracy - ONE_SIDED_95 * math.sqrt(variance)
+    @property
+    def alarm_growth(self) -> float:
+        """How much the share of false alarms grows beyond what chance explains."""
+        return _clear_change(self.false_alarms_before, self.false_alarms, self.cells)
+
+
+def _clear_change(low: float | None, high: float | None, cells: int) -> float:
+    """Return by how much the second of two shares of some cells is clearly higher; 0 where one is not known.
+
+    The lower bound of a one-sided 95 % interval for the difference of two shares: of 30 cells, two that flip are no
+    reason to hold a stage back.
+    """
+    if low is None or high is None or not cells:
+        return 0.0
+    variance = (low * (1 - low) + high * (1 - high)) / cells
+    return high - low - ONE_SIDED_95 * math.sqrt(variance)
 
 
 def accuracy_changes(outcomes: Sequence[Outcome], earlier: Sequence[EarlierStage]) -> list[AccuracyChange]:
@@ -312,22 +402,54 @@ def accuracy_changes(outcomes: Sequence[Outcome], earlier: Sequence[EarlierStage
             before=None if in_use is None else in_use.figures.accuracy,
             reason=outcome.reason,
             cells=outcome.figures.cells if tested else 0,
+            false_alarms=outcome.false_alarms,
+            false_alarms_before=None if in_use is None else in_use.false_alarms,
+            fewer_genes_accuracy=None if stage.fewer_genes is None else stage.fewer_genes[0].figures.accuracy,
+            fewer_genes_before=None if stage.fewer_genes is None else stage.fewer_genes[1].figures.accuracy,
         )
         changes.append(change)
     return changes
 
 
-def reason_to_hold_back(number: int, in_use: int | None, changes: Sequence[AccuracyChange], max_fall: float) -> str:
+def reason_to_hold_back(
+    number: int, in_use: int | None, changes: Sequence[AccuracyChange], bounds: PromotionConfig
+) -> str:
     """Return why a new stage must not come into use in place of the one in use; empty where it may."""
-    fallen = [change for change in changes if change.fall > max_fall]
-    if not fallen:
+    reasons = []
+    # 1. Earlier types are forgotten.
+    fallen = [change for change in changes if change.fall > bounds.max_fall]
+    if fallen:
+        where = "; ".join(f"of stage {c.stage} ({c.name}) {_fall_in_words(c)}" for c in fallen)
+        reasons.append(
+            f"Accuracy on the held-out cells {where} falls by clearly more than {bounds.max_fall:g} "
+            "(promotion.max_fall)"
+        )
+    # 2. Cells of known types come to look novel.
+    alarmed = [change for change in changes if change.alarm_growth > bounds.max_alarms]
+    if alarmed:
+        where = "; ".join(
+            f"of stage {c.stage} ({c.name}) from {c.false_alarms_before:.4f} to {c.false_alarms:.4f}" for c in alarmed
+        )
+        reasons.append(
+            f"The share of known held-out cells called novel {where} grows by clearly more than "
+            f"{bounds.max_alarms:g} (promotion.max_alarms)"
+        )
+    if not reasons:
         return ""
-    where = "; ".join(f"of stage {c.stage} ({c.name}) from {c.before:.4f} to {c.accuracy:.4f}" for c in fallen)
     return (
-        f"Accuracy on the held-out cells {where} falls by clearly more than {max_fall:g} (promotion.max_fall): "
-        f"stage {number} stays a candidate, and stage {in_use} goes on annotating. "
+        f"{'. '.join(reasons)}: stage {number} stays a candidate, and stage {in_use} goes on annotating. "
         f"See `canal stage diff {in_use} {number}`; "
         f"`canal stage promote {number}` uses it all the same."
+    )
+
+
+def _fall_in_words(change: AccuracyChange) -> str:
+    """Return from what to what accuracy falls, on all genes or on those of the new stage."""
+    if _clear_change(change.accuracy, change.before, change.cells) == change.fall:
+        return f"from {change.before:.4f} to {change.accuracy:.4f}"
+    return (
+        f"from {change.fewer_genes_before:.4f} to {change.fewer_genes_accuracy:.4f} "
+        "(looked at through the genes of the new stage alone)"
     )
 
 

@@ -200,7 +200,7 @@ def test_tests_are_written_and_read(file, tmp_path):
     assert tests.outcome(1, "a") is None
     assert tests.outcome(2, "other") is None
     assert tests.history == ({"loss": 1.5},)
-    for bad, match in ((text.replace('"format": 1', '"format": 9'), "newer canal"), ("{", "does not hold")):
+    for bad, match in ((text.replace('"format": 2', '"format": 9'), "newer canal"), ("{", "does not hold")):
         path.write_text(bad)
         with pytest.raises(RegistryError, match=match):
             read_tests(registry, make_record(1))

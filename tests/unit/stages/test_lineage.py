@@ -2,6 +2,7 @@
 
 import pytest
 
+from canal.config import PromotionConfig
 from canal.errors import DataError
 from canal.files import check_file
 from canal.stages.testing.tests import AccuracyChange, reason_to_hold_back, untested_warning
@@ -27,6 +28,9 @@ def test_a_line_follows_the_parents(number, line, left):
     assert lineage(RECORDS, number, without_removed=True) == left
 
 
+BOUNDS = PromotionConfig(max_fall=0.02, max_alarms=0.05)
+
+
 def change(accuracy: float | None, before: float | None, cells: int = 1000) -> AccuracyChange:
     """Return a change on stage 1."""
     reason = "" if accuracy else "gone"
@@ -39,13 +43,36 @@ def change(accuracy: float | None, before: float | None, cells: int = 1000) -> A
 )
 def test_a_stage_is_held_back_beyond_the_limit(accuracy, before, held):
     """Only a fall that was measured, by more than the limit."""
-    assert bool(reason_to_hold_back(3, 2, [change(accuracy, before)], 0.02001)) == held
+    assert bool(reason_to_hold_back(3, 2, [change(accuracy, before)], PromotionConfig(max_fall=0.02001))) == held
 
 
 def test_chance_holds_no_stage_back():
     """Two of forty cells that flip are within chance; the same fall on a thousand cells is not."""
-    assert reason_to_hold_back(3, 2, [change(0.90, 0.95, cells=40)], 0.02) == ""
-    assert "stays a candidate" in reason_to_hold_back(3, 2, [change(0.90, 0.95, cells=1000)], 0.02)
+    assert reason_to_hold_back(3, 2, [change(0.90, 0.95, cells=40)], BOUNDS) == ""
+    assert "stays a candidate" in reason_to_hold_back(3, 2, [change(0.90, 0.95, cells=1000)], BOUNDS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"false_alarms": 0.20, "false_alarms_before": 0.05}, "called novel of stage 1 (toy) from 0.0500 to 0.2000"),
+        ({"false_alarms": 0.09, "false_alarms_before": 0.05}, ""),
+        ({"false_alarms": 0.05, "false_alarms_before": 0.20}, ""),
+        ({"false_alarms": 0.20}, ""),
+        ({"false_alarms": 0.20, "false_alarms_before": 0.05, "cells": 10}, ""),
+        (
+            {"fewer_genes_accuracy": 0.44, "fewer_genes_before": 0.96},
+            "from 0.9600 to 0.4400 (looked at through the genes of the new stage alone)",
+        ),
+        ({"fewer_genes_accuracy": 0.96, "fewer_genes_before": 0.44}, ""),
+    ],
+)
+def test_false_alarms_and_the_new_genes_count_too(fields, words):
+    """A stage that makes known cells look novel, or fails on its own genes, is held back, and the reason says which."""
+    kept = AccuracyChange(**({"stage": 1, "name": "toy", "accuracy": 0.9, "before": 0.9, "cells": 1000} | fields))
+    reason = reason_to_hold_back(3, 2, [kept], BOUNDS)
+    assert bool(reason) == bool(words)
+    assert words in reason
 
 
 def test_what_was_not_tested_is_said_once():
