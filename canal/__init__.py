@@ -5,6 +5,7 @@
 >>> workspace.add_stage("baron.h5ad", labels="cell_type")  # learn labelled cells  # doctest: +SKIP
 >>> annotation = workspace.annotate("new.h5ad", out="annotated.h5ad")  # doctest: +SKIP
 >>> model = canal.load_model("model.canal")  # annotates without a workspace  # doctest: +SKIP
+>>> adata = canal.annotate(adata, model="blood")  # one line, with a model that comes with canal  # doctest: +SKIP
 
 `open_workspace` opens what `canal init` made, `load_model` the file of `canal registry export`; `help(canal.Workspace)`
 lists every method. Errors that can be mended are `canal.CanalError`. Pictures are in `canal.pl`.
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
     from canal.errors import CanalError as CanalError
     from canal.report.annotation import Annotation as Annotation
     from canal.workspace import Workspace as Workspace
+    from canal.workspace import annotate as annotate
     from canal.workspace import load_model as load_model
     from canal.workspace import open_workspace as open_workspace
 
 __version__ = version("canal")
-__all__ = ["Annotation", "CanalError", "Workspace", "__version__", "load_model", "open_workspace", "pl"]
+__all__ = ["Annotation", "CanalError", "Workspace", "__version__", "annotate", "load_model", "open_workspace", "pl"]
 
 _LAZY = {
     "Annotation": "canal.report.annotation",
     "CanalError": "canal.errors",
     "Workspace": "canal.workspace",
+    "annotate": "canal.workspace",
     "load_model": "canal.workspace",
     "open_workspace": "canal.workspace",
 }

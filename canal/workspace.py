@@ -1228,6 +1228,49 @@ def load_model(name: str | Path) -> LoadedModel | LoadedVoter:
         return LoadedModel(package.load())
 
 
+def annotate(
+    adata: "ad.AnnData", model: str | Path = "blood", *, inplace: bool = False, **options: Any
+) -> "ad.AnnData":
+    """Annotate cells in one line, with a ready-made model.
+
+    Examples
+    --------
+    >>> adata = canal.annotate(adata, model="blood")  # doctest: +SKIP
+    >>> adata.obs["canal_cell_type"]  # doctest: +SKIP
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    model
+        As for `load_model`, or the folder of a workspace, whose stage in use annotates.
+    inplace
+        Add the annotation to ``adata`` itself, and return it.
+    options
+        As for `Workspace.annotate`, without ``stage`` where the model is no workspace.
+
+    Returns
+    -------
+    A copy of the cells with the annotation; ``adata`` itself with ``inplace``.
+
+    Raises
+    ------
+    CanalError
+        If there is no such model, or the cells cannot be annotated.
+    """
+    if isinstance(adata, str | Path):
+        message = (
+            f"{adata} is a file; expected an AnnData. Read it with anndata.read_h5ad, or write the annotated file with "
+            f"canal.load_model({str(model)!r}).annotate({str(adata)!r}, out=...)."
+        )
+        raise DataError(message)
+    annotator = open_workspace(model) if Path(model).is_dir() else load_model(model)
+    annotation = annotator.annotate(adata, inplace=inplace, **options)
+    if inplace:
+        return adata
+    return annotation.to_adata(adata, key=str(options.get("key_added") or "canal"))
+
+
 def import_celltypist(file: str | Path, out: str | Path | None = None) -> "tuple[LoadedVoter, Path]":
     """Read a model of CellTypist without running anything in it, and write it as a voter that annotates.
 

@@ -160,3 +160,19 @@ def test_blood_finds_cells_that_are_no_blood(streams: Path) -> None:
     cells = ad.read_h5ad(streams / "pancreas" / "1_baron_human.test.h5ad")
     annotation = load_model("blood").annotate(cells)
     assert np.mean(annotation.columns["status"] == "novel") > 0.9
+
+
+def test_one_line_annotates(tmp_path: Path) -> None:
+    """`canal.annotate` gives back annotated cells, a copy or the very ones, by a model that is named or a workspace."""
+    adata = blood_cells(30)
+
+    annotated = canal.annotate(adata, model="blood")
+    with_prefix = canal.annotate(adata, model="blood", inplace=True, key_added="mine")
+
+    assert with_prefix is adata
+    assert list(adata.obs["mine_cell_type"]) == list(annotated.obs["canal_cell_type"])
+    assert "canal_cell_type" not in adata.obs
+    with pytest.raises(ConfigError, match="liver"):
+        canal.annotate(adata, model="liver")
+    with pytest.raises(canal.CanalError, match="is a file; expected an AnnData"):
+        canal.annotate(tmp_path / "cells.h5ad")  # type: ignore[arg-type]
