@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from canal.model.reliability import Reliability
     from canal.novel.folder import Naming
     from canal.novel.report import NovelReport
+    from canal.panels.check import PanelCheck
+    from canal.panels.design import PanelDesign
     from canal.report.annotation import Annotation
     from canal.stages.annotate import AnnotateOptions
     from canal.stages.check_file import FileCheck
@@ -333,6 +335,74 @@ class Annotator:
         """
         asked = () if types is None else names_of(types, "types")
         return self.explain(stage=stage, types=asked).to_frame(top)
+
+    def check_panel(
+        self,
+        genes: str | Path | Sequence[str],
+        *,
+        depth: int | None = None,
+        stage: int | None = None,
+        progress: Progress | bool | None = None,
+    ) -> "PanelCheck":
+        """Say what a targeted panel will tell apart, before it is bought; no cell is needed.
+
+        Parameters
+        ----------
+        genes
+            Names of its genes, or a file of them: text with a name a line, or ``.json``.
+        depth
+            Counts a cell on the panel; by default as in the data sets that were taught.
+        stage
+            Model of this stage; by default the one in use.
+        progress
+            Told about every stage.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If the model has no analytic memory, or knows none of the genes.
+        """
+        from canal.panels.check import check_panel, read_panel
+
+        return check_panel(self.model(stage), read_panel(genes), depth, watching(progress))
+
+    def design_panel(
+        self,
+        add: int,
+        *,
+        start: str | Path | Sequence[str] | None = None,
+        stage: int | None = None,
+        out: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> "PanelDesign":
+        """Choose genes to add to a targeted panel so that it tells the taught types apart.
+
+        Parameters
+        ----------
+        add
+            Number of genes to add.
+        start
+            Genes that are on it already, or a file of them.
+        stage
+            Model of this stage; by default the one in use.
+        out
+            Text file to write: all genes of the panel, a name a line.
+        overwrite
+            Replace it.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If the model has no analytic memory or fewer genes, or the file cannot be written; nothing is written then.
+        """
+        from canal.panels.check import read_panel
+        from canal.panels.design import design_panel, writable_panel
+
+        target = None if out is None else writable_panel(Path(out), overwrite=overwrite)
+        design = design_panel(self.model(stage), add, None if start is None else read_panel(start))
+        if target is not None:
+            design.write(target)
+        return design
 
     def explain_to(
         self,

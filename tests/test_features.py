@@ -54,6 +54,7 @@ def test_a_feature_can_be_deleted(tmp_path: Path) -> None:
         "pretrain",
         "weights",
         "explain",
+        "panels",
         "cluster",
         "demo",
         "benchmark",

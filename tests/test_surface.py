@@ -55,6 +55,8 @@ OPTIONS = {
     "explain": [
         "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",
     ],
+    "panel check": ["--depth", "--model", "--stage", "GENES"],
+    "panel design": ["--add", "--from", "--model", "--out", "--overwrite", "--stage"],
     "pretrain": [
         "--data", "--gene-key", "--gene2vec", "--genes", "--name", "--preset", "--resume", "--seed", "--set",
         "FILES",

@@ -195,21 +195,27 @@ def symbols_note(match: GeneMatch, source: str) -> str | None:
     return f"{note}."
 
 
-def check_overlap(match: GeneMatch, floor: float, source: str) -> None:
+# A targeted panel holds few of the network's genes, but these are no accident; the memory is solved for what it has.
+ENOUGH_GENES = 100
+
+
+def check_overlap(match: GeneMatch, floor: float, source: str, in_memory: int = 0) -> None:
     """Refuse a file that measures too few genes of the panel.
 
     Parameters
     ----------
     floor
         Share of the panel that a file must measure.
+    in_memory
+        Genes that the file measures and the analytic memory knows: `ENOUGH_GENES` of them do as well.
 
     Raises
     ------
     DataError
-        If no gene is in common, or the share is below ``floor``.
+        If no gene is in common, or the share is below ``floor`` and there are fewer than that in the memory.
     """
     shared = int(match.measured.sum())
-    if not len(match.measured) or (shared and match.share >= floor):
+    if not len(match.measured) or (shared and match.share >= floor) or in_memory >= ENOUGH_GENES:
         return
     there, here = ", ".join(match.panel_genes[:SHOWN]), ", ".join(match.file_genes[:SHOWN])
     if shared == 0:

@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.genes import Genes
+from canal.data.panel import check_overlap
 from canal.data.values import unit_rows
 from canal.model.completion import CarriedTypes, carried_types
 from canal.model.encoders.compact_arrays import CompactArrays
@@ -118,6 +119,17 @@ class GeneSetReader:
         self._adaptations: tuple[Adaptation | None, ...] = ()
         self._file_novelty: tuple[FileNovelty | None, ...] = ()
         self._fill_matrix()
+
+    def check_overlap(self, source: str) -> None:
+        """Refuse a file, named for the message, that measures too few genes of the model.
+
+        Raises
+        ------
+        DataError
+            If so; see `canal.data.panel.check_overlap`.
+        """
+        in_memory = 0 if self.solved is None else len(self.solved.columns)
+        check_overlap(self.match, self.model.preset.genes.min_overlap, source, in_memory)
 
     def novelty(self) -> NoveltyReader | None:
         """Return the novelty detector for these genes, or ``None`` where the model has no analytic memory."""

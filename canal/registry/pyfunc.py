@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from canal.data.panel import check_overlap
 from canal.data.source import CellSource, Matrix
 from canal.data.stream import CellStream
 from canal.errors import DataError, RegistryError
@@ -78,7 +77,7 @@ class StageModel:
         )
         stream = CellStream(source)
         reader = self.model.reader(stream.genes)
-        check_overlap(reader.match, self.model.preset.genes.min_overlap, _NAME)
+        reader.check_overlap(_NAME)
         found = np.concatenate([reader.predict_columns(block).probabilities for block in stream.chunks(reader.columns)])
         types = np.array(self.model.types, dtype=object)[found.argmax(axis=1)]
         answer = {CELL_TYPE: types, CONFIDENCE: found.max(axis=1).astype(float)}

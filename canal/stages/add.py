@@ -210,7 +210,8 @@ def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> tuple[di
     if parent is None:
         return {"panel_genes": 0, "measured": 0, "share": 1.0}, ()
     match = parent.panel.match(cells.genes)
-    check_overlap(match, preset.genes.min_overlap, cells.report.path)
+    in_memory = 0 if parent.memory is None else int(parent.memory.panel.match(cells.genes).measured.sum())
+    check_overlap(match, preset.genes.min_overlap, cells.report.path, in_memory)
     report = {
         "panel_genes": len(parent.panel),
         "measured": int(match.measured.sum()),

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.panel import check_overlap
 from canal.data.stream import CellStream
 from canal.data.threads import RowSpool, in_order, usable_cores
 from canal.model.model import Model
@@ -169,7 +168,7 @@ def reader_of(model: Model, stream: CellStream) -> GeneSetReader:
         If the file measures too few genes of the model.
     """
     reader = model.reader(stream.genes)
-    check_overlap(reader.match, model.preset.genes.min_overlap, stream.report.path)
+    reader.check_overlap(stream.report.path)
     return reader
 
 

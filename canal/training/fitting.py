@@ -193,7 +193,9 @@ def training_weights(
     return np.asarray(weights * (n / weights.sum()), dtype=np.float32)
 
 
-def draw_pseudo_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.Generator) -> CellPool:
+def draw_pseudo_cells(
+    memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.random.Generator, widening: float = 1.0
+) -> CellPool:
     """Draw pseudo-cells of the earlier stages: Gaussian around each type's mean, with its factors and rest.
 
     Parameters
@@ -206,6 +208,8 @@ def draw_pseudo_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.
         Genes to draw; those without statistics of the stage are not measured.
     rng
         Draws them.
+    widening
+        What their distance from the mean of their type is multiplied by.
 
     Returns
     -------
@@ -232,7 +236,7 @@ def draw_pseudo_cells(memory: AnalyticMemory, n: int, panel: GenePanel, rng: np.
         spread = rng.standard_normal((k, len(s.factors)), dtype=np.float32) / np.sqrt(max(s.n - 1, 1))
         noise = rng.standard_normal((k, len(genes)), dtype=np.float32) * np.sqrt(s.rest[genes])
         block = np.zeros((k, len(panel)), dtype=np.float32)
-        block[:, in_panel[known]] = s.mean[genes] + spread @ s.factors[:, genes] + noise
+        block[:, in_panel[known]] = s.mean[genes] + widening * (spread @ s.factors[:, genes] + noise)
         source = stages.index(s.stage)
         measured[source, in_panel[known]] = True
         values.append(block)

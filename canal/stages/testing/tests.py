@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal.config import PromotionConfig
 from canal.data.cells import Cells
-from canal.data.panel import check_overlap
 from canal.errors import DataError, RegistryError
 from canal.figures import Counts, Figures, confusion_counts, continual, figures_of
 from canal.files import refuse_newer
@@ -217,7 +216,7 @@ def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outc
     """
     assert cells.labels is not None
     reader = model.reader(cells.genes)
-    check_overlap(reader.match, model.preset.genes.min_overlap, cells.report.path)
+    reader.check_overlap(cells.report.path)
     # With novelty where the model can tell.
     rule = memory_rule(reader, None, 0)
     prediction = (reader if rule is None else rule.reader).predict(cells.expression)
@@ -260,9 +259,11 @@ def on_fewer_genes(model: Model, parent: Model, stage: int, cells: Cells) -> Cel
     if len(np.intersect1d(kept, known)) >= NEARLY_ALL * len(known):
         return None
     fewer = replace(cells, expression=cells.expression[:, kept], genes=cells.genes.take(kept), stored=None)
-    for asked in (model, parent):
-        if asked.panel.match(fewer.genes).share < asked.preset.genes.min_overlap:
-            return None
+    try:
+        for asked in (model, parent):
+            asked.reader(fewer.genes).check_overlap(fewer.report.path)
+    except DataError:
+        return None
     return fewer
 
 
