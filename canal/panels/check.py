@@ -298,7 +298,7 @@ def _length(profiles: sp.csr_matrix) -> float:
 
     It holds for their mean, and takes the genes with statistics for all of the transcriptome.
     """
-    values = profiles.copy()
+    values = profiles.astype(np.float64)
     values.data = np.maximum(values.data, 0.0)
     n = int(values.shape[0])
 
