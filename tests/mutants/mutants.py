@@ -28,8 +28,23 @@ FAILED, NONE_RUN = 1, 5  # exit codes of pytest
 NO_NOTICE = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 OPTIONS = ("-q", "-x", "-p", "no:cacheprovider", "--no-header", *NO_NOTICE)
 LIBRARIES = (
-    "pytest", "hypothesis", "numpy", "pandas", "scipy.optimize", "scipy.linalg", "sklearn.metrics", "anndata", "scanpy",
-    "torch", "canal.training.avalanche", "faiss", "pydantic", "typer", "rich.table", "jinja2", "safetensors.torch",
+    "pytest",
+    "hypothesis",
+    "numpy",
+    "pandas",
+    "scipy.optimize",
+    "scipy.linalg",
+    "sklearn.metrics",
+    "anndata",
+    "scanpy",
+    "torch",
+    "canal.training.avalanche",
+    "faiss",
+    "pydantic",
+    "typer",
+    "rich.table",
+    "jinja2",
+    "safetensors.torch",
 )
 
 
@@ -166,7 +181,7 @@ def _run_pytest(arguments: Sequence[str], tree: Path, printed: Path) -> NoReturn
 
         code = int(pytest.main([*arguments]))
         sys.stdout.flush()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent is told by what was printed
         traceback.print_exc()
     finally:
         os._exit(code)

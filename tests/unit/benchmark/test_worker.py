@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ class Watching:
 
     def learn(self, stages: Iterator[Cells], context: Context) -> Generator[Predict, None, None]:
         """Learn nothing."""
+        del context
         for number, cells in enumerate(stages, 1):
             self.taught += cells.names.tolist()
             yield lambda query, number=number: self.answer(query, number)
@@ -87,12 +89,7 @@ def test_files_nobody_taught_are_tested_on_types_that_were_taught(stages):
 
 def test_accuracy_is_told_in_the_order_of_the_declaration():
     """A run in another order is put back before it is averaged with others."""
+    values = {"accuracy": [[0.1], [0.1, 0.2], [0.3, 0.4, 0.5]]}
+    result = SimpleNamespace(run=SimpleNamespace(order=(2, 0, 1)), values=values)
 
-    class Run:
-        order = (2, 0, 1)
-
-    class Result:
-        run = Run()
-        values = {"accuracy": [[0.1], [0.1, 0.2], [0.3, 0.4, 0.5]]}
-
-    assert _accuracy_by_stage(Result()) == [0.4, 0.5, 0.3]
+    assert _accuracy_by_stage(result) == [0.4, 0.5, 0.3]
