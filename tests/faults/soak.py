@@ -1,4 +1,4 @@
-"""Stage after stage in one workspace, many of them killed at a random moment: what is there stays there, and nothing grows.
+"""Stage after stage in one workspace, many killed at a random moment: what is there stays there, and nothing grows.
 
 Every stage is learned in a process of its own; about half of the processes are killed (SIGKILL), and the stage is run
 again, sometimes with ``resume``. After each the stages before are as they were and the one in use annotates. By hand::
