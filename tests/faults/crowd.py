@@ -59,8 +59,8 @@ class Crowd:
 
     def workspace(self, process: int) -> Workspace:
         """Open the workspace of a process."""
-        name = "shared" if self.server is None else f"machine{process}"
-        path = self.folder / name
+        # The folder's own name is that of the model, which all share.
+        path = self.folder / ("shared" if self.server is None else f"machine{process}") / "lab"
         return canal.open_workspace(path, create=not (path / "canal.toml").is_file(), registry=self.server)
 
 
