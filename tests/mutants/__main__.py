@@ -17,6 +17,8 @@ from pathlib import Path
 
 from tests.mutants.mutants import copy_tree, misplaced, preload, read_mutants, run_tests, try_mutant
 
+FEW = 5  # bugs up to which each test imports what it needs by itself
+
 
 def main() -> int:
     """Run the command line."""
@@ -37,7 +39,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="canal-mutants-") as folder:
         tree = copy_tree(Path(folder))
-        preload()
+        if len(mutants) > FEW:
+            preload()
         # 2. Their tests pass without any bug: else their failing says nothing.
         tests = sorted({test for mutant in mutants for test in mutant.tests})
         code, printed = run_tests(tests, tree)
