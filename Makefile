@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check clean
+.PHONY: help demo test lint format check sbom clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,8 +32,14 @@ format: $(STAMP) ## Format the code
 
 check: lint test ## Everything that must pass before a commit
 
+sbom: $(STAMP) ## List every installed package with version and licence, as CycloneDX: sbom.json
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
+	$(VENV)/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		--output-file sbom.json $(BIN)/python
+
 clean: ## Remove .venv, the demo and what tools leave
-	rm -rf $(VENV) demo build dist .coverage .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) demo build dist sbom.json .coverage .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -type d -exec rm -rf {} +
 

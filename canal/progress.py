@@ -5,6 +5,8 @@ import time
 import warnings
 from typing import Any, Protocol
 
+from canal.text import shown
+
 SECONDS_BETWEEN_LINES = 15.0  # of the progress in a log
 
 
@@ -46,7 +48,7 @@ class Lines:
         """Print what begins."""
         self._total, self._done, self._description = total_steps, 0, description
         self._started = self._last = time.monotonic()
-        sys.stderr.write(f"{description}\n")
+        sys.stderr.write(f"{shown(description)}\n")
 
     def advance(self, steps: int, note: str = "") -> None:
         """Print how far the work is, unless the last line is too recent."""
@@ -59,7 +61,7 @@ class Lines:
         left = (now - self._started) * max(self._total - self._done, 0) / self._done
         share = min(self._done / max(self._total, 1), 1.0)
         text = f"{self._description}: {share:.0%}, {left:.0f} s left {note}"
-        sys.stderr.write(text.rstrip() + "\n")
+        sys.stderr.write(shown(text).rstrip() + "\n")
 
     def close(self) -> None:
         """Print nothing: the answer follows."""

@@ -16,6 +16,7 @@ import typer
 
 from canal.errors import CanalError
 from canal.progress import Lines
+from canal.text import shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,11 +88,11 @@ class Session:
         if self.as_json:
             self.stdout.write(json.dumps(answer.data, indent=2, default=plain) + "\n")
         else:
-            from rich.console import Console
+            from canal.cli.console import TextConsole
 
             width = None if self.stdout.isatty() else PIPE_WIDTH
             # Names of types are text, whatever brackets and colons they have.
-            console = Console(file=self.stdout, width=width, markup=False, emoji=False, highlight=False)
+            console = TextConsole(file=self.stdout, width=width, markup=False, emoji=False, highlight=False)
             for part in answer.parts:
                 console.print(part, soft_wrap=isinstance(part, str))
         self.stdout.flush()
@@ -189,7 +190,7 @@ def _call(function: Callable[..., Answer], session: Session, options: Mapping[st
     try:
         return function(session, **options)
     except CanalError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {shown(str(error))}\n")
         return _failure(session, {"error": str(error), "kind": type(error).__name__}, USER_ERROR)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
@@ -237,7 +238,8 @@ class Bar:
     def start(self, total_steps: int, description: str) -> None:
         """Show the bar of a new piece of work."""
         from rich import progress
-        from rich.console import Console
+
+        from canal.cli.console import TextConsole
 
         self.close()
         self._bar = progress.Progress(
@@ -247,7 +249,7 @@ class Bar:
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(),
             progress.TextColumn("{task.fields[note]}", markup=False),
-            console=Console(stderr=True),
+            console=TextConsole(stderr=True),
             transient=True,
         )
         self._bar.start()

@@ -13,6 +13,7 @@ from scipy.stats import false_discovery_control
 
 from canal.errors import ConfigError, DataError
 from canal.explain.explain import Explanation, TypeGenes
+from canal.report.annotation import spreadsheet_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -267,7 +268,7 @@ def write_explanation(
         if explained.speaks_for is not None:
             columns["evidence"] = np.where(explained.speaks_for, "for", "against")
         tables.append(pd.DataFrame(columns))
-    pd.concat(tables).to_csv(out / GENES, index=False)
+    spreadsheet_frame(pd.concat(tables)).to_csv(out / GENES, index=False)
     written = [GENES]
     # The gene sets of every type, a row each.
     if sets_of_types is not None:
@@ -276,7 +277,7 @@ def write_explanation(
             for gene_set in sets:
                 rows.append({"cell_type": name, **gene_set, "genes": ";".join(gene_set["genes"])})
         head = ["cell_type", "name", "overlap", "size", "p_value", "adjusted", "genes"]
-        pd.DataFrame(rows, columns=head).to_csv(out / SETS, index=False)
+        spreadsheet_frame(pd.DataFrame(rows, columns=head)).to_csv(out / SETS, index=False)
         written.append(SETS)
     _draw_top_genes(out / PICTURE, explanation, top)
     return [*written, PICTURE]

@@ -17,6 +17,7 @@ from canal.progress import Progress, Silent
 from canal.registry.commit import flatten
 from canal.stages.layout import Layout, open_registry
 from canal.stages.predictions import answer_stream, reader_of
+from canal.text import csv_row
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -176,7 +177,7 @@ def write_changes(cells: ChangedCells, numbers: tuple[int, int], out: Path) -> N
             lines.writerow(["cell", f"stage_{a}", f"stage_{b}", f"confidence_{a}", f"confidence_{b}"])
             for row in cells.rows.tolist():
                 confidences = f"{confidence_a[row]:.4f}", f"{confidence_b[row]:.4f}"
-                lines.writerow([cells.names[row], types_a[row], types_b[row], *confidences])
+                lines.writerow(csv_row([cells.names[row], types_a[row], types_b[row], *confidences]))
 
     write_file_whole(out, write)
 

@@ -14,6 +14,7 @@ from canal.files import write_whole
 from canal.ontology.matching import Context, Suggestion, matcher
 from canal.ontology.placement import read_table
 from canal.ontology.tree import cell_ontology
+from canal.text import csv_row
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -62,7 +63,7 @@ class LabelReport:
                 told = [first.id, first.relation, first.label, f"{first.score:.3f}", first.why]
             else:
                 told = ["", "", "", "", ""]
-            writer.writerow([suggestion.name, *told, others, self.release])
+            writer.writerow(csv_row([suggestion.name, *told, others, self.release]))
         write_whole(out, text.getvalue().encode())
 
 

@@ -29,6 +29,7 @@ from canal.novel.report import FORMAT, KIND, NovelReport
 from canal.report.annotation import KEY, Annotation
 from canal.report.h5ad import write_adata
 from canal.stages.clusters import umap_coordinates
+from canal.text import csv_row, text_of_csv
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -153,7 +154,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
         # Rows that hold anything, with their line numbers; values beyond the last column are left out.
         rows = []
         for line in reader:
-            row = {name: (line[name] or "").strip() for name in head}
+            row = {name: text_of_csv((line[name] or "").strip()) for name in head}
             if any(row.values()):
                 rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -183,7 +184,7 @@ def _write_names(path: Path, report: NovelReport) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEAD)
         for cluster in report.clusters:
-            writer.writerow((cluster.name, cluster.cells, cluster.suggested, ""))
+            writer.writerow(csv_row((cluster.name, cluster.cells, cluster.suggested, "")))
 
 
 SHOWN_MARKERS = 6  # of each cluster in the dot plot

@@ -14,6 +14,7 @@ from typing import Any
 
 from canal.errors import DataError
 from canal.ontology.tree import CellOntology
+from canal.text import csv_row, text_of_csv
 
 EXACT, BROAD, NARROW = "exact", "broad", "narrow"
 RELATIONS = (EXACT, BROAD)
@@ -95,7 +96,8 @@ class Placement:
         writer.writerow(["name", "id", "label", "relation", "parent", "release"])
         for name in sorted(self.places):
             place = self.places[name]
-            writer.writerow([name, place.id, place.label, place.relation, place.parent, self.release])
+            row = [name, place.id, place.label, place.relation, place.parent, self.release]
+            writer.writerow(csv_row(row))
         return text.getvalue().encode()
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
             reader.fieldnames = columns
             rows = []
             for row in reader:
-                values = {column: (row.get(column) or "").strip() for column in columns}
+                values = {column: text_of_csv((row.get(column) or "").strip()) for column in columns}
                 if any(values.values()):
                     rows.append((reader.line_num, values))
     except (UnicodeDecodeError, csv.Error) as error:

@@ -16,6 +16,7 @@ from canal import __version__
 from canal.errors import RegistryError
 from canal.files import Problem
 from canal.model.record import IMPORTED, StageRecord
+from canal.text import markdown_text
 
 LONGEST = 5000  # characters of a version's description; MLflow's limit
 # Of a record's figures, those that the card shows.
@@ -33,7 +34,7 @@ _END = "\n\n*Cut: `canal stage show` has all of it.*"
 def model_card(record: StageRecord) -> str:
     """Return the card as Markdown: what was learned from what, how well, what it is for and what it holds."""
     parts = [
-        f"# Stage {record.number}: {record.name}",
+        f"# Stage {record.number}: {markdown_text(record.name)}",
         _summary(record),
         _use(record),
         "## Figures\n" + _table(("figure", "value"), [(k.replace("_", " "), f"{v:.4g}") for k, v in _figures(record)]),
@@ -55,11 +56,12 @@ def _kept(record: StageRecord) -> str:
 
 
 def _summary(record: StageRecord) -> str:
+    preset = markdown_text(str(record.preset.get("name", "")))
     origin = f"on top of stage {record.parent}" if record.parent else "as the first of its line"
     text = (
         f"Names the cell types of single-cell RNA-seq: {len(record.types)} types, {len(record.new_types)} of them new, "
         f"on {record.genes} genes. Learned from {record.cells} cells {origin}, with preset "
-        f"{record.preset.get('name', '')} and seed {record.seed}, by canal {record.canal_version}, {record.created}."
+        f"{preset} and seed {record.seed}, by canal {record.canal_version}, {record.created}."
     )
     removed = None if IMPORTED in record.notes else record.notes.get("removed")  # else a number of another registry
     return text + (f" Without the cells of stage {removed[0]}." if removed else "")
@@ -67,7 +69,7 @@ def _summary(record: StageRecord) -> str:
 
 def _use(record: StageRecord) -> str:
     why = record.notes.get("held_back")
-    return f"**Candidate.** {why}" if why else ""
+    return f"**Candidate.** {markdown_text(str(why))}" if why else ""
 
 
 def _figures(record: StageRecord) -> list[tuple[str, float]]:
@@ -82,12 +84,13 @@ def _data(record: StageRecord) -> str:
 
 
 def _type(record: StageRecord, name: str) -> str:
-    return f"**{name}** (new)" if name in record.new_types else name
+    text = markdown_text(name)
+    return f"**{text}** (new)" if name in record.new_types else text
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(markdown_text(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
 LOADER = "canal.registry.pyfunc"

@@ -11,6 +11,7 @@ import numpy as np
 
 from canal.errors import ConfigError, DataError
 from canal.files import write_file_whole
+from canal.text import csv_text, shown
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -74,7 +75,7 @@ class Annotation:
         if self.facts.get("sanity"):
             facts.append(f"  {self.facts['sanity']}")
         facts.append("to_frame(), to_adata(adata), cell_type, confidence, columns, facts")
-        return "\n".join(facts)
+        return shown("\n".join(facts))
 
     def _repr_html_(self) -> str:
         """Return a small table for notebooks: the types, their cells and mean confidence."""
@@ -253,7 +254,22 @@ def write_csv(annotation: Annotation, out: Path) -> None:
     frame = annotation.to_frame()
     if annotation.probabilities is not None:
         frame = frame.join(annotation.to_probabilities().add_prefix("probability_").set_axis(frame.index))
-    write_file_whole(Path(out), frame.to_csv)
+    write_file_whole(Path(out), spreadsheet_frame(frame).to_csv)
+
+
+def spreadsheet_frame(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a table whose texts, names of rows among them, no spreadsheet takes for formulas; see `csv_text`."""
+    safe = frame.copy(deep=False)
+    for name in frame.columns:
+        values = frame[name]
+        if values.dtype.name == "category":
+            safe[name] = values.cat.rename_categories(csv_text)
+        elif values.dtype == object:
+            safe[name] = [csv_text(value) if isinstance(value, str) else value for value in values]
+    # Last: columns are put in by the names of their rows.
+    if frame.index.dtype == object:
+        safe.index = frame.index.map(csv_text)
+    return safe
 
 
 def write_h5ad(source: "Path | str | ad.AnnData", annotation: Annotation, out: Path, key: str = KEY) -> None:

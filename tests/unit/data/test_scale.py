@@ -249,3 +249,14 @@ def test_undoing_is_exact() -> None:
 
     np.testing.assert_allclose(to_linear(values, "ln"), np.exp([0, 1, 10]) - 1, rtol=1e-12)
     np.testing.assert_allclose(to_linear(values, "log2"), [0, 1, 1023], rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", ["counts", "linear", "ln"])
+def test_cells_are_scaled_over_all_their_genes_whichever_are_asked_for(scale):
+    """The same value for a cell whatever columns are read."""
+    block = make_adata(20, 30, scale=scale).X
+    columns = np.array([0, 3, 29])
+
+    some = normalise(block, scale, "X", "toy", columns)
+
+    np.testing.assert_array_equal(some.toarray(), normalise(block, scale, "X", "toy").toarray()[:, columns])

@@ -7,7 +7,7 @@ import pytest
 
 from canal.errors import RegistryError, StageError
 from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration, check_alpha, verdicts
-from canal.model.novelty.scores import ReferenceCells, natural_weights, stage_weights
+from canal.model.novelty.scores import ReferenceCells, natural_weights, probability_verdicts, stage_weights
 
 
 def make_held_out(stage: int = 1, n: int = 50, genes: int = 100) -> HeldOutNovelties:
@@ -139,3 +139,11 @@ def test_a_table_loses_its_say_as_its_scale_moves():
     assert found.trust(-1.0, 2.2) == pytest.approx(0.5**6)
     assert found.trust(0.0, 5.0) == 0.0
     assert old.trust(3.0, 4.0) == 1.0
+
+
+def test_a_cell_is_novel_below_the_threshold_of_its_probability():
+    """scBERT's rule; at the threshold it is known."""
+    judged = probability_verdicts(np.array([0.2, 0.5, 0.9]), 0.5)
+
+    assert judged.status.tolist() == ["novel", "known", "known"]
+    np.testing.assert_allclose(judged.novelty, [0.8, 0.5, 0.1], atol=1e-6)

@@ -6,9 +6,17 @@ import scipy.sparse as sp
 
 from canal.errors import StageError
 from canal.figures import auroc
-from canal.model.novelty.calibration import NoveltyCalibration, verdicts
-from canal.model.novelty.detector import BankProfiles, GeneSetDetector, NoveltyDetector
-from canal.model.novelty.scores import TypeScale, combined, energy, max_probability, weighted_quantiles, whitening_of
+from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration, verdicts
+from canal.model.novelty.detector import RANK, BankProfiles, GeneSetDetector, NoveltyDetector
+from canal.model.novelty.scores import (
+    TypeScale,
+    centre_distance,
+    combined,
+    energy,
+    max_probability,
+    weighted_quantiles,
+    whitening_of,
+)
 from canal.model.novelty.space import build_space, known_classes
 from tests.unit.detect.toy import GENES, TYPES, make_cells, make_known, make_profiles, make_summary
 
@@ -214,3 +222,53 @@ def test_a_later_stage_leaves_the_calibration_right():
     called = both.for_genes(ALL, GENES).score(make_cells(200, seed=300)).p_value <= 0.05
 
     assert 0.01 < called.mean() < 0.1
+
+
+def test_the_distance_is_whitened_and_reduced_for_few_cells():
+    """Written out: two units along a direction of spread two count as one; a centre of one cell is half as far."""
+    whitening = whitening_of(np.diag([4.0, 1.0]))
+    means, n = np.array([[2.0, 0.0], [0.0, 9.0]]), np.array([1.0, 1000.0])
+
+    distance, nearest = centre_distance(np.array([[0.0, 0.0], [0.0, 9.0]]), whitening, means, n)
+
+    assert nearest.tolist() == [0, 1]
+    assert distance == pytest.approx([0.5, 0.0], abs=1e-2)
+
+
+def test_the_novelty_is_the_sum_of_both_scores():
+    """The distance to the centres and the angle to the drawn cells, each on its scale; written out."""
+    detector = make_detector().for_genes(ALL, GENES)
+    projected = np.asarray(sp.vstack([make_cells(5, seed=600), make_profiles(6, 5, seed=601)]) @ detector.weights)
+    space, d = detector._space, len(detector._whitening)
+
+    novelty, _ = detector.claims(projected)
+
+    distance, nearest = centre_distance(
+        projected[:, :d].astype(float), detector._whitening, space.means[:, :d], space.n
+    )
+    drawn = detector._drawn.search(projected[:, d:], RANK)
+    angle = drawn.distances[:, -1].astype(float) ** 2 / 2
+    expected = combined(
+        [
+            detector._scales[0].standardised(distance, space.type_index[nearest]),
+            detector._scales[1].standardised(angle, detector._drawn_type[drawn.indices[:, 0]]),
+        ]
+    )
+    np.testing.assert_allclose(novelty, expected, rtol=1e-6)
+
+
+def test_what_each_known_cell_counts():
+    """A table whose scale has moved is moved along and loses its say; a bank cell counts half a held-out one."""
+    plain = make_detector(calibrated=False)
+    low, high = plain.for_genes(ALL, GENES).drawn_scale(1)
+    moved = (low - 0.2 * (high - low), high - 0.2 * (high - low))
+    table = HeldOutNovelties(stage=1, genes=GENES, novelty=np.linspace(0.0, 2.0, 50), low=moved[0], high=moved[1])
+    calibration = NoveltyCalibration().with_stage(table)
+    detector = NoveltyDetector(statistics=plain.statistics, measured=plain.measured, calibration=calibration)
+
+    alone = detector.for_genes(ALL, GENES)._reference_cells
+    beside = detector.for_genes(ALL, GENES, make_bank(20))._reference_cells
+
+    assert alone.above[0] == pytest.approx(50 * 0.8**6)
+    np.testing.assert_allclose(alone.novelty, table.rescaled(low, high))
+    assert beside.above[0] - alone.above[0] == pytest.approx(0.5 * 60)

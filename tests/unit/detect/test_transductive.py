@@ -13,11 +13,13 @@ from canal.model.novelty.scores import (
     transductive_threshold,
 )
 
+PAPERS = 0.8  # the paper's temperature, written out
+
 
 def softmax_and_energy(z: np.ndarray) -> tuple[float, float]:
     """Return largest probability and energy of one cell, written out."""
     p = np.exp(z - z.max())
-    return float((p / p.sum()).max()), float(-TEMPERATURE * np.log(np.sum(np.exp(z / TEMPERATURE))))
+    return float((p / p.sum()).max()), float(-PAPERS * np.log(np.sum(np.exp(z / PAPERS))))
 
 
 def by_hand(logits: np.ndarray) -> np.ndarray:

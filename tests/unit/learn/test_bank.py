@@ -170,3 +170,15 @@ def test_cells_to_be_tested_on_come_last() -> None:
     assert not set(few.names.tolist()) & set(pool.names[last].tolist())
     assert len(few) == 60
     assert len(all_of_them) == 90
+
+
+def test_herding_takes_from_every_part_of_a_type() -> None:
+    """Two groups of 70 and 30 cells: about seven of ten herded cells are of the larger one, not all."""
+    rng = np.random.default_rng(0)
+    rep = rng.normal(scale=0.05, size=(100, 4))
+    rep[:70, 0] += 1.0
+    rep[70:, 1] += 1.0
+
+    herded = POLICIES["herding"](rep, 10, rep[0], rng)
+
+    assert int((herded < 70).sum()) == pytest.approx(7, abs=1)

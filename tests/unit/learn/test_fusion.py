@@ -38,13 +38,13 @@ def test_the_temperature_never_changes_the_answer() -> None:
 
 
 def test_the_mean_over_stages_is_geometric_and_counts_them() -> None:
-    """Three stages of 0.1, 0.4 and 0.2."""
-    stages = [Fusion(memory=2.0, temperature=t) for t in (0.1, 0.4, 0.2)]
+    """Three stages of 0.1, 0.4 and 0.8; the mean is none of them."""
+    stages = [Fusion(memory=2.0, temperature=t) for t in (0.1, 0.4, 0.8)]
 
     mean = stages[2].averaged(stages[1].averaged(stages[0]))
 
     assert mean.stages == 3
-    assert mean.temperature == pytest.approx((0.1 * 0.4 * 0.2) ** (1 / 3))
+    assert mean.temperature == pytest.approx((0.1 * 0.4 * 0.8) ** (1 / 3))
     assert Fusion.from_dict(mean.to_dict()) == mean
 
 

@@ -8,6 +8,7 @@ from canal.data.cells import Cells
 from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.errors import RegistryError
+from canal.model import memory as memory_module
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.training.fitting import draw_pseudo_cells
 from tests.make import make_adata
@@ -173,3 +174,57 @@ def test_factors_are_bounded_in_all_and_no_variance_is_lost() -> None:
     for before, after in zip(memory.statistics, small.statistics, strict=True):
         total = [s.rest + (s.factors**2).sum(axis=0) / s.n for s in (before, after)]
         np.testing.assert_allclose(total[0], total[1], atol=1e-6)
+
+
+def test_what_the_factors_leave_out_is_drawn_too() -> None:
+    """With one factor a type the rest is most of the variance of drawn cells, and they have all of it."""
+    cells = toy(600, n_genes=30)
+    memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=1)
+
+    drawn = draw_pseudo_cells(memory, 60_000, GenePanel.empty().extended(cells.genes, 1), np.random.default_rng(0))
+
+    for name in set(cells.labels.tolist()):
+        variance = unit(cells.expression.toarray()[cells.labels == name]).var(axis=0)
+        np.testing.assert_allclose(drawn.expression.toarray()[drawn.labels == name].var(axis=0), variance, rtol=0.05)
+
+
+def test_types_are_drawn_by_the_root_of_their_cells() -> None:
+    """Four times the cells of another type, twice its pseudo-cells."""
+    cells = toy(100, types=("B", "NK")).take(np.r_[np.arange(0, 100, 2)[:10], np.arange(1, 100, 2)[:40]])
+    memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=5)
+
+    drawn = draw_pseudo_cells(memory, 300, GenePanel.empty().extended(cells.genes, 1), np.random.default_rng(0))
+
+    numbers = [int((drawn.labels == name).sum()) for name in ("B", "NK")]
+    assert numbers == [100, 200]
+
+
+def test_no_factor_is_a_cell() -> None:
+    """Four cells stand behind each factor at least, and a fixed number of them is kept in all."""
+    cells = toy(36)
+    memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=50)
+
+    assert {s.n // len(s.factors) for s in memory.statistics} == {4}
+
+
+def test_a_new_stage_keeps_the_bound_on_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many stages there are."""
+    monkeypatch.setattr(memory_module, "MOST_FACTORS", 30)
+    cells = toy(300, n_genes=40)
+    memory = AnalyticMemory.empty(0.1)
+    for stage in (1, 2, 3):
+        memory = memory.with_stage(cells, all_columns(cells), stage=stage, rank=20)
+
+    assert sum(len(s.factors) for s in memory.statistics) <= 30
+
+
+def test_rows_are_scaled_by_all_of_the_variance() -> None:
+    """Unit profiles have the mean square one: seen through all genes, rows of few factors are not scaled up."""
+    cells = toy()
+    memory = AnalyticMemory.empty(0.1).with_stage(cells, all_columns(cells), stage=1, rank=2)
+    index = {s.name: k for k, s in enumerate(memory.statistics)}
+
+    rows, _, classes = memory._rows(np.ones(len(cells.genes), dtype=bool), index)
+
+    for s, c in zip(memory.statistics, classes, strict=True):
+        np.testing.assert_allclose(rows[c.start], s.n**0.25 * s.mean, rtol=1e-3, atol=1e-6)

@@ -12,7 +12,8 @@ from canal.config import load_preset
 from canal.data.stream import read_cells
 from canal.model.model import LEAST_VOTE, Fusion, Model
 from canal.model.network import PanelCells, run_network
-from tests.learning import learn
+from canal.model.reader import Prediction
+from tests.learning import learn, toy
 from tests.make import make_adata
 from tests.products import assert_same
 
@@ -101,3 +102,26 @@ def test_weights_survive_torch(model: Model) -> None:
 
     assert model.network is model.network
     assert all(torch.equal(state[name], torch.from_numpy(values)) for name, values in model.weights.items())
+
+
+def test_the_most_probable_type_is_the_answer() -> None:
+    """By name, for every cell."""
+    stage, query = learn(toy()), toy(seed=4)
+    reader = stage.model.reader(query.genes)
+
+    names = np.array(stage.model.types, dtype=object)[reader.predict(query.expression).probabilities.argmax(axis=1)]
+
+    assert reader.best_types(query.expression).tolist() == names.tolist()
+    assert stage.model.types_of(query).tolist() == names.tolist()
+    assert (names == query.labels).mean() > 0.8
+
+
+def test_types_that_are_not_allowed_have_no_probability() -> None:
+    """The others share it as they stand to each other; evenly where they have none."""
+    probabilities = np.array([[0.6, 0.3, 0.1], [1.0, 0.0, 0.0]], dtype=np.float32)
+    empty = np.zeros((2, 1), dtype=np.float32)
+    prediction = Prediction(probabilities=probabilities, representation=empty, logits=probabilities)
+
+    restricted = prediction.restricted_to(np.array([False, True, True]))
+
+    np.testing.assert_allclose(restricted.probabilities, [[0.0, 0.75, 0.25], [0.0, 0.5, 0.5]], atol=1e-6)

@@ -121,3 +121,15 @@ def test_weights_make_stages_equal() -> None:
     assert w[:12].sum() == pytest.approx(w[12:].sum(), rel=1e-5)
     assert w[4:12].sum() == pytest.approx(3 * w[:4].sum(), rel=1e-5)
     assert w[12:102].sum() / w[102:].sum() == pytest.approx(math.sqrt(90 / 10), rel=1e-4)
+
+
+def test_types_of_the_bank_weigh_by_the_cells_that_taught_them() -> None:
+    """An evenly filled bank stands for a stage whose types were not: 400 and 100 cells weigh two to one."""
+    stage = np.ones(8, dtype=int)
+    labels = np.array(["a"] * 4 + ["b"] * 4, dtype=object)
+
+    w = training_weights(
+        stage, labels, np.zeros(8, dtype=bool), {(1, "a"): 400, (1, "b"): 100}, balance=0.5, drawn_share=0.5
+    )
+
+    assert w[:4].sum() / w[4:].sum() == pytest.approx(2.0, rel=1e-5)

@@ -140,3 +140,15 @@ def test_what_a_newer_canal_wrote_is_refused(written: object) -> None:
         refuse_newer("model.json", older, 2, WeightsError)
     with pytest.raises(WeightsError, match=r"model\.json was written by a newer canal .*reads up to 2"):
         refuse_newer("model.json", written, 2, WeightsError)
+
+
+def test_a_file_is_replaced_and_not_written_into(tmp_path: Path) -> None:
+    """Whoever has the file open, or another name of it, goes on reading what it was."""
+    path, other = tmp_path / "record.json", tmp_path / "other"
+    write_whole(path, b"before")
+    other.hardlink_to(path)
+
+    write_whole(path, b"after")
+
+    assert path.read_bytes() == b"after"
+    assert other.read_bytes() == b"before"

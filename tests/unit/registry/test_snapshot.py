@@ -1,7 +1,12 @@
 """Which stages are there, and which is in use, also between a commit and its end."""
 
+import pytest
+
+from canal.errors import RegistryError
+from canal.registry.commit import check_place
 from canal.registry.snapshot import ALIAS, CANDIDATE, CHAMPION, SETTLED, STAGE, USE, Snapshot
 from canal.registry.snapshot import StoredVersion as Stored
+from tests.unit.registry.make import make_record
 
 
 def _version(version: int, stage: int | str, *, settled: bool = True, alias: str = CHAMPION) -> Stored:
@@ -87,3 +92,19 @@ def test_a_slower_machines_alias_does_not_count_while_it_commits() -> None:
     found = Snapshot.of([_used(1, 1), _used(2, 2, settled=False), _used(3, 3)], {CHAMPION: 2})
 
     assert found.champion == 3
+
+
+def test_the_moments_of_use_are_numbers() -> None:
+    """The tenth is after the ninth."""
+    assert _used(1, 9, 10).last_use == 10
+
+
+def test_a_number_is_given_once_and_a_parent_is_there() -> None:
+    """Two who begin at once: the second is refused, whether its number was taken or its parent removed."""
+    check_place(make_record(3), {1, 2})
+    for record, numbers, match in (
+        (make_record(2), {1, 2}, "exists already; the next number is 3"),
+        (make_record(3), {1}, "starts from stage 2, which does not exist"),
+    ):
+        with pytest.raises(RegistryError, match=match):
+            check_place(record, numbers)

@@ -92,3 +92,11 @@ def test_no_cells_have_no_figures():
     """Nothing tested is not zero."""
     assert np.isnan(figures_of({}).accuracy)
     assert np.isnan(average(np.zeros((0, 0))))
+
+
+def test_a_model_before_the_sets_own_has_nothing_to_forget():
+    """It guessed .99 of cells that it had never been taught: that is no figure to fall from."""
+    table = TABLE.copy()
+    table[0, 1] = 0.99
+
+    np.testing.assert_allclose(forgetting_by_set(table, OWN_MODEL), [0.10, -0.02, NAN])
