@@ -29,6 +29,7 @@ from canal.data.panel import GenePanel
 from canal.errors import CanalError, RegistryError
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.checks import check_model
+from canal.model.kinds import taught_kinds
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.stage_keys import stages_by_key, used_keys
@@ -235,10 +236,42 @@ class Model:
         """The nodes that a sure answer can be, ``None`` where the types have no places."""
         if self.sure is None:
             return None
+        return sure_nodes(self.types, self.sure.placement, self._taught_together, self.kinds)
+
+    @cached_property
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Kinds of each type that is a term above others, which answers as one of them; see `canal.model.kinds`.
+
+        None for a model of before coarse labels taught their kinds, and for one without places.
+        """
+        if self.sure is None or not self.sure.kinds:
+            return {}
+        return taught_kinds(self.types, self.sure.placement, self._taught_together)
+
+    @cached_property
+    def _taught_together(self) -> list[frozenset[str]]:
+        """The types of each stage that the memory knows."""
         together: dict[int, set[str]] = {}
         for stage, name in () if self.memory is None else self.memory.counts():
             together.setdefault(stage, set()).add(name)
-        return sure_nodes(self.types, self.sure.placement, [frozenset(names) for names in together.values()])
+        return [frozenset(names) for names in together.values()]
+
+    def as_labelled(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """Return the answers, and the label itself where a cell's label is coarse and the answer one of its kinds.
+
+        So answers can be counted against labels: the label says no more of such a cell.
+
+        Parameters
+        ----------
+        labels, answers
+            Given and answered type of each cell, (cells,).
+        """
+        if not self.kinds:
+            return answers
+        agreeing = answers.copy()
+        for coarse, kinds in self.kinds.items():
+            agreeing[(labels == coarse) & np.isin(answers, kinds)] = coarse
+        return agreeing
 
     @cached_property
     def network(self) -> "Network":

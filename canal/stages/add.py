@@ -84,7 +84,7 @@ def add_stage(
         earlier = earlier_stages(registry, records, None if parent is None else parent.stage)
         # 4. Learn; a killed run goes on from its last epoch.
         run, draft = begin_run(registry, request, accepted, progress or Silent())
-        learned = learn_stage(parent, cells, start.preset, run, start.weights)
+        learned = learn_stage(parent, cells, start.preset, run, start.weights, placement)
         if placement is not None:
             learned = with_sure_answers(learned, parent, cells, placement)
         # 5. Test on the held-out cells of this stage and of those before it.
@@ -94,7 +94,7 @@ def add_stage(
         files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
         in_use = registry.champion() == committed.number
-    warned = (*exam.warnings, *uncomparable_warnings(learned), *unplaced)
+    warned = (*exam.warnings, *uncomparable_warnings(learned), *unplaced, *kinds_warnings(learned.model, parent))
     return _result(committed, accepted, exam, warned, in_use=in_use)
 
 
@@ -255,8 +255,8 @@ def _placement(
 def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells, placement: Placement) -> LearnedStage:
     """Return what was learned with a model that answers as specifically as it is sure of.
 
-    Its network, memory and answers stay as they are: the held-out cells say from which probability on a term above
-    some types is as good as certain.
+    Its network and memory stay as they are: the held-out cells say from which probability on a term above some types is
+    as good as certain.
     """
     assert cells.labels is not None
     before = None if parent is None else parent.sure
@@ -267,6 +267,23 @@ def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells,
     highest_wrong = model.nodes.highest_wrong(learned.held_out_probabilities, truth)
     sure = nodes_only.with_stage(learned.key, placement, highest_wrong)
     return replace(learned, model=replace(model, sure=sure))
+
+
+MOST_KINDS = 4  # of a coarse type, that a sentence names
+
+
+def kinds_warnings(model: Model, parent: Model | None) -> list[str]:
+    """Return a sentence for every type that answers as one of its kinds from this stage on, or as one of others."""
+    before = {} if parent is None else parent.kinds
+    warnings = []
+    for coarse, kinds in model.kinds.items():
+        if before.get(coarse) != kinds:
+            shown = ", ".join(map(repr, kinds[:MOST_KINDS])) + (", ..." if len(kinds) > MOST_KINDS else "")
+            warnings.append(
+                f"{coarse!r} is a name for {len(kinds)} of the types ({shown}): its cells teach these, and are "
+                "answered as one of them. Teach without --ontology to keep it a type beside them."
+            )
+    return warnings
 
 
 def begin_run(

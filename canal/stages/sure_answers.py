@@ -112,9 +112,13 @@ def sure_rule(model: Model, alpha: float | None) -> SureRule | None:
 
 
 def types_below(model: Model, wanted: Sequence[str]) -> list[str]:
-    """Return types, with those below it in the place of a term that is named by its label or id."""
+    """Return types, with those below it in the place of a term that is named by its label or id.
+
+    In the place of a coarse type stand its kinds, one of which is answered for it.
+    """
     if model.sure is None:
         return list(wanted)
+    wanted = [kind for name in wanted for kind in model.kinds.get(name, (name,))]
     ontology = cell_ontology()
     by_label = {term.label.lower(): term.id for term in ontology.terms.values()}
     types: list[str] = []

@@ -13,7 +13,7 @@ from canal.cli.main import app
 from canal.errors import ConfigError, DataError, StageError
 from canal.history.replay import replay
 from canal.registry.flavour import FLAVOUR_FILES, MODEL_FILES
-from tests.labs import QUICK, add, everything
+from tests.labs import QUICK, add, everything, write
 from tests.make import make_adata
 
 
@@ -198,3 +198,47 @@ def test_the_column_that_cellxgene_asks_for(made, placed, tmp_path):
         workspace.annotate(cells, format="loom")
     with pytest.raises(StageError, match="whose terms --format cellxgene writes"):
         canal.open_workspace(made / "ws").annotate(cells, format="cellxgene")
+
+
+COARSE = {"B": "lymphocyte", "NK": "lymphocyte", "CD14 Mono": "CD14 Mono"}  # what the second lab writes
+
+
+@pytest.fixture(scope="module")
+def labs(tmp_path_factory):
+    """Return the files of a lab with fine labels and of one with coarse ones, on cells of its own."""
+    folder = tmp_path_factory.mktemp("labs")
+    fine = write(folder, "fine", ("B", "NK"), 120, seed=1)
+    coarse = write(folder, "coarse", ("B", "NK", "CD14 Mono"), 150, seed=2)
+    return fine, coarse
+
+
+def taught(folder, labs, ontology):
+    """Return a workspace that was taught by both labs, the coarse one first, and what the last stage said."""
+    workspace = canal.open_workspace(folder, create=True)
+    for data, names in zip(labs[::-1], (COARSE, None), strict=True):
+        result = add(workspace, data, ontology=ontology, label_map=names)
+    return workspace, result
+
+
+def test_a_coarse_label_teaches_its_kinds(labs, tmp_path):
+    """Cells of a lab that writes "lymphocyte" are answered as B and NK cells once another lab has taught these."""
+    cells = make_adata(150, types=("B", "NK", "CD14 Mono"), seed=5)
+    workspace, result = taught(tmp_path / "auto", labs, "auto")
+    assert workspace.model().kinds == {"lymphocyte": ("B", "NK")}
+    assert any("'lymphocyte' is a name for 2 of the types ('B', 'NK')" in text for text in result.warnings)
+    # Its cells count as right where a kind is answered: the label says no more, and nothing is held back.
+    assert result.champion
+    assert min(change["accuracy"] for change in result.tested) > 0.9
+    assert result.metrics["validation_accuracy"] > 0.9
+    annotation = workspace.annotate(cells, scores="all")
+    assert (annotation.cell_type == cells.obs["cell_type"].to_numpy()).mean() > 0.95
+    assert np.allclose(annotation.to_probabilities().sum(axis=1), 1.0, atol=1e-4)
+    # In place of the coarse type its kinds may be asked for.
+    assert set(workspace.annotate(cells, types=["lymphocyte"]).cell_type) == {"B", "NK"}
+    # Without the ontology it is a type beside them, which takes cells of its kinds.
+    off, _ = taught(tmp_path / "off", labs, None)
+    assert off.model().kinds == {}
+    assert "lymphocyte" in set(off.annotate(cells).cell_type)
+    # Statistics and network are the same: nothing that is kept depends on what is coarse.
+    auto, plain = artifacts(tmp_path / "auto", 2), artifacts(tmp_path / "off", 2)
+    assert {name for name in plain if auto[name] != plain[name]} == {"tests.json"}

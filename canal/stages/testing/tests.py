@@ -202,7 +202,8 @@ def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outc
     assert cells.labels is not None
     reader = model.reader(cells.genes)
     check_overlap(reader.match, model.preset.genes.min_overlap, cells.report.path)
-    counts = confusion_counts(cells.labels, reader.best_types(cells.expression))
+    answers = model.as_labelled(cells.labels, reader.best_types(cells.expression))
+    counts = confusion_counts(cells.labels, answers)
     return Outcome(stage=stage, digest=digest, counts=counts)
 
 
