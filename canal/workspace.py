@@ -794,6 +794,47 @@ class Workspace(Annotator):
 
         return merge_types(self.layout, types, into, progress=progress)
 
+    def split_type(
+        self,
+        type_: str,
+        data: "str | Path | ad.AnnData",
+        *,
+        labels: str | None = None,
+        name: str | None = None,
+        label_map: str | Path | Mapping[str, str] | None = None,
+        gene_key: str | None = None,
+        progress: Progress | bool | None = None,
+    ) -> "StageResult":
+        """Commit a new stage that tells kinds of a type apart; nothing is deleted.
+
+        Parameters
+        ----------
+        type_
+            A type of the model in use. It is answered as one of its kinds from then on.
+        data
+            Cells of this type under finer names: a file, or an AnnData.
+        labels, name, label_map, gene_key, progress
+            As for `add_stage`.
+        """
+        from canal.stages.add import add_stage
+        from canal.stages.placing import AUTO
+        from canal.stages.request import StageRequest
+
+        settings = self.layout.settings
+        request = StageRequest(
+            data=data,
+            labels=column_of(labels, "labels") or settings.labels,
+            name=name,
+            preset=settings.preset,
+            seed=settings.seed,
+            label_map=map_of(label_map),
+            gene_key=gene_key,
+            # A model that answers as specifically as it is sure of goes on doing so.
+            ontology=None if self.model().sure is None else AUTO,
+            split=type_.strip(),
+        )
+        return add_stage(self.layout, request, watching(progress))
+
     def compare(
         self,
         *numbers: int,

@@ -82,6 +82,7 @@ OPTIONS = {
     "labels tree": ["--stage"],
     "labels rename": ["NEW", "OLD"],
     "labels merge": ["--into", "TYPES"],
+    "labels split": ["--data", "--gene-key", "--label-map", "--labels", "--name", "TYPE"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

@@ -111,6 +111,40 @@ def _named_beside(
     return False
 
 
+def with_split(
+    kinds: Mapping[str, Sequence[str]], split: Mapping[str, Sequence[str]], types: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of each coarse type, with those of types that were split, whatever the ontology says.
+
+    Parameters
+    ----------
+    kinds
+        As the ontology has them.
+    split
+        Finer types by the type that was split into them.
+    types
+        Of the model; what is none of them is left out.
+    """
+    joined = {name: tuple(own) for name, own in kinds.items()}
+    for name, finer in split.items():
+        known = [other for other in finer if other in types and other != name]
+        if name in types and known:
+            joined[name] = tuple(dict.fromkeys((*joined.get(name, ()), *known)))
+
+    def finest(name: str, above: frozenset[str]) -> list[str]:
+        # A kind that was split is answered as what it was split into; a circle, which no file has, ends.
+        if name not in joined or name in above:
+            return [name]
+        return [other for kind in joined[name] for other in finest(kind, above | {name})]
+
+    resolved = {}
+    for name in types:
+        if name in joined:
+            reached = dict.fromkeys(finest(name, frozenset()))
+            resolved[name] = tuple(other for other in reached if other not in joined)
+    return {name: own for name, own in resolved.items() if own}
+
+
 def without_types(memory: AnalyticMemory, names: Mapping[str, object]) -> AnalyticMemory:
     """Return the memory without what it knows of some types; the genes of every stage stay."""
     return replace(memory, statistics=tuple(s for s in memory.statistics if s.name not in names))

@@ -29,7 +29,7 @@ from canal.data.panel import GenePanel
 from canal.errors import CanalError, RegistryError
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.checks import check_model
-from canal.model.kinds import taught_kinds
+from canal.model.kinds import taught_kinds, with_split
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.stage_keys import stages_by_key, used_keys
@@ -206,6 +206,8 @@ class Model:
         Record of the stage in the registry; ``None`` before it is committed.
     name
         Name of the registered model; it is written beside annotated cells.
+    split
+        Finer types by the type that was split into them.
     """
 
     preset: Preset
@@ -219,6 +221,7 @@ class Model:
     record: "StageRecord | None" = None
     name: str = "canal"
     sure: SureCalibration | None = None
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def stage(self) -> "StageRecord":
@@ -242,11 +245,13 @@ class Model:
     def kinds(self) -> dict[str, tuple[str, ...]]:
         """Kinds of each type that is a term above others, which answers as one of them; see `canal.model.kinds`.
 
-        None for a model of before coarse labels taught their kinds, and for one without places.
+        Those of a type that was split are what it was split into. A model without places, or of before coarse labels
+        taught their kinds, has no others.
         """
-        if self.sure is None or not self.sure.kinds:
-            return {}
-        return taught_kinds(self.types, self.sure.placement, self._taught_together)
+        kinds: dict[str, tuple[str, ...]] = {}
+        if self.sure is not None and self.sure.kinds:
+            kinds = taught_kinds(self.types, self.sure.placement, self._taught_together)
+        return with_split(kinds, self.split, self.types) if self.split else kinds
 
     @cached_property
     def _taught_together(self) -> list[frozenset[str]]:
@@ -314,7 +319,8 @@ class Model:
         weights = {name: np.ascontiguousarray(values) for name, values in self.weights.items()}
         save_file(weights, folder / WEIGHTS)
         _write_json(folder / "genes.json", self.panel.to_dict())
-        _write_json(folder / "types.json", {"types": list(self.types)})
+        split = {name: list(finer) for name, finer in self.split.items()}
+        _write_json(folder / "types.json", {"types": list(self.types)} | ({"split": split} if split else {}))
         _write_json(folder / "calibration.json", self.fusion.to_dict())
         _write_json(folder / "novelty.json", self.novelty.to_dict())
         (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(self.preset)), encoding="utf-8")
@@ -362,10 +368,11 @@ class Model:
         # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
         sure = folder / SURE
+        types = _read_json(folder / "types.json")
         return cls(
             preset=preset,
             panel=GenePanel.from_dict(_read_json(folder / "genes.json")),
-            types=tuple(_read_json(folder / "types.json")["types"]),
+            types=tuple(types["types"]),
             weights=load_file(folder / WEIGHTS),
             memory=load_memory(memory) if memory.is_file() else None,
             fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
@@ -374,6 +381,7 @@ class Model:
             record=record,
             name=name,
             sure=SureCalibration.from_dict(_read_json(sure)) if sure.is_file() else None,
+            split={name: tuple(finer) for name, finer in types.get("split", {}).items()},
         )
 
 
@@ -381,6 +389,6 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, list[str]]:
-    value: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value

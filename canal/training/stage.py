@@ -73,6 +73,7 @@ def learn_stage(
     run: Run,
     weights: PretrainedWeights | None = None,
     placement: Placement | None = None,
+    split: str | None = None,
 ) -> LearnedStage:
     """Learn from the labelled cells of one stage.
 
@@ -91,6 +92,8 @@ def learn_stage(
     placement
         Where the types stand in the Cell Ontology: labels that are terms above others teach these. The thresholds of
         sure answers are not learned here.
+    split
+        A type of the parent that the cells are of, under finer names: it is answered as one of these from then on.
 
     Raises
     ------
@@ -127,6 +130,7 @@ def learn_stage(
         memory=_memory(parent, cells.take(train_rows), columns, preset, run),
         fusion=_fusion(preset),
         sure=None if placement is None else SureCalibration(placement=placement),
+        split=_split(parent, split, cells.labels),
     )
     # 5. Calibrate and score on cells that neither network nor memory has seen.
     fusion, probabilities, reliability = calibrate(fitted, parent, held)
@@ -151,6 +155,14 @@ def learn_stage(
         history=history,
         pretrained_genes=pretrained_genes,
     )
+
+
+def _split(parent: Model | None, split: str | None, labels: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """Return what types were split into so far, and one more into the labels of the stage."""
+    before = {} if parent is None else dict(parent.split)
+    if split is not None:
+        before[split] = tuple(dict.fromkeys((*before.get(split, ()), *sorted(set(labels.tolist())))))
+    return before
 
 
 def check_bank_size(preset: Preset, types: tuple[str, ...]) -> None:

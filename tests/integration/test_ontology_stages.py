@@ -242,3 +242,36 @@ def test_a_coarse_label_teaches_its_kinds(labs, tmp_path):
     # Statistics and network are the same: nothing that is kept depends on what is coarse.
     auto, plain = artifacts(tmp_path / "auto", 2), artifacts(tmp_path / "off", 2)
     assert {name for name in plain if auto[name] != plain[name]} == {"tests.json"}
+
+
+def test_a_type_is_split(tmp_path):
+    """The finer names are answered in its place, without the old files; undone, replayed and removed as any stage."""
+    workspace = canal.open_workspace(tmp_path / "ws", create=True)
+    first = write(tmp_path, "first", ("B", "NK", "CD14 Mono"), 120, seed=1)
+    add(workspace, first, label_map={"B": "lymphocyte", "NK": "lymphocyte", "CD14 Mono": "CD14 Mono"})
+    finer = write(tmp_path, "finer", ("B", "NK"), 80, seed=2)
+    first.rename(tmp_path / "gone")
+    for wrong, message in (("T cell", "knows no type 'T cell'"), ("", "knows no type ''")):
+        with pytest.raises(StageError, match=message):
+            workspace.split_type(wrong, finer, labels="cell_type")
+    with pytest.raises(StageError, match="'CD14 Mono' is a type already"):
+        workspace.split_type("lymphocyte", finer, labels="cell_type", label_map={"B": "CD14 Mono", "NK": "NK"})
+    with pytest.raises(StageError, match="expected 2 finer names at least"):
+        workspace.split_type("lymphocyte", finer, labels="cell_type", label_map={"B": "NK", "NK": "NK"})
+    (tmp_path / "gone").rename(first)
+    words = ["-C", str(workspace.root), "labels", "split", "lymphocyte", "--data", str(finer), "--json"]
+    answer = json.loads(CliRunner().invoke(app, words).stdout)
+    assert (answer["stage"], answer["new_types"], answer["champion"]) == (2, ["B", "NK"], True)
+    # The held-out cells of the old stage are right under a kind.
+    assert answer["tested"][0]["accuracy"] > 0.9
+    cells = make_adata(90, types=("B", "NK", "CD14 Mono"), seed=5)
+    assert (workspace.annotate(cells).cell_type == cells.obs["cell_type"].to_numpy()).mean() > 0.95
+    # A kind that is renamed stays one; merged with all its kinds a type is whole again.
+    workspace.rename_type("NK", "killer")
+    assert workspace.model().kinds == {"lymphocyte": ("B", "killer")}
+    assert replay(workspace.layout.stages, tmp_path / "again").identical
+    workspace.rollback()
+    workspace.merge_types("lymphocyte", "B", "NK", into="lymphocyte")
+    assert workspace.model().kinds == {}
+    workspace.promote(1)
+    assert set(workspace.annotate(cells).cell_type) == {"lymphocyte", "CD14 Mono"}
