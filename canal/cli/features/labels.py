@@ -83,11 +83,14 @@ def list_(
 
 
 def tree(
-    session: Session, stage: Annotated[int | None, typer.Option(min=1, help="Types of this stage.")] = None
+    session: Session,
+    stage: Annotated[int | None, typer.Option(min=1, help="Types of this stage.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="SVG|PNG", help="Picture to write.")] = None,
 ) -> Answer:
     """Show the types of a stage as a tree of the Cell Ontology."""
-    shown = session.workspace().label_tree(stage)
-    return Answer({"tree": [node.to_dict() for node in shown.nodes], "without": list(shown.without)}, shown.lines())
+    shown = session.workspace().label_tree(stage, out=out)
+    lines = shown.lines() + ([f"Picture: {short_path(out)}"] if out is not None else [])
+    return Answer({"tree": [node.to_dict() for node in shown.nodes], "without": list(shown.without)}, lines)
 
 
 def rename(
