@@ -66,8 +66,9 @@ def main() -> int:
         files = write_files(Path(work))
         for name, package in PACKAGES.items():
             python = environment(folder / name, package)
-            # The validators of CAP and of the schema end with 0 whatever they find: what they print decides.
-            done = subprocess.run([str(python), "-c", PROGRAMS[name], str(files[name])], capture_output=True, text=True)
+            # Their functions are called, as some of their command lines end with 0 whatever they find.
+            words = [str(python), "-c", PROGRAMS[name], str(files[name])]
+            done = subprocess.run(words, check=False, capture_output=True, text=True)
             passes = done.returncode == 0
             failed += not passes
             print(f"{package:32s} {'passes' if passes else (done.stdout + done.stderr).strip()[-1500:]}", flush=True)
