@@ -99,6 +99,8 @@ class Annotator:
         batch: str | None = None,
         alpha_label: float | None = None,
         format: str | None = None,
+        cas: str | Path | None = None,
+        author: str | None = None,
         out: str | Path | None = None,
         overwrite: bool = False,
         inplace: bool = False,
@@ -144,7 +146,10 @@ class Annotator:
         alpha_label
             Share of the sure answers that may be wrong, 0.05 by default where the types stand in the Cell Ontology.
         format
-            ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for.
+            ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for; ``"cap"``: the columns of the
+            Cell Annotation Platform.
+        cas, author
+            JSON file to write by the Cell Annotation Schema, too; first and last name of its author.
         out
             File to write: ``.h5ad`` (the cells with the annotation) or ``.csv``.
         overwrite
@@ -180,6 +185,8 @@ class Annotator:
             batch=batch,
             alpha_label=alpha_label,
             format=format,
+            cas=path_of(cas, "cas"),
+            author=author,
         )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
@@ -209,6 +216,9 @@ class Annotator:
         # Every path is checked before the first file is annotated.
         paths = expanded(files)
         targets = output_paths(paths, Path(out), overwrite=bool(options.get("overwrite", False)))
+        if options.get("cas") is not None and len(paths) > 1:
+            message = f"{len(paths)} files are annotated, and --cas names one document. Annotate one at a time."
+            raise ConfigError(message)
         annotations = []
         for path, target in zip(paths, targets, strict=True):
             annotations.append(self.annotate(path, out=target, stage=stage, **options))
@@ -597,6 +607,10 @@ class Workspace(Annotator):
             return super().annotate_files(files, out, stage=stage, **options)
         from canal.cluster.shards import annotate_on_dask
 
+        if options.get("cas") is not None:
+            message = "A document of --cas is written of cells that are annotated here. Leave --dask out."
+            raise ConfigError(message)
+
         # The progress stays here; what is left are the keywords that travel to the workers.
         progress = watching(options.pop("progress", None))
         return annotate_on_dask(
@@ -846,11 +860,21 @@ class Workspace(Annotator):
 
         return list_labels(self.layout, stage)
 
-    def label_tree(self, stage: int | None = None) -> "LabelTree":
-        """Return the types of a stage, by default of the one in use, as a tree of the Cell Ontology."""
+    def label_tree(self, stage: int | None = None, *, out: str | Path | None = None) -> "LabelTree":
+        """Return the types of a stage, by default of the one in use, as a tree of the Cell Ontology.
+
+        With ``out``, a picture of it is written there, too: ``.svg`` or ``.png``.
+        """
         from canal.labels.accepted import label_tree, list_labels
 
-        return label_tree(list_labels(self.layout, stage))
+        if out is None:
+            return label_tree(list_labels(self.layout, stage))
+        from canal.labels.picture import check_picture, write_tree_picture
+
+        check_picture(Path(out))
+        tree = label_tree(list_labels(self.layout, stage))
+        write_tree_picture(tree, Path(out))
+        return tree
 
     def rename_type(self, old: str, new: str, *, progress: Progress | None = None) -> "RenamingResult":
         """Commit a new stage in which the type ``old`` is called ``new``; nothing is deleted."""
@@ -863,6 +887,47 @@ class Workspace(Annotator):
         from canal.history.relabel import merge_types
 
         return merge_types(self.layout, types, into, progress=progress)
+
+    def split_type(
+        self,
+        type_: str,
+        data: "str | Path | ad.AnnData",
+        *,
+        labels: str | None = None,
+        name: str | None = None,
+        label_map: str | Path | Mapping[str, str] | None = None,
+        gene_key: str | None = None,
+        progress: Progress | bool | None = None,
+    ) -> "StageResult":
+        """Commit a new stage that tells kinds of a type apart; nothing is deleted.
+
+        Parameters
+        ----------
+        type_
+            A type of the model in use. It is answered as one of its kinds from then on.
+        data
+            Cells of this type under finer names: a file, or an AnnData.
+        labels, name, label_map, gene_key, progress
+            As for `add_stage`.
+        """
+        from canal.stages.add import add_stage
+        from canal.stages.placing import AUTO
+        from canal.stages.request import StageRequest
+
+        settings = self.layout.settings
+        request = StageRequest(
+            data=data,
+            labels=column_of(labels, "labels") or settings.labels,
+            name=name,
+            preset=settings.preset,
+            seed=settings.seed,
+            label_map=map_of(label_map),
+            gene_key=gene_key,
+            # A model that answers as specifically as it is sure of goes on doing so.
+            ontology=None if self.model().sure is None else AUTO,
+            split=type_.strip(),
+        )
+        return add_stage(self.layout, request, watching(progress))
 
     def compare(
         self,

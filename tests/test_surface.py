@@ -44,9 +44,9 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--adapt", "--alpha", "--alpha-label", "--batch", "--dask", "--data", "--format", "--gene-key", "--key-added",
-        "--majority-voting", "--min-probability", "--model", "--neighbors", "--out", "--over-clustering", "--overwrite",
-        "--scores", "--stage", "--transductive", "--types",
+        "--adapt", "--alpha", "--alpha-label", "--author", "--batch", "--cas", "--dask", "--data", "--format",
+        "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model", "--neighbors", "--out",
+        "--over-clustering", "--overwrite", "--scores", "--stage", "--transductive", "--types",
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",
@@ -81,9 +81,10 @@ OPTIONS = {
     ],
     "labels accept": ["CSV"],
     "labels list": ["--stage"],
-    "labels tree": ["--stage"],
+    "labels tree": ["--out", "--stage"],
     "labels rename": ["NEW", "OLD"],
     "labels merge": ["--into", "TYPES"],
+    "labels split": ["--data", "--gene-key", "--label-map", "--labels", "--name", "TYPE"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

@@ -81,7 +81,13 @@ def annotate(
     alpha_label: AlphaLabel = None,
     form: Annotated[
         str | None,
-        typer.Option("--format", metavar="cellxgene", help="Add the terms that CELLxGENE's schema asks for."),
+        typer.Option("--format", metavar="cellxgene|cap", help="Add the terms as CELLxGENE or CAP ask for them."),
+    ] = None,
+    cas: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Write a document of the Cell Annotation Schema, too.")
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option(metavar="NAME", help="First and last name, for the document of --cas.")
     ] = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
@@ -109,6 +115,8 @@ def annotate(
         "batch": batch,
         "alpha_label": alpha_label,
         "format": form,
+        "cas": cas,
+        "author": author,
         "progress": watcher(session),
     }
     files = expanded(data)
@@ -122,7 +130,7 @@ def annotate(
         annotations = session.workspace().annotate_files(files, out, stage=stage, dask=dask, **options)
     if len(annotations) > 1:
         return _answer_of_files(files, out, annotations)
-    return _answer_of_file(out, annotations[0])
+    return _answer_of_file(out, annotations[0], _document_lines(cas, author))
 
 
 def _check_model_alone(model: str, stage: int | None, dask: str | None) -> None:
@@ -135,8 +143,16 @@ def _check_model_alone(model: str, stage: int | None, dask: str | None) -> None:
         raise ConfigError(message)
 
 
-def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
-    """Return the cell types of one file, with numbers of cells and mean confidence."""
+def _document_lines(cas: Path | None, author: str | None) -> list[str]:
+    """Return a line about the document of the Cell Annotation Schema, where there is one."""
+    if cas is None:
+        return []
+    missing = "" if author else '; its author_name is "not given": name one with --author'
+    return [f"Cell Annotation Schema: {short_path(cas)}{missing}"]
+
+
+def _answer_of_file(out: Path, annotation: "Annotation", documents: list[str]) -> Answer:
+    """Return the cell types of one file, with numbers of cells and mean confidence; and lines on other documents."""
     per_type, per_status = _cells_per_type(annotation), _cells_per_status(annotation)
     data = {
         "out": str(out),
@@ -149,7 +165,7 @@ def _answer_of_file(out: Path, annotation: "Annotation") -> Answer:
     counts = ", ".join(f"{cells} {status}" for status, cells in per_status.items())
     line = f"{len(annotation)} cells{': ' if counts else ''}{counts}; in {short_path(out)}"
     facts = annotation.facts
-    lines = [line, *_adapted_lines(facts.get("adapted")), *_on_the_file(facts), *_calibration_lines(facts)]
+    lines = [line, *documents, *_adapted_lines(facts.get("adapted")), *_on_the_file(facts), *_calibration_lines(facts)]
     return Answer(data, [_confidence_table(per_type), *lines])
 
 

@@ -212,6 +212,8 @@ def renamed_model(parent: Model, names: Mapping[str, str], run: Run) -> tuple[Mo
         memory = memory.renamed(names, rank=parent.preset.analytic.rank)
     labels = np.array([names.get(name, name) for name in parent.bank.labels.tolist()], dtype=object)
     base = replace(parent, types=types, memory=memory, bank=replace(parent.bank, labels=labels), record=None)
+    if parent.split:
+        base = replace(base, split=_renamed_split(parent.split, names))
     if parent.sure is not None:
         base = replace(base, sure=parent.sure.renamed(names))
     # 2. The same number of types: the network's rows are theirs as they stand.
@@ -226,6 +228,18 @@ def renamed_model(parent: Model, names: Mapping[str, str], run: Run) -> tuple[Mo
     goal = NetworkSpec(preset=base.preset, panel=base.panel, types=types)
     history = fit_network(network, base, base.bank, np.zeros(0, dtype=np.int64), goal, run)
     return replace(base, weights=weights_of(network)), history
+
+
+def _renamed_split(split: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return what types were split into under new names; one that is merged with its own finer types is whole again."""
+    renamed: dict[str, tuple[str, ...]] = {}
+    for old, finer in split.items():
+        name = names.get(old, old)
+        new = [names.get(other, other) for other in finer]
+        kept = dict.fromkeys((*renamed.get(name, ()), *(other for other in new if other != name)))
+        if kept:
+            renamed[name] = tuple(kept)
+    return renamed
 
 
 def _joined_rows(parent: Model, types: Sequence[str], names: Mapping[str, str]) -> Network:

@@ -230,7 +230,12 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     types = _remaining_types(parent.types, memory, bank, removed)
     if memory is not None and not memory.statistics:
         memory = None
-    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure)
+    split = {}
+    for name, finer in parent.split.items():
+        left = tuple(other for other in finer if other in types)
+        if name in types and left:
+            split[name] = left
+    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure, split=split)
     run = replace(run, key=free_key(run.number, parent))
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
     network = new_network(parent.preset, len(base.panel), len(types), run.seed)

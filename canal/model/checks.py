@@ -61,6 +61,8 @@ def check_model(model: "Model") -> None:
             _require(values.ndim == 1 and _is_finite(values), f"its sure thresholds of stage {stage} are no numbers")
         for place in model.sure.placement.places.values():
             _require(not place.id or place.id in cell_ontology(), f"its type {place.name[:40]!r} has no known term")
+    for name, finer in model.split.items():
+        _require({name, *finer} <= set(model.types), f"{str(name)[:40]!r} was split into or from what is no type of it")
     _require(_is_finite(model.bank.expression.data), "the expression of its example bank is not finite")
     unknown = sorted(set(model.bank.labels.tolist()) - set(model.types))
     _require(not unknown, f"its example bank has cells of {unknown[:1]}, which is none of its types")

@@ -29,6 +29,7 @@ from canal.data.panel import GenePanel
 from canal.errors import CanalError, RegistryError
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.checks import check_model
+from canal.model.kinds import taught_kinds, with_split
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.stage_keys import stages_by_key, used_keys
@@ -205,6 +206,8 @@ class Model:
         Record of the stage in the registry; ``None`` before it is committed.
     name
         Name of the registered model; it is written beside annotated cells.
+    split
+        Finer types by the type that was split into them.
     """
 
     preset: Preset
@@ -218,6 +221,7 @@ class Model:
     record: "StageRecord | None" = None
     name: str = "canal"
     sure: SureCalibration | None = None
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def stage(self) -> "StageRecord":
@@ -235,10 +239,44 @@ class Model:
         """The nodes that a sure answer can be, ``None`` where the types have no places."""
         if self.sure is None:
             return None
+        return sure_nodes(self.types, self.sure.placement, self._taught_together, self.kinds)
+
+    @cached_property
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Kinds of each type that is a term above others, which answers as one of them; see `canal.model.kinds`.
+
+        Those of a type that was split are what it was split into. A model without places, or of before coarse labels
+        taught their kinds, has no others.
+        """
+        kinds: dict[str, tuple[str, ...]] = {}
+        if self.sure is not None and self.sure.kinds:
+            kinds = taught_kinds(self.types, self.sure.placement, self._taught_together)
+        return with_split(kinds, self.split, self.types) if self.split else kinds
+
+    @cached_property
+    def _taught_together(self) -> list[frozenset[str]]:
+        """The types of each stage that the memory knows."""
         together: dict[int, set[str]] = {}
         for stage, name in () if self.memory is None else self.memory.counts():
             together.setdefault(stage, set()).add(name)
-        return sure_nodes(self.types, self.sure.placement, [frozenset(names) for names in together.values()])
+        return [frozenset(names) for names in together.values()]
+
+    def as_labelled(self, labels: np.ndarray, answers: np.ndarray) -> np.ndarray:
+        """Return the answers, and the label itself where a cell's label is coarse and the answer one of its kinds.
+
+        So answers can be counted against labels: the label says no more of such a cell.
+
+        Parameters
+        ----------
+        labels, answers
+            Given and answered type of each cell, (cells,).
+        """
+        if not self.kinds:
+            return answers
+        agreeing = answers.copy()
+        for coarse, kinds in self.kinds.items():
+            agreeing[(labels == coarse) & np.isin(answers, kinds)] = coarse
+        return agreeing
 
     @cached_property
     def network(self) -> "Network":
@@ -281,7 +319,8 @@ class Model:
         weights = {name: np.ascontiguousarray(values) for name, values in self.weights.items()}
         save_file(weights, folder / WEIGHTS)
         _write_json(folder / "genes.json", self.panel.to_dict())
-        _write_json(folder / "types.json", {"types": list(self.types)})
+        split = {name: list(finer) for name, finer in self.split.items()}
+        _write_json(folder / "types.json", {"types": list(self.types)} | ({"split": split} if split else {}))
         _write_json(folder / "calibration.json", self.fusion.to_dict())
         _write_json(folder / "novelty.json", self.novelty.to_dict())
         (folder / "config.toml").write_text(tomli_w.dumps(dump_preset(self.preset)), encoding="utf-8")
@@ -329,10 +368,11 @@ class Model:
         # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
         sure = folder / SURE
+        types = _read_json(folder / "types.json")
         return cls(
             preset=preset,
             panel=GenePanel.from_dict(_read_json(folder / "genes.json")),
-            types=tuple(_read_json(folder / "types.json")["types"]),
+            types=tuple(types["types"]),
             weights=load_file(folder / WEIGHTS),
             memory=load_memory(memory) if memory.is_file() else None,
             fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
@@ -341,6 +381,7 @@ class Model:
             record=record,
             name=name,
             sure=SureCalibration.from_dict(_read_json(sure)) if sure.is_file() else None,
+            split={name: tuple(finer) for name, finer in types.get("split", {}).items()},
         )
 
 
@@ -348,6 +389,6 @@ def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def _read_json(path: Path) -> dict[str, list[str]]:
-    value: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value

@@ -21,6 +21,7 @@ from canal.data.panel import check_overlap
 from canal.data.values import unit_rows
 from canal.model.completion import CarriedTypes, carried_types
 from canal.model.encoders.compact_arrays import CompactArrays
+from canal.model.kinds import shared_among_kinds, without_types
 from canal.model.memory import SolvedMemory
 from canal.model.novelty.detector import NoveltyReader, NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
@@ -83,6 +84,8 @@ class GeneSetReader:
         The memory solved for these genes, ``None`` where the model has none.
     carried
         Types that were never seen together with these genes, carried to them; ``None`` where there are none.
+    solved_kinds
+        The memory solved without the coarse types, where the model has such; see `canal.model.kinds`.
     columns
         Columns of the file that network or memory read, ascending, (K,).
     neighbors
@@ -102,13 +105,19 @@ class GeneSetReader:
         # Which columns the network reads, and which the memory.
         self.match = model.panel.match(genes)
         self.solved: SolvedMemory | None = None
+        self.solved_kinds: SolvedMemory | None = None
         self.carried: CarriedTypes | None = None
+        # Positions of the kinds of each coarse type.
+        place = {name: position for position, name in enumerate(model.types)}
+        self._kinds = {place[name]: np.array([place[kind] for kind in kinds]) for name, kinds in model.kinds.items()}
         columns = [self.match.columns[self.match.measured]]
         if model.memory is not None:
             self.solved = model.memory.solved_for(genes, model.types)
             # A model from before there were rules answers as it did then.
             if model.fusion.rule == "discriminants":
                 self.carried = carried_types(model.memory, self.solved.match.measured, model.types)
+            if self._kinds:
+                self.solved_kinds = without_types(model.memory, model.kinds).solved_for(genes, model.types)
             columns.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(columns))
         # Both prepared for these columns.
@@ -222,7 +231,7 @@ class GeneSetReader:
         profiles = self.memory_profiles(padded) if self._adaptations or self._file_novelty else None
         # Network and memory, and their calibrated sum.
         logits, rep = self._network(padded, n)
-        scores, projected, functions = self._products(padded)
+        scores, projected, functions, kinds_scores = self._products(padded)
         memory = None if scores is None else self.memory_answer(scores)[:n]
         if self._adaptations and profiles is not None and scores is not None and memory is not None:
             memory = self._adapted(profiles, scores, logits, memory, groups)
@@ -232,6 +241,12 @@ class GeneSetReader:
             probabilities = self.carried.take(
                 probabilities, functions[:n], lambda rows: self.memory_profiles(padded[rows])
             )
+        # Coarse types answer as one of their kinds.
+        if self._kinds:
+            of_kinds = probabilities
+            if kinds_scores is not None:
+                of_kinds = self.model.fusion.join(logits, self._kinds_answer(kinds_scores)[:n])
+            probabilities = shared_among_kinds(probabilities, of_kinds, self._kinds)
         prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
             return prediction
@@ -255,6 +270,32 @@ class GeneSetReader:
         """Return what the model's rule makes of ridge scores (cells, types): themselves, or discriminants."""
         assert self.solved is not None
         return self.solved.moments.discriminants.of(scores) if self.model.fusion.rule == "discriminants" else scores
+
+    def among_kinds(self, probabilities: np.ndarray, expression: sp.csr_matrix) -> np.ndarray:
+        """Return probabilities (cells, types) with those of coarse types shared among their kinds.
+
+        Parameters
+        ----------
+        probabilities
+            Of the cells, as network and memory together have them.
+        expression
+            The cells, (cells, genes of the file).
+        """
+        if not self._kinds:
+            return probabilities
+        of_kinds, n = probabilities, len(probabilities)
+        if self.solved_kinds is not None:
+            padded = _padded(expression[:, self.columns])
+            kinds_scores = self._products(padded)[3]
+            assert kinds_scores is not None
+            of_kinds = self.model.fusion.join(self._network(padded, n)[0], self._kinds_answer(kinds_scores)[:n])
+        return shared_among_kinds(probabilities, of_kinds, self._kinds)
+
+    def _kinds_answer(self, scores: np.ndarray) -> np.ndarray:
+        """Return what the model's rule makes of ridge scores (cells, types) without the coarse types."""
+        assert self.solved_kinds is not None
+        is_sum = self.model.fusion.rule != "discriminants"
+        return scores if is_sum else self.solved_kinds.moments.discriminants.of(scores)
 
     def _adapted(
         self, profiles: sp.csr_matrix, scores: np.ndarray, logits: np.ndarray, plain: np.ndarray, groups: np.ndarray
@@ -297,6 +338,8 @@ class GeneSetReader:
         weights = [self.solved.weights]
         if self.carried is not None:
             weights.append(self.carried.weights)
+        if self.solved_kinds is not None:
+            weights.append(self.solved_kinds.weights)
         if self._novelty is not None:
             weights.append(self._novelty.weights)
         stacked = np.hstack(weights).astype(np.float32)
@@ -306,13 +349,15 @@ class GeneSetReader:
         place = np.searchsorted(self.columns, self.solved.columns)
         self._matrix[place], self._counts[place] = stacked, 1.0
 
-    def _products(self, values: sp.csr_matrix) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        """Return the memory's scores (n, C), what the detector starts from and what the carried types do.
+    def _products(
+        self, values: sp.csr_matrix
+    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Return four products: scores, what the detector starts from, carried types, scores without coarse types.
 
         All are products with unit profiles; ``None`` for what the model does not have.
         """
         if self._matrix is None:
-            return None, None, None
+            return None, None, None, None
         # Multiplied as they are, and then divided by the length of each profile.
         squares = sp.csr_matrix((values.data * values.data, values.indices, values.indptr), shape=values.shape)
         length = np.sqrt(squares @ self._counts)
@@ -322,7 +367,10 @@ class GeneSetReader:
         n_types = len(self.model.types)
         end = n_types if self.carried is None else n_types + self.carried.weights.shape[1]
         functions = product[:, n_types:end] if self.carried is not None else None
-        return product[:, :n_types], product[:, end:] if self._novelty is not None else None, functions
+        kinds_scores = None
+        if self.solved_kinds is not None:
+            kinds_scores, end = product[:, end : end + n_types], end + n_types
+        return product[:, :n_types], product[:, end:] if self._novelty is not None else None, functions, kinds_scores
 
 
 class _CompactNetwork:

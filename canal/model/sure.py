@@ -23,7 +23,7 @@ from canal.ontology.grouping import parting_terms
 from canal.ontology.placement import Placement
 from canal.ontology.tree import ROOT, CellOntology, cell_ontology
 
-FORMAT = 1
+FORMAT, KINDS_FORMAT = 1, 2  # before coarse labels taught their kinds, and since
 ALPHA_LABEL = 0.05  # share of wrong answers that is allowed, where no other is asked for
 
 
@@ -97,7 +97,11 @@ class SureNodes:
 
 
 def sure_nodes(
-    types: Sequence[str], placement: Placement, together: Sequence[frozenset[str]], ontology: CellOntology | None = None
+    types: Sequence[str],
+    placement: Placement,
+    together: Sequence[frozenset[str]],
+    kinds: Mapping[str, Sequence[str]] | None = None,
+    ontology: CellOntology | None = None,
 ) -> SureNodes:
     """Return the nodes of a model's types.
 
@@ -110,6 +114,8 @@ def sure_nodes(
     together
         Types that one stage taught: they exclude each other, so that none of them stands for a group with another,
         whatever the ontology says (in it CD14-low CD16-positive monocytes *are* CD14-positive monocytes).
+    kinds
+        Kinds of the coarse types, which are answered as one of them; see `canal.model.kinds`.
     ontology
         The terms; the bundled ones by default.
     """
@@ -154,6 +160,12 @@ def sure_nodes(
     for same in own.values():
         positions = [types.index(name) for name in same]
         right[np.ix_(positions, positions)] = True
+    # What stands for kinds of a coarse label alone is right for its cells: the label says no more.
+    kinds = kinds or {}
+    for coarse, own_kinds in kinds.items():
+        inside = np.isin(list(types), own_kinds)
+        inside |= np.array([name in kinds and set(kinds[name]) <= set(own_kinds) for name in types])
+        right[types.index(coarse)] |= ~stacked[~inside].any(axis=0)
     return SureNodes(names=np.array(names, dtype=object), ids=np.array(ids, dtype=object), covers=stacked, right=right)
 
 
@@ -167,14 +179,18 @@ class SureCalibration:
         Where its types stand.
     stages
         For each stage the highest wrong threshold of every held-out cell, (cells,).
+    kinds
+        Whether a label that is a term above other types teaches these; not so in models of before it did.
     """
 
     placement: Placement
     stages: Mapping[int, np.ndarray] = field(default_factory=dict)
+    kinds: bool = True
 
     def with_stage(self, key: int, placement: Placement, highest_wrong: np.ndarray) -> "SureCalibration":
         """Return the calibration with one more stage, and the places of its types."""
-        return SureCalibration(placement=self.placement.joined(placement), stages={**self.stages, key: highest_wrong})
+        stages = {**self.stages, key: highest_wrong}
+        return SureCalibration(placement=self.placement.joined(placement), stages=stages)
 
     def without_stage(self, key: int) -> "SureCalibration":
         """Return the calibration as if the stage had never been."""
@@ -200,7 +216,11 @@ class SureCalibration:
         stages = []
         for stage, values in self.stages.items():
             stages.append({"stage": stage, "highest_wrong": [round(value, 6) for value in values.tolist()]})
-        return {"format": FORMAT, "placement": self.placement.to_dict(), "stages": stages}
+        places = self.placement.to_dict()
+        if not self.kinds:
+            return {"format": FORMAT, "placement": places, "stages": stages}
+        # A canal of before would give other answers: it must refuse to read this.
+        return {"format": KINDS_FORMAT, "placement": places, "stages": stages, "kinds": True}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SureCalibration":
@@ -211,8 +231,9 @@ class SureCalibration:
         RegistryError
             If a newer canal wrote them.
         """
-        refuse_newer("The calibration of sure answers", values["format"], FORMAT)
+        refuse_newer("The calibration of sure answers", values["format"], KINDS_FORMAT)
         stages = {}
         for entry in values["stages"]:
             stages[int(entry["stage"])] = np.array(entry["highest_wrong"], dtype=np.float64)
-        return cls(placement=Placement.from_dict(values["placement"]), stages=stages)
+        placement = Placement.from_dict(values["placement"])
+        return cls(placement=placement, stages=stages, kinds=bool(values.get("kinds")))

@@ -24,7 +24,7 @@ from canal.model.model import Model
 from canal.model.record import StageRecord
 from canal.model.stage_keys import key_note
 from canal.model.sure import SureCalibration
-from canal.ontology.placement import Placement
+from canal.ontology.placement import BROAD, Place, Placement
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
 from canal.registry.registry import Registry
@@ -84,7 +84,7 @@ def add_stage(
         earlier = earlier_stages(registry, records, None if parent is None else parent.stage)
         # 4. Learn; a killed run goes on from its last epoch.
         run, draft = begin_run(registry, request, accepted, progress or Silent())
-        learned = learn_stage(parent, cells, start.preset, run, start.weights)
+        learned = learn_stage(parent, cells, start.preset, run, start.weights, placement, request.split)
         if placement is not None:
             learned = with_sure_answers(learned, parent, cells, placement)
         # 5. Test on the held-out cells of this stage and of those before it.
@@ -94,7 +94,7 @@ def add_stage(
         files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
         committed = draft.commit(record, files, promote=not exam.held_back)
         in_use = registry.champion() == committed.number
-    warned = (*exam.warnings, *uncomparable_warnings(learned), *unplaced)
+    warned = (*exam.warnings, *uncomparable_warnings(learned), *unplaced, *kinds_warnings(learned.model, parent))
     return _result(committed, accepted, exam, warned, in_use=in_use)
 
 
@@ -164,6 +164,7 @@ def check_stage(
         the test cells, too few genes are measured, or ``--strict-labels`` finds a name that looks like a known type.
     """
     _refuse_repeated(request, cells, parent, records)
+    _check_split(request, cells, parent)
     check_weights_lineage(start, records, None if parent is None else parent.stage)
     refuse_trained_on(test_file, records)
     gene_report, warnings = _check_genes(parent, cells, start.preset)
@@ -203,6 +204,32 @@ def _refuse_repeated(request: StageRequest, cells: Cells, parent: Model | None, 
                 f"promote {record.number}`, or learn the cells anew on top of stage {parent.stage.number} with --again."
             )
         raise StageError(message)
+
+
+def _check_split(request: StageRequest, cells: Cells, parent: Model | None) -> None:
+    """Refuse to split what is no type, and into what are not at least two new ones."""
+    if request.split is None:
+        return
+    assert cells.labels is not None
+    finer = sorted(set(cells.labels.tolist()))
+    where = f"{cells.report.path} has the labels {', '.join(map(repr, finer[:MOST_KINDS]))}"
+    if parent is None:
+        message = f"There is no model yet whose type {request.split!r} could be split. Teach one: canal stage add."
+    elif request.split not in parent.types:
+        message = f"The model in use knows no type {request.split!r}. Its types: {', '.join(parent.types)}."
+    elif known := [name for name in finer if name in parent.types]:
+        message = (
+            f"{where}; {known[0]!r} is a type already. Expected cells of {request.split!r} alone, under new, finer "
+            "names: leave the others out, or name them anew with --label-map."
+        )
+    elif len(finer) < FEWEST_FINER:
+        message = f"{where}: expected {FEWEST_FINER} finer names at least. To give one other name: canal labels rename."
+    else:
+        return
+    raise StageError(message)
+
+
+FEWEST_FINER = 2  # names that a type is split into
 
 
 def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -250,14 +277,23 @@ def _placement(
         return None, ()
     assert cells.labels is not None
     before = None if parent is None or parent.sure is None else parent.sure.placement
-    return place_types(layout, request.ontology, sorted(set(cells.labels.tolist())), before)
+    names = sorted(set(cells.labels.tolist()))
+    placement, unplaced = place_types(layout, request.ontology, names, before)
+    if request.split is None or placement.node(request.split) is None:
+        return placement, unplaced
+    # Finer names without a term hang below the type that is split.
+    below = {}
+    for name in names:
+        if placement.node(name) is None:
+            below[name] = Place(name, "", "", BROAD, request.split)
+    return placement.joined(Placement(placement.release, below)), ()
 
 
 def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells, placement: Placement) -> LearnedStage:
     """Return what was learned with a model that answers as specifically as it is sure of.
 
-    Its network, memory and answers stay as they are: the held-out cells say from which probability on a term above
-    some types is as good as certain.
+    Its network and memory stay as they are: the held-out cells say from which probability on a term above some types is
+    as good as certain.
     """
     assert cells.labels is not None
     before = None if parent is None else parent.sure
@@ -268,6 +304,24 @@ def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells,
     highest_wrong = model.nodes.highest_wrong(learned.held_out_probabilities, truth)
     sure = nodes_only.with_stage(learned.key, placement, highest_wrong)
     return replace(learned, model=replace(model, sure=sure))
+
+
+MOST_KINDS = 4  # of a coarse type, that a sentence names
+
+
+def kinds_warnings(model: Model, parent: Model | None) -> list[str]:
+    """Return a sentence for every type that answers as one of its kinds from this stage on, or as one of others."""
+    before = {} if parent is None else parent.kinds
+    warnings = []
+    for coarse, kinds in model.kinds.items():
+        if before.get(coarse) != kinds:
+            shown = ", ".join(map(repr, kinds[:MOST_KINDS])) + (", ..." if len(kinds) > MOST_KINDS else "")
+            otherwise = "" if coarse in model.split else " Teach without --ontology to keep it a type beside them."
+            warnings.append(
+                f"{coarse!r} is a name for {len(kinds)} of the types ({shown}): its cells teach these, and are "
+                f"answered as one of them.{otherwise}"
+            )
+    return warnings
 
 
 def begin_run(

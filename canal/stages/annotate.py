@@ -16,14 +16,16 @@ from canal.data.cells import FileReport
 from canal.data.stream import CellStream, open_stream
 from canal.data.threads import single_threaded
 from canal.errors import ConfigError, DataError, StageError
+from canal.files import check_file
 from canal.model.model import Model
 from canal.progress import Progress, Silent
 from canal.report.annotation import TARGETS, Annotation, check_key, check_target, write_annotation
+from canal.report.cas import cell_annotations, write_cell_annotations
 from canal.stages.adapting import AdaptOptions, adapt_to_file
 from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose_rule
 from canal.stages.predictions import Wanted, answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
-from canal.stages.sure_answers import SCHEMA_VERSION, check_format, schema_columns, sure_rule, types_below
+from canal.stages.sure_answers import FORMATS, check_format, schema_columns, sure_rule, terms_by_name, types_below
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -68,7 +70,10 @@ class AnnotateOptions:
         ``"best"``: the two most probable types of each cell with their probabilities; ``"all"``: those of every type,
         too.
     format
-        ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for.
+        ``"cellxgene"``: add the column of terms that CELLxGENE's schema asks for; ``"cap"``: the columns of the Cell
+        Annotation Platform.
+    cas, author
+        JSON file to write the annotation to by the Cell Annotation Schema, too; first and last name to write there.
     """
 
     types: Sequence[str] | None = None
@@ -84,6 +89,8 @@ class AnnotateOptions:
     overwrite: bool = False
     scores: str = "best"
     format: str | None = None
+    cas: Path | None = None
+    author: str | None = None
 
     def __post_init__(self) -> None:
         if self.scores not in SCORES:
@@ -164,8 +171,8 @@ def annotate(
         columns = {**columns, **sure.columns(answers.sure)}
         facts |= sure.facts()
         if options.format is not None:
-            columns |= schema_columns(columns)
-            facts |= {"format": options.format, "schema_version": SCHEMA_VERSION}
+            columns |= schema_columns(columns, options.format)
+            facts |= {"format": options.format, "schema_version": FORMATS[options.format]}
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
@@ -259,6 +266,7 @@ def annotate_to(
 ) -> Annotation:
     """Annotate cells as `annotate` does; with ``out``, write the cells with their annotation there."""
     check_key(options.key_added)
+    check_cas(options)
     if out is not None:
         # Refused before the work, not after it.
         check_target(out, overwrite=options.overwrite)
@@ -267,7 +275,35 @@ def annotate_to(
     annotation = annotate(model, data, options, progress)
     if out is not None:
         write_annotation(data, annotation, out, options.key_added)
+    if options.cas is not None:
+        document = cell_annotations(
+            annotation,
+            key=options.key_added,
+            title=Path(data).name if isinstance(data, str | Path) else "cells",
+            author=options.author,
+            terms=terms_by_name(model),
+        )
+        write_cell_annotations(document, options.cas)
     return annotation
+
+
+def check_cas(options: AnnotateOptions) -> None:
+    """Refuse a document of the Cell Annotation Schema that cannot be written.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If the path is none for it, is there already, or an author is named without a document.
+    """
+    if options.cas is None:
+        if options.author is not None:
+            message = f"The author {options.author!r} is written to a document of --cas, and none is named."
+            raise ConfigError(message)
+        return
+    check_file(options.cas, ".json", "--cas")
+    if options.cas.exists() and not options.overwrite:
+        message = f"{options.cas} is there already. Name another file with --cas, or replace it with --overwrite."
+        raise DataError(message)
 
 
 def output_paths(files: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:

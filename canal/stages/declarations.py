@@ -194,6 +194,7 @@ def _request_of(
         test=_path(options.get("test")),
         weights=(options.get("weights") or {}).get("folder"),
         ontology=options.get("ontology_from"),
+        split=options.get("split"),
     )
 
 

@@ -52,6 +52,8 @@ class StageRequest:
     ontology
         ``"auto"`` or a table: the types are placed in the Cell Ontology, and answers are as specific as they are sure.
         ``None``: they are not.
+    split
+        A type of the model in use that all cells are of, labelled by finer names: `canal labels split`.
     devices, nodes
         Processes on each node, one for each GPU or core, and nodes that train together.
     first_rules
@@ -76,6 +78,7 @@ class StageRequest:
     test: "str | Path | None" = None
     weights: str | None = None
     ontology: str | Path | None = None
+    split: str | None = None
     devices: int = 1
     nodes: int = 1
     first_rules: bool = False
@@ -158,8 +161,10 @@ def recorded_options(request: StageRequest) -> dict[str, Any]:
     """Return the other options of a request, for the record's ``notes``."""
     # Only where it was asked for, so that the notes of stages without are those of older versions.
     ontology = {} if request.ontology is None else {"ontology_from": recorded_ontology(request.ontology)}
+    split = {} if request.split is None else {"split": request.split}
     return {
         **ontology,
+        **split,
         "overrides": list(request.overrides),
         "label_map": recorded_map(request.label_map),
         **recorded_label_rules(request),

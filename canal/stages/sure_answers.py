@@ -49,8 +49,9 @@ class SureRule:
         return {"alpha_label": self.alpha, "label_threshold": self.threshold, "ontology_release": self.release}
 
 
-FORMATS = ("cellxgene",)
-SCHEMA_VERSION = "7.1.0"  # of CELLxGENE, whose terms are those of the bundled release
+# Formats that others ask for, with the version of their schemas: CELLxGENE's, whose terms are those of the bundled
+# release, and the encoding of the Cell Annotation Platform.
+FORMATS = {"cellxgene": "7.1.0", "cap": "1.0.0"}
 # Terms that say nothing of a cell, which the schema does not take; it has "unknown" for them.
 NO_ANSWER = frozenset({"", "CL:0000000", "CL:0000255", "CL:0000257", "CL:0000548"})
 UNKNOWN = "unknown"
@@ -77,13 +78,49 @@ def check_format(written: str | None, model: Model) -> None:
         raise StageError(message)
 
 
-def schema_columns(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the column that CELLxGENE's schema asks for: the sure term, "unknown" for novel cells and for "cell"."""
+def schema_columns(columns: Mapping[str, np.ndarray], form: str) -> dict[str, np.ndarray]:
+    """Return the columns that a schema asks for, from the sure answers.
+
+    CELLxGENE's is one of terms, "unknown" for novel cells and for "cell". The Cell Annotation Platform has four beside
+    the answers, whose names begin with that of theirs: full name, whether there is a term, its id and its label.
+
+    Parameters
+    ----------
+    columns
+        Of the annotation.
+    form
+        One of `FORMATS`.
+    """
     ids = columns["cell_type_sure_id"].astype(object)
     nothing = np.isin(ids, list(NO_ANSWER))
     if "status" in columns:
         nothing |= columns["status"] == "novel"
-    return {"cell_type_ontology_term_id": np.where(nothing, UNKNOWN, ids)}
+    if form == "cellxgene":
+        return {"cell_type_ontology_term_id": np.where(nothing, UNKNOWN, ids)}
+    # Each id is looked up once.
+    ontology = cell_ontology()
+    label_of = {id_: ontology[id_].label if id_ in ontology else "" for id_ in set(ids.tolist())}
+    labels = np.array([label_of[id_] for id_ in ids.tolist()], dtype=object)
+    names = np.where(labels == "", columns["cell_type_sure"].astype(object), labels)
+    return {
+        "cell_type_sure--cell_fullname": np.where(nothing, UNKNOWN, names),
+        "cell_type_sure--cell_ontology_exists": ~nothing,
+        "cell_type_sure--cell_ontology_term_id": np.where(nothing, "", ids),
+        "cell_type_sure--cell_ontology_term": np.where(nothing, "", labels),
+    }
+
+
+def terms_by_name(model: Model) -> dict[str, tuple[str, str]]:
+    """Return id and label of the term of every type and node that is one; a type that only hangs below has none."""
+    if model.sure is None or model.nodes is None:
+        return {}
+    ontology = cell_ontology()
+    terms = {}
+    for name, id_ in zip(model.nodes.names.tolist(), model.nodes.ids.tolist(), strict=True):
+        own = model.sure.placement.exact_id(name) if name in model.types else id_
+        if own:
+            terms[name] = (own, ontology[own].label)
+    return terms
 
 
 def sure_rule(model: Model, alpha: float | None) -> SureRule | None:
@@ -112,9 +149,13 @@ def sure_rule(model: Model, alpha: float | None) -> SureRule | None:
 
 
 def types_below(model: Model, wanted: Sequence[str]) -> list[str]:
-    """Return types, with those below it in the place of a term that is named by its label or id."""
+    """Return types, with those below it in the place of a term that is named by its label or id.
+
+    In the place of a coarse type stand its kinds, one of which is answered for it.
+    """
     if model.sure is None:
         return list(wanted)
+    wanted = [kind for name in wanted for kind in model.kinds.get(name, (name,))]
     ontology = cell_ontology()
     by_label = {term.label.lower(): term.id for term in ontology.terms.values()}
     types: list[str] = []

@@ -20,6 +20,8 @@ from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.detector import NoveltyDetector
 from canal.model.reliability import Reliability
 from canal.model.stage_keys import free_key
+from canal.model.sure import SureCalibration
+from canal.ontology.placement import Placement
 from canal.seeds import numpy_generator
 from canal.training.batches import stratified_split
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
@@ -41,7 +43,8 @@ class LearnedStage:
     held_out
         Rows of the stage's cells that no weight was fitted to, ascending.
     held_out_types
-        Types that the model predicts for these cells before the memory takes them in, of shape (held-out cells,).
+        Types that the model predicts for these cells before the memory takes them in, of shape (held-out cells,); the
+        label itself where that is coarse and the prediction one of its kinds.
     held_out_probabilities
         Of every type for these cells before the memory takes them in, each half by the temperature of the other;
         float32 of shape (held-out cells, types).
@@ -64,7 +67,13 @@ class LearnedStage:
 
 
 def learn_stage(
-    parent: Model | None, cells: Cells, preset: Preset, run: Run, weights: PretrainedWeights | None = None
+    parent: Model | None,
+    cells: Cells,
+    preset: Preset,
+    run: Run,
+    weights: PretrainedWeights | None = None,
+    placement: Placement | None = None,
+    split: str | None = None,
 ) -> LearnedStage:
     """Learn from the labelled cells of one stage.
 
@@ -80,6 +89,11 @@ def learn_stage(
         Number of the stage, its seed, its checkpoint and who watches.
     weights
         Pre-trained weights: a new network starts from them, a grown one takes its new genes' vectors.
+    placement
+        Where the types stand in the Cell Ontology: labels that are terms above others teach these. The thresholds of
+        sure answers are not learned here.
+    split
+        A type of the parent that the cells are of, under finer names: it is answered as one of these from then on.
 
     Raises
     ------
@@ -115,10 +129,16 @@ def learn_stage(
         weights=weights_of(network),
         memory=_memory(parent, cells.take(train_rows), columns, preset, run),
         fusion=_fusion(preset),
+        sure=None if placement is None else SureCalibration(placement=placement),
+        split=_split(parent, split, cells.labels),
     )
     # 5. Calibrate and score on cells that neither network nor memory has seen.
     fusion, probabilities, reliability = calibrate(fitted, parent, held)
-    held_types = fitted.types_of(held)
+    if fitted.kinds:
+        fitted = replace(fitted, fusion=fusion)
+        probabilities = fitted.reader(held.genes).among_kinds(probabilities, held.expression)
+    assert held.labels is not None
+    held_types = fitted.as_labelled(held.labels, fitted.types_of(held))
     novelty = _novelty(parent, fitted, held, run)
     # 6. Then the memory takes these in too: nothing that was labelled is wasted.
     memory = _memory(parent, cells, columns, preset, run)
@@ -135,6 +155,14 @@ def learn_stage(
         history=history,
         pretrained_genes=pretrained_genes,
     )
+
+
+def _split(parent: Model | None, split: str | None, labels: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """Return what types were split into so far, and one more into the labels of the stage."""
+    before = {} if parent is None else dict(parent.split)
+    if split is not None:
+        before[split] = tuple(dict.fromkeys((*before.get(split, ()), *sorted(set(labels.tolist())))))
+    return before
 
 
 def check_bank_size(preset: Preset, types: tuple[str, ...]) -> None:

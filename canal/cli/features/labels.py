@@ -1,11 +1,11 @@
-"""`canal labels`: suggest, accept, list, tree, rename and merge."""
+"""`canal labels`: suggest, accept, list, tree, rename, merge and split."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canal.cli.answer import Answer, Session, command, short_path, watcher
+from canal.cli.answer import Answer, GeneKey, LabelMap, Session, command, short_path, watcher
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     command(noun, "tree", example="canal labels tree")(tree)
     command(noun, "rename", example='canal labels rename "CD4 T" "CD4 T cell"')(rename)
     command(noun, "merge", example='canal labels merge "CD4 T" T_CD4 --into "CD4 T cell"')(merge)
+    command(noun, "split", example='canal labels split "T cell" --data subtypes.h5ad --labels subtype')(split)
     app.add_typer(noun, name="labels")
 
 
@@ -82,11 +83,14 @@ def list_(
 
 
 def tree(
-    session: Session, stage: Annotated[int | None, typer.Option(min=1, help="Types of this stage.")] = None
+    session: Session,
+    stage: Annotated[int | None, typer.Option(min=1, help="Types of this stage.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="SVG|PNG", help="Picture to write.")] = None,
 ) -> Answer:
     """Show the types of a stage as a tree of the Cell Ontology."""
-    shown = session.workspace().label_tree(stage)
-    return Answer({"tree": [node.to_dict() for node in shown.nodes], "without": list(shown.without)}, shown.lines())
+    shown = session.workspace().label_tree(stage, out=out)
+    lines = shown.lines() + ([f"Picture: {short_path(out)}"] if out is not None else [])
+    return Answer({"tree": [node.to_dict() for node in shown.nodes], "without": list(shown.without)}, lines)
 
 
 def rename(
@@ -105,6 +109,36 @@ def merge(
 ) -> Answer:
     """Make a new stage in which several types are one; nothing is deleted."""
     return _renaming_answer(session.workspace().merge_types(*types, into=into, progress=watcher(session)))
+
+
+def split(
+    session: Session,
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="A type of the stage in use.")],
+    data: Annotated[Path, typer.Option(help="Cells of this type, labelled by finer names.")],
+    labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the finer names.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the stage; else the file's.")] = None,
+    label_map: LabelMap = None,
+    gene_key: GeneKey = None,
+) -> Answer:
+    """Make a new stage that tells kinds of a type apart; nothing is deleted."""
+    result = session.workspace().split_type(
+        type_, data, labels=labels, name=name, label_map=label_map, gene_key=gene_key, progress=watcher(session)
+    )
+    lines = [
+        f"Stage {result.stage}, {result.name}: version {result.version}, {result.seconds:.0f} s",
+        f"  {type_} -> {', '.join(result.new_types)}, from {result.cells} cells",
+    ]
+    for test in result.tested:
+        figures = [
+            f"{value:.4f}" if value is not None else "not tested" for value in (test["before"], test["accuracy"])
+        ]
+        lines.append(f"  stage {test['stage']}, {test['name']}: {' -> '.join(figures)}")
+    lines += [f"warning: {text}" for text in result.warnings]
+    if result.champion:
+        lines.append(f"Stage {result.stage} annotates now; back to the types of before: canal stage rollback")
+    else:
+        lines.append(f"Stage {result.parent} goes on annotating: see the warnings.")
+    return Answer(result.to_dict(), lines)
 
 
 def _renaming_answer(renaming: "RenamingResult") -> Answer:

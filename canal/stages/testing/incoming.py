@@ -28,7 +28,7 @@ class IncomingAnswers:
     Attributes
     ----------
     labels, predicted
-        Given type and the model's, (cells,).
+        Given type and the model's, (cells,); the given one where that is coarse and the model's one of its kinds.
     confidence
         Of the model's answer, (cells,).
     p_value
@@ -104,9 +104,10 @@ def answer_incoming(parent: Model, cells: Cells) -> IncomingAnswers:
     if rule is not None and prediction.novelty is not None:
         p_value = file_p_values(rule.reader, prediction.novelty)
     names = np.array(parent.types, dtype=object)
+    labels = cells.labels[rows]
     return IncomingAnswers(
-        labels=cells.labels[rows],
-        predicted=names[prediction.probabilities.argmax(axis=1)],
+        labels=labels,
+        predicted=parent.as_labelled(labels, names[prediction.probabilities.argmax(axis=1)]),
         confidence=prediction.probabilities.max(axis=1),
         p_value=p_value,
     )

@@ -225,7 +225,7 @@ def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outc
     if rule is not None and prediction.novelty is not None:
         known = np.isin(cells.labels, list(model.types))
         judged, alarms = int(known.sum()), int((prediction.novelty.p_value[known] <= ALPHA).sum())
-    counts = confusion_counts(cells.labels, predicted)
+    counts = confusion_counts(cells.labels, model.as_labelled(cells.labels, predicted))
     return Outcome(stage=stage, digest=digest, counts=counts, judged=judged, alarms=alarms)
 
 

@@ -133,3 +133,26 @@ def test_it_is_kept_and_follows_stages():
     np.testing.assert_array_equal(again.stages[3], [0.25, 0.5])
     assert again.without_stage(3).stages == {}
     assert again.renamed({"B": "b"}).placement.exact_id("b") == TERMS["B"]
+
+
+def test_a_kind_is_right_for_a_coarse_label():
+    """Cells of a coarse label are of one of its kinds: that one is right, and so is what stands for some of them."""
+    terms = {"T cell": "CL:0000084", **TERMS}
+    types, kinds = tuple(terms), {"T cell": ("CD4 T", "CD8 T")}
+    nodes = sure_nodes(types, placement(terms), [frozenset(TERMS), frozenset({"T cell"})], kinds)
+    right = dict(zip(nodes.names.tolist(), nodes.right[types.index("T cell")].tolist(), strict=True))
+    assert all(right[name] for name in ("CD4 T", "CD8 T", "T cell", "mature alpha-beta T cell", "lymphocyte"))
+    assert not right["B"]
+    assert not right["CD14 Mono"]
+
+
+def test_models_of_before_answer_as_before():
+    """A calibration that an earlier canal wrote teaches no kinds, and is written as it was."""
+    kept = SureCalibration(placement=placement(TERMS)).with_stage(3, placement(TERMS), np.array([0.25]))
+    written = kept.to_dict()
+    assert (written["format"], written["kinds"]) == (2, True)
+    assert SureCalibration.from_dict(written).kinds
+    before = {"format": 1, "placement": written["placement"], "stages": written["stages"]}
+    read = SureCalibration.from_dict(before)
+    assert not read.kinds
+    assert read.to_dict() == before
