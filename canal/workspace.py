@@ -888,6 +888,113 @@ class Workspace(Annotator):
 
         return import_stage(self.layout, Path(path), name)[0]
 
+    def export_site(
+        self,
+        out: str | Path,
+        *,
+        stage: int | None = None,
+        site: str | None = None,
+        genes: str | Path | None = None,
+        min_cells: int | None = None,
+        max_directions: int | None = None,
+        with_network: bool = False,
+    ) -> dict[str, Any]:
+        """Write the statistics of a stage to one file that can be merged with those of other sites.
+
+        Parameters
+        ----------
+        out
+            File to write, such as ``north.canal``.
+        stage
+            Number of the stage; the one in use by default.
+        site
+            Name of the site; the name of the file by default.
+        genes
+            List of the genes that the sites agreed on.
+        min_cells, max_directions
+            Types of fewer cells are left out; most directions of the spread of a type.
+        with_network
+            Give the network away, too, which was trained on cells.
+
+        Returns
+        -------
+        The manifest of the export.
+        """
+        from canal.sites.export import MAX_DIRECTIONS, MIN_CELLS, ExportOptions, export_site
+
+        options = ExportOptions(
+            site=site,
+            stage=stage,
+            genes=path_of(genes, "genes"),
+            min_cells=MIN_CELLS if min_cells is None else min_cells,
+            max_directions=MAX_DIRECTIONS if max_directions is None else max_directions,
+            with_network=with_network,
+        )
+        return export_site(self.layout, Path(out), options)
+
+    def merge_sites(
+        self,
+        files: Sequence[str | Path],
+        out: str | Path | None = None,
+        *,
+        name: str = "joint",
+        without: str | Sequence[str] = (),
+        type_map: str | Path | None = None,
+        preset: str | None = None,
+        disjoint: bool = False,
+        progress: Progress | bool | None = None,
+    ) -> StageRecord:
+        """Merge exports of sites into one model, without a cell; return its record.
+
+        Parameters
+        ----------
+        files
+            Files of `export_site`, in any order.
+        out
+            File to write; without one the model becomes the next stage of this workspace.
+        name
+            Name of the joint model.
+        without
+            Files or names of sites that are left out.
+        type_map
+            CSV file with the columns ``name`` and ``to``, and if wanted ``site``: which types are the same.
+        preset
+            Preset of the joint model; that of the sites by default.
+        disjoint
+            Whether a site may have no type in common with any other.
+        progress
+            Told about the training of the network.
+
+        Raises
+        ------
+        StageError, RegistryError, DataError
+            If an export cannot be used, or the exports do not fit together; nothing is written then.
+        """
+        from tempfile import TemporaryDirectory
+
+        from canal.sites.merge import MergeOptions, check_target, merge_sites, write_merged
+
+        target = path_of(out, "out")
+        # What cannot be written is told before anything is computed.
+        if target is None:
+            self.layout.require(or_vacant=True)
+        else:
+            check_target(target)
+        options = MergeOptions(
+            without=names_of(without, "without"),
+            type_map=path_of(type_map, "type_map"),
+            preset=preset,
+            disjoint=disjoint,
+            name=name,
+        )
+        model = merge_sites([Path(file) for file in files], options, watching(progress))
+        if target is not None:
+            write_merged(target, model)
+            return model.stage
+        with TemporaryDirectory(prefix="canal-merge-") as folder:
+            write_merged(Path(folder) / "joint.canal", model)
+            return self.import_stage(Path(folder) / "joint.canal")
+
     def start_from(self, model: str | Path) -> StageRecord:
         """Make a model the first stage of this workspace, which has none yet; return its record.
 
@@ -1269,3 +1376,40 @@ def describe_model(name: str | Path) -> dict[str, Any]:
     from canal.registry.shipped import describe_package, model_file
 
     return describe_package(model_file(name))
+
+
+def describe_site(file: str | Path) -> dict[str, Any]:
+    """Return what the export of a site says of itself, with its size and digest; every byte is checked.
+
+    Raises
+    ------
+    RegistryError
+        If it is damaged, changed, of a newer canal, holds cells, or is no export of a site.
+    """
+    from canal.sites.manifest import read_export
+
+    export = read_export(Path(file))
+    return {**export.manifest, "file": str(file), "bytes": Path(file).stat().st_size, "digest": export.digest}
+
+
+def site_genes(
+    files: Sequence[str | Path], out: str | Path | None = None, *, gene_key: str | None = None
+) -> tuple[str, ...]:
+    """Return the names of the genes that all files have; with ``out``, write them there, a name a line.
+
+    Parameters
+    ----------
+    files
+        Files of cells, of which the genes alone are looked at, and lists of other sites (``.txt``, ``.json``).
+    out
+        Text file to write.
+    gene_key
+        Column of ``var`` with the gene names.
+    """
+    from canal.sites.genes import common_genes, write_genes
+
+    genes = common_genes([Path(file) for file in files], gene_key)
+    target = path_of(out, "out")
+    if target is not None:
+        write_genes(target, genes)
+    return genes

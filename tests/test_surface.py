@@ -82,6 +82,10 @@ OPTIONS = {
     "labels tree": ["--stage"],
     "labels rename": ["NEW", "OLD"],
     "labels merge": ["--into", "TYPES"],
+    "site genes": ["--gene-key", "--out", "FILES"],
+    "site export": ["--genes", "--max-directions", "--min-cells", "--site", "--stage", "--with-network", "FILE"],
+    "site show": ["FILE"],
+    "merge": ["--disjoint", "--map", "--name", "--out", "--preset", "--without", "FILES"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

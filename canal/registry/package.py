@@ -25,7 +25,7 @@ from typing import IO, Any
 from canal import __version__
 from canal.errors import RegistryError
 from canal.files import digest_bytes, digest_file, parse_digest, refuse_newer, sync_folder, write_and_move
-from canal.model.model import Model
+from canal.model.model import MEMORY, WEIGHTS, Model
 from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
 from canal.registry.flavour import FLAVOUR_FILES, strange_names
@@ -65,23 +65,46 @@ class Package:
     digest: str
     path: Path
 
-    def load(self) -> Model:
+    def load(self, *, network: bool = True) -> Model:
         """Read its model.
+
+        Parameters
+        ----------
+        network
+            Whether the network is read, too; a site's export has none as a rule.
 
         Raises
         ------
         RegistryError
-            If its parts do not fit together.
+            If its parts do not fit together, or it has no network and one is asked for.
         """
+        if network and WEIGHTS not in self.record.artifacts and MEMORY in self.record.artifacts:
+            message = (
+                f"{self.path} holds statistics of types and no network: it is the export of a site, made to be merged. "
+                f"Make a model of it, or of several: canal merge {self.path} --out joint.canal"
+            )
+            raise RegistryError(message)
         try:
-            return Model.load(self.folder, self.record, self.model)
+            return Model.load(self.folder, self.record, self.model, network=network)
         except RegistryError as error:
             # The folder is gone in a moment: what is wrong is the export.
             raise RegistryError(str(error).replace(str(self.folder), str(self.path))) from error
 
 
-def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> int:
+def write_package(path: Path, model: str, record: StageRecord, folder: Path, *, compressed: bool = True) -> int:
     """Write a stage whose files were checked; return the size in bytes.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    model
+        Name of the model.
+    record, folder
+        Record of the stage, and where its files and the record are.
+    compressed
+        Whether text is compressed. Without, the bytes of the archive follow from its content alone, whatever library
+        wrote it; see `is_as_written`.
 
     Raises
     ------
@@ -101,7 +124,7 @@ def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> 
         raise RegistryError(message)
     sources = {RECORD_FILE: folder / RECORD_FILE} | {_FOLDER + n: folder / n for n in sorted(record.artifacts)}
     try:
-        write_and_move(path, lambda beside: _write_archive(beside, _manifest(model, sources), sources))
+        write_and_move(path, lambda beside: _write_archive(beside, _manifest(model, sources), sources, compressed))
         sync_folder(path.absolute().parent)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror or error}. Choose another place for it."
@@ -156,14 +179,34 @@ def package_digest(path: Path) -> str:
         return ""
 
 
-def _write_archive(path: Path, manifest: bytes, sources: dict[str, Path]) -> None:
+def is_as_written(package: Package) -> bool:
+    """Tell whether an export that was written without compression has no other byte than those of its content.
+
+    It is written again from what was unpacked and compared: so a change is seen also where no hash looks, such as in
+    the dates of the archive or behind its end.
+    """
+    folder = package.folder.parent
+    sources = {RECORD_FILE: folder / RECORD_FILE}
+    for name in sorted(package.record.artifacts):
+        sources[_FOLDER + name] = folder / _FOLDER / name
+    again = folder / "again"
+    with zipfile.ZipFile(package.path) as archive:
+        manifest = archive.read(_MANIFEST)
+    _write_archive(again, manifest, sources, compressed=False)
+    same = digest_file(again) == digest_file(package.path)
+    again.unlink()
+    return same
+
+
+def _write_archive(path: Path, manifest: bytes, sources: dict[str, Path], compressed: bool) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.comment = digest_bytes(manifest).encode()
         archive.writestr(zipfile.ZipInfo(_MANIFEST, _SAFE_DATE), manifest)
         for name, source in sources.items():
             info = zipfile.ZipInfo(name, _SAFE_DATE)
             # Weights are noise to a compressor; text is not.
-            info.compress_type = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+            stored = name.endswith(".safetensors") or not compressed
+            info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             info.file_size = source.stat().st_size
             with source.open("rb") as content, archive.open(info, "w") as place:
                 shutil.copyfileobj(content, place, _BLOCK)

@@ -1,0 +1,169 @@
+"""`canal site`, `canal merge` and `canal privacy`: annotators of several sites, merged without moving a cell."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from canal.cli.answer import Answer, GeneKey, Session, command, short_path, watcher
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    noun = typer.Typer(no_args_is_help=True, help="Give statistics away, and no cell, to merge with other sites.")
+    command(noun, "genes", example="canal site genes a.h5ad b.h5ad --out genes.txt")(genes)
+    command(noun, "export", example="canal site export north.canal")(export)
+    command(noun, "show", example="canal site show north.canal")(show)
+    app.add_typer(noun, name="site")
+    command(app, "merge", example="canal merge north.canal south.canal --out joint.canal")(merge)
+
+
+def genes(
+    session: Session,  # noqa: ARG001 - every command is told
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES", help="Files of cells, and lists that other sites wrote (.txt).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="List to write: a name a line.")],
+    gene_key: GeneKey = None,
+) -> Answer:
+    """Write the names of the genes that all files have, for sites to agree on; no cell is looked at."""
+    from canal.workspace import site_genes
+
+    names = site_genes(files, out, gene_key=gene_key)
+    data = {"out": str(out), "genes": len(names), "files": [str(file) for file in files]}
+    return Answer(
+        data, [f"{len(names):,} genes are in all of {len(files)} files; their names are in {short_path(out)}"]
+    )
+
+
+def export(
+    session: Session,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, such as north.canal.")],
+    stage: Annotated[int | None, typer.Option(min=1, help="Stage to export; else the one in use.")] = None,
+    site: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the site; else that of the file.")] = None,
+    genes: Annotated[
+        Path | None, typer.Option(metavar="LIST", help="Genes that the sites agreed on: `canal site genes`.")
+    ] = None,
+    min_cells: Annotated[
+        int | None, typer.Option(metavar="N", help="Leave out types of fewer cells; 20 by default.")
+    ] = None,
+    max_directions: Annotated[
+        int | None, typer.Option(metavar="K", help="Most directions of the spread of a type; 50 by default.")
+    ] = None,
+    with_network: Annotated[
+        bool, typer.Option("--with-network", help="Give the network away, too, which was trained on cells.")
+    ] = False,
+) -> Answer:
+    """Write the statistics of a stage to one file: no cell, no name of a cell, no path, no network."""
+    manifest = session.workspace(anywhere=True).export_site(
+        out,
+        stage=stage,
+        site=site,
+        genes=genes,
+        min_cells=min_cells,
+        max_directions=max_directions,
+        with_network=with_network,
+    )
+    size = out.stat().st_size
+    lines = [f"{short_path(out)}: {size / 1e6:.1f} MB", *_summary(manifest)]
+    lines.append(f"See what is in it: canal site show {short_path(out)}")
+    return Answer({**manifest, "out": str(out), "bytes": size}, lines)
+
+
+def show(
+    session: Session,  # noqa: ARG001 - every command is told
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File of `canal site export`.")],
+) -> Answer:
+    """Show what an export holds, file by file and type by type; every byte of it is checked."""
+    from canal.workspace import describe_site
+
+    facts = describe_site(file)
+    lines: list[str | Table] = [f"{facts['site']}: {facts['bytes'] / 1e6:.1f} MB, {facts['digest']}"]
+    lines += _summary(facts)
+    lines += ["It holds no cell, no name of a cell and no path. It holds:"]
+    lines += [f"- {name}: {what}" for name, what in facts["holds"].items()]
+    lines.append(_types_table(facts["types"]))
+    return Answer(facts, lines)
+
+
+def merge(
+    session: Session,
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Files of `canal site export`, in any order.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File to write; else it becomes a stage of the workspace.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the joint model.")] = "joint",
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="SITE", help="Leave out this file or site; repeatable.")
+    ] = None,
+    type_map: Annotated[
+        Path | None, typer.Option("--map", metavar="CSV", help="Which types are the same: columns site, name, to.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset of the joint model; else that of the sites.")] = None,
+    disjoint: Annotated[bool, typer.Option("--disjoint", help="Sites need have no type in common.")] = False,
+) -> Answer:
+    """Merge the exports of several sites into one model. The order of the files does not matter.
+
+    A site withdraws when the others are merged again: `--without` gives the same bytes as never having had it.
+    """
+    record = session.workspace(anywhere=True).merge_sites(
+        files,
+        out,
+        name=name,
+        without=tuple(without or ()),
+        type_map=type_map,
+        preset=preset,
+        disjoint=disjoint,
+        progress=watcher(session),
+    )
+    sites = record.notes["merged"]["sites"]
+    data: dict[str, Any] = {
+        "name": record.name,
+        "types": list(record.types),
+        "cells": record.cells,
+        "genes": record.genes,
+        "sites": sites,
+        "out": None if out is None else str(out),
+        "bytes": None if out is None else out.stat().st_size,
+        "stage": record.number if out is None else None,
+    }
+    place = f"stage {record.number}" if out is None else f"{short_path(out)}, {out.stat().st_size / 1e6:.1f} MB"
+    lines = [f"{record.name}: {len(record.types)} types of {record.cells:,} cells at {len(sites)} sites; {place}"]
+    for one in sites:
+        lines.append(f"- {one['site']}: {one['cells']:,} cells, {len(one['types'])} types, {one['digest']}")
+        renamed = ", ".join(f"{old!r} is {new!r}" for old, new in one["renamed"].items())
+        if renamed:
+            lines.append(f"  {renamed}")
+    if out is not None:
+        lines.append(f"Next: canal annotate --model {short_path(out)} --data new.h5ad --out annotated.h5ad")
+    return Answer(data, lines)
+
+
+def _summary(manifest: dict[str, Any]) -> list[str]:
+    """Return what an export holds, and what was left out."""
+    lines = [
+        f"{len(manifest['types'])} types of {manifest['cells']:,} cells, statistics of {manifest['genes']:,} genes"
+    ]
+    left_out = manifest["left_out"]
+    if left_out["types"]:
+        lines.append(
+            f"Left out: {left_out['types']} types of fewer than {manifest['min_cells']} cells in a stage, "
+            f"{left_out['cells']} cells in all"
+        )
+    if manifest["genes_without_statistics"]:
+        lines.append(f"Of {manifest['genes_without_statistics']:,} genes of the list the model has no statistics")
+    return lines
+
+
+def _types_table(types: dict[str, dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("type", "id", "cells"):
+        table.add_column(title)
+    for name, facts in types.items():
+        table.add_row(name, facts["id"], f"{facts['cells']:,}")
+    return table
