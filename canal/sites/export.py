@@ -28,7 +28,7 @@ from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 from canal.model.record import StageRecord
 from canal.registry.commit import RECORD_FILE
 from canal.registry.package import write_package
-from canal.sites.manifest import FORMAT, SITE, contents_of
+from canal.sites.manifest import SITE, manifest_of
 from canal.stages.layout import Layout, open_registry
 from canal.stages.placing import placement_of
 
@@ -85,7 +85,7 @@ def export_site(layout: Layout, out: Path, options: ExportOptions) -> dict[str, 
     placement = placement_of(layout, model.stage)
     ids = {name: placement.exact_id(name) or "" for name in reduced.types}
     sources = _sources(model, registry.records())
-    manifest = _manifest(reduced, options.site or out.stem, facts, ids, sources)
+    manifest = manifest_of(reduced, options.site or out.stem, facts, ids, sources)
     # 3. One file, the same bytes each time.
     write_export(out, reduced, manifest, with_network=options.with_network)
     return manifest
@@ -272,40 +272,6 @@ def _sources(model: Model, records: Sequence[StageRecord]) -> dict[int, list[str
 
 def _source(digest: str) -> str:
     return "sha256:" + hashlib.sha256(f"canal site {digest}".encode()).hexdigest()
-
-
-def _manifest(
-    reduced: Model, site: str, facts: Mapping[str, Any], ids: Mapping[str, str], sources: Mapping[int, list[str]]
-) -> dict[str, Any]:
-    """Return what an export says of itself."""
-    assert reduced.memory is not None
-    cells: dict[str, int] = {}
-    stages = []
-    for key, positions in reduced.memory.measured.items():
-        own = [one for one in reduced.memory.statistics if one.stage == key]
-        for one in own:
-            cells[one.name] = cells.get(one.name, 0) + one.n
-        stages.append(
-            {
-                "key": key,
-                "cells": sum(one.n for one in own),
-                "types": len(own),
-                "genes": len(positions),
-                "source": sources.get(facts["keys"][key], []),
-            }
-        )
-    types = {name: {"cells": cells[name], "id": ids.get(name, "")} for name in sorted(cells)}
-    told = {key: value for key, value in facts.items() if key != "keys"}
-    return {
-        "format": FORMAT,
-        "site": site,
-        "types": types,
-        "cells": sum(cells.values()),
-        "genes": len(reduced.memory.panel),
-        "stages": stages,
-        **told,
-        "holds": contents_of(reduced, facts),
-    }
 
 
 def write_export(out: Path, reduced: Model, manifest: Mapping[str, Any], *, with_network: bool = False) -> int:

@@ -68,6 +68,54 @@ def contents_of(reduced: Model, facts: Mapping[str, Any]) -> dict[str, str]:
     return holds
 
 
+def manifest_of(
+    reduced: Model, site: str, facts: Mapping[str, Any], ids: Mapping[str, str], sources: Mapping[int, list[str]]
+) -> dict[str, Any]:
+    """Return what an export says of itself.
+
+    Parameters
+    ----------
+    reduced
+        What is given away.
+    site
+        Name of the site.
+    facts
+        What was left out, as `canal.sites.export.reduced_model` tells it.
+    ids
+        Id in the Cell Ontology of each type that has one.
+    sources
+        Hashes that stand for the cells of each key.
+    """
+    assert reduced.memory is not None
+    cells: dict[str, int] = {}
+    stages = []
+    for key, positions in reduced.memory.measured.items():
+        own = [one for one in reduced.memory.statistics if one.stage == key]
+        for one in own:
+            cells[one.name] = cells.get(one.name, 0) + one.n
+        stages.append(
+            {
+                "key": key,
+                "cells": sum(one.n for one in own),
+                "types": len(own),
+                "genes": len(positions),
+                "source": sources.get(facts["keys"][key], []),
+            }
+        )
+    types = {name: {"cells": cells[name], "id": ids.get(name, "")} for name in sorted(cells)}
+    told = {key: value for key, value in facts.items() if key != "keys"}
+    return {
+        "format": FORMAT,
+        "site": site,
+        "types": types,
+        "cells": sum(cells.values()),
+        "genes": len(reduced.memory.panel),
+        "stages": stages,
+        **told,
+        "holds": contents_of(reduced, facts),
+    }
+
+
 @contextmanager
 def open_export(path: Path) -> Iterator[tuple[Package, Mapping[str, Any]]]:
     """Unpack an export into a temporary folder and check that it is one: whole, unchanged, and without cells.

@@ -19,7 +19,7 @@ from canal.data.panel import GenePanel
 from canal.errors import RegistryError, StageError
 from canal.files import digest_file
 from canal.model.bank import bank_contents, bank_digest
-from canal.model.memory import MOST_FACTORS, AnalyticMemory, TypeStatistics
+from canal.model.memory import MOST_FACTORS, AnalyticMemory, TypeStatistics, rank_within
 from canal.model.model import Fusion, Model
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.record import StageRecord
@@ -80,7 +80,7 @@ def merge_sites(paths: Sequence[Path], options: MergeOptions, progress: Progress
         If an export cannot be used, or the exports do not fit together.
     """
     # 1. The exports, in an order that is theirs alone; those of sites that withdrew are not even opened further.
-    exports = _remaining([read_export(path) for path in paths], options.without)
+    exports = _remaining([_without_directions(read_export(path)) for path in paths], options.without)
     _refuse_repeated(exports)
     preset = _common_preset(exports, options.preset)
     # 2. Which types are the same, and whether the genes are.
@@ -105,12 +105,12 @@ def merge_sites(paths: Sequence[Path], options: MergeOptions, progress: Progress
         bank=CellPool.empty(),
         name=options.name,
     )
-    # 5. A network that is trained on cells drawn from the statistics.
-    number = len(memory.measured)
-    run = Run(number=number, seed=SEED, progress=progress or Silent(), key=free_key(number, base))
-    weights, history = rehearsed_network(base, run)
-    model = replace(base, weights=weights)
-    return replace(model, record=_record(model, exports, names, keys, len(history)))
+    base = replace(base, record=_record(base, exports, names, keys))
+    # 5. A network that is trained on cells drawn from the statistics; the exports need no room any more.
+    exports.clear()
+    run = Run(number=base.stage.number, seed=SEED, progress=progress or Silent(), key=free_key(1, base))
+    weights, _ = rehearsed_network(base, run)
+    return replace(base, weights=weights)
 
 
 def _remaining(exports: Sequence[SiteExport], without: Sequence[str]) -> list[SiteExport]:
@@ -138,6 +138,16 @@ def _remaining(exports: Sequence[SiteExport], without: Sequence[str]) -> list[Si
         message = "No export is left to merge. Name the exports of the sites that stay."
         raise StageError(message)
     return remaining
+
+
+def _without_directions(export: SiteExport) -> SiteExport:
+    """Return an export whose statistics have their directions as rows of no genes: most of its size, read again later.
+
+    So the exports of many sites are never all in memory.
+    """
+    memory = _memory(export)
+    statistics = tuple(replace(one, factors=one.factors[:, :0].copy()) for one in memory.statistics)
+    return replace(export, model=replace(export.model, memory=replace(memory, statistics=statistics)))
 
 
 def _refuse_repeated(exports: Sequence[SiteExport]) -> None:
@@ -257,16 +267,17 @@ def _joint_memory(
     preset: Preset,
 ) -> AnalyticMemory:
     """Return the union of the statistics of the sites, with the most directions that a memory has."""
+    most = rank_within([len(one.factors) for export in exports for one in _memory(export).statistics], MOST_FACTORS)
     panel = GenePanel.empty()
     measured: dict[int, np.ndarray] = {}
     statistics: list[TypeStatistics] = []
     for export in exports:
         # 1. Common names, and keys of the joint model.
         rank = min(preset.analytic.rank, int(export.manifest["max_directions"]))
-        own = renumbered(_memory(export).renamed(names[export.site], rank=rank), keys[export.site])
+        whole = _memory(_read_again(export))
+        own = renumbered(whole.renamed(names[export.site], rank=rank), keys[export.site])
         # 2. Genes that nobody had before come at the end; a stage's genes stand in the order of the panel.
-        first = min(keys[export.site].values())
-        panel = panel.extended(own.panel.genes, first)
+        panel = panel.extended(own.panel.genes, min(own.measured))
         columns = panel.match(own.panel.genes).columns
         place = np.full(len(own.panel), -1)
         place[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
@@ -278,10 +289,26 @@ def _joint_memory(
             measured[key] = moved[order[key]]
         # 3. The statistics follow their genes.
         for one in own.statistics:
-            o = order[one.stage]
-            statistics.append(replace(one, mean=one.mean[o], factors=one.factors[:, o], rest=one.rest[o]))
+            cut, o = one.with_rank(most), order[one.stage]
+            statistics.append(replace(cut, mean=cut.mean[o], factors=cut.factors[:, o], rest=cut.rest[o]))
     joint = AnalyticMemory(panel=panel, measured=measured, statistics=tuple(statistics), ridge=preset.analytic.ridge)
+    # Types of a site that became one have directions anew.
     return joint.within(MOST_FACTORS)
+
+
+def _read_again(export: SiteExport) -> SiteExport:
+    """Return an export with its directions.
+
+    Raises
+    ------
+    StageError
+        If the file was replaced meanwhile.
+    """
+    again = read_export(export.path)
+    if again.digest != export.digest:
+        message = f"{export.path} was replaced while it was merged. Run this again."
+        raise StageError(message)
+    return again
 
 
 def _joint_panel(exports: Sequence[SiteExport]) -> GenePanel:
@@ -313,7 +340,6 @@ def _record(
     exports: Sequence[SiteExport],
     names: Mapping[str, Mapping[str, str]],
     keys: Mapping[str, Mapping[int, int]],
-    epochs: int,
 ) -> StageRecord:
     """Return the record of the joint model: what came from which export, and nothing of when or where it was merged."""
     sites = []
@@ -329,7 +355,7 @@ def _record(
         }
         sites.append(facts)
     return StageRecord(
-        number=len(keys_of_all(keys)),
+        number=sum(len(own) for own in keys.values()),
         name=model.name,
         created=max(export.model.stage.created for export in exports),
         seed=SEED,
@@ -339,13 +365,8 @@ def _record(
         cells=sum(int(export.manifest["cells"]) for export in exports),
         genes=len(model.panel),
         bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
-        notes={MERGED: {"format": FORMAT, "sites": sites}, "epochs": epochs},
+        notes={MERGED: {"format": FORMAT, "sites": sites}},
     )
-
-
-def keys_of_all(keys: Mapping[str, Mapping[int, int]]) -> list[int]:
-    """Return the keys of all sites in the joint model."""
-    return sorted(key for own in keys.values() for key in own.values())
 
 
 def check_target(out: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from canal.model.model import Model
 from canal.model.record import StageRecord
-from canal.sites.export import ExportOptions, _manifest, reduced_model, write_export
+from canal.sites.export import ExportOptions, reduced_model, write_export
+from canal.sites.manifest import manifest_of
 from tests.learning import learn, quick, toy
 
 QUICK = ("bank.size=24", "training.epochs=2")
@@ -38,7 +39,7 @@ def export_of(folder: Path, site: str, model: Model, *, ids: dict[str, str] | No
     chosen = ExportOptions(**options)
     reduced, facts = reduced_model(model, chosen)
     path = folder / f"{site}.canal"
-    manifest = _manifest(reduced, site, facts, ids or {}, {1: [source]})
+    manifest = manifest_of(reduced, site, facts, ids or {}, {1: [source]})
     write_export(path, reduced, manifest, with_network=chosen.with_network)
     return path
 

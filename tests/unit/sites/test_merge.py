@@ -210,7 +210,7 @@ def test_what_cannot_be_merged(name, models, exports, tmp_path):
 
 def test_a_newer_export_is_told(models, exports, tmp_path, monkeypatch):
     """Its format says so."""
-    monkeypatch.setattr("canal.sites.export.FORMAT", 2)
+    monkeypatch.setattr("canal.sites.manifest.FORMAT", 2)
     path = export_of(tmp_path, "later", models["south"])
     with pytest.raises(RegistryError, match="newer canal"):
         merge_sites([exports["north"], path], MergeOptions())
