@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from canal.novel.folder import Naming
     from canal.novel.report import NovelReport
     from canal.report.annotation import Annotation
+    from canal.sites.report import SiteReport
     from canal.stages.annotate import AnnotateOptions
     from canal.stages.check_file import FileCheck
     from canal.stages.evaluate import Evaluation
@@ -1390,6 +1391,63 @@ def describe_site(file: str | Path) -> dict[str, Any]:
 
     export = read_export(Path(file))
     return {**export.manifest, "file": str(file), "bytes": Path(file).stat().st_size, "digest": export.digest}
+
+
+def write_site_numbers(
+    evaluation: "Evaluation",
+    annotator: Annotator,
+    out: str | Path,
+    *,
+    site: str | None = None,
+    stage: int | None = None,
+) -> None:
+    """Write what may leave a site of an evaluation: figures and names of types.
+
+    Parameters
+    ----------
+    evaluation
+        What `Annotator.evaluate` returned.
+    annotator, stage
+        The workspace or loaded model that evaluated, and the stage whose model it was.
+    out
+        File to write, ``.json``.
+    site
+        Name of the site; the name of the file by default.
+    """
+    from canal.sites.report import check_numbers_file, numbers_of, write_numbers
+
+    target = Path(out)
+    check_numbers_file(target)
+    write_numbers(target, numbers_of(evaluation, annotator.model(stage), site or target.stem))
+
+
+def check_site_numbers(out: str | Path) -> None:
+    """Refuse a file that `write_site_numbers` cannot write, before cells are annotated."""
+    from canal.sites.report import check_numbers_file
+
+    check_numbers_file(Path(out))
+
+
+def site_report(files: Sequence[str | Path], html: str | Path | None = None) -> "SiteReport":
+    """Join the numbers that sites measured at home into one matrix; with ``html``, write its page.
+
+    Parameters
+    ----------
+    files
+        Files of `write_site_numbers`, or patterns such as ``"numbers/*.json"``.
+    html
+        Page to write.
+    """
+    from canal.files import check_file
+    from canal.sites.report import join_numbers, write_page
+
+    target = path_of(html, "html")
+    if target is not None:
+        check_file(target, ".html", "--html")
+    report = join_numbers(expanded(files))
+    if target is not None:
+        write_page(target, report)
+    return report
 
 
 def site_genes(

@@ -50,7 +50,7 @@ OPTIONS = {
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",
-        "--labels", "--min-probability", "--novel", "--stage", "--transductive",
+        "--labels", "--min-probability", "--model", "--novel", "--out", "--site", "--stage", "--transductive",
     ],
     "explain": [
         "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",
@@ -85,6 +85,7 @@ OPTIONS = {
     "site genes": ["--gene-key", "--out", "FILES"],
     "site export": ["--genes", "--max-directions", "--min-cells", "--site", "--stage", "--with-network", "FILE"],
     "site show": ["FILE"],
+    "site report": ["--html", "FILES"],
     "merge": ["--disjoint", "--map", "--name", "--out", "--preset", "--without", "FILES"],
     "config list": [],
     "config show": ["PRESET"],

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     command(noun, "genes", example="canal site genes a.h5ad b.h5ad --out genes.txt")(genes)
     command(noun, "export", example="canal site export north.canal")(export)
     command(noun, "show", example="canal site show north.canal")(show)
+    command(noun, "report", example="canal site report north.json south.json --html sites.html")(report)
     app.add_typer(noun, name="site")
     command(app, "merge", example="canal merge north.canal south.canal --out joint.canal")(merge)
 
@@ -87,6 +88,29 @@ def show(
     lines += [f"- {name}: {what}" for name, what in facts["holds"].items()]
     lines.append(_types_table(facts["types"]))
     return Answer(facts, lines)
+
+
+def report(
+    session: Session,  # noqa: ARG001 - every command is told
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Files of `canal evaluate --out`, or '*.json'.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Page to write.")] = None,
+) -> Answer:
+    """Join what sites measured at home into one matrix of accuracy: a row a model, a column a site."""
+    from rich.table import Table
+
+    from canal.workspace import site_report
+
+    joined = site_report(files, html)
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "digest", *joined.sites, "mean"):
+        table.add_column(title)
+    for model, row, mean in zip(joined.models, joined.accuracy, joined.mean, strict=True):
+        values = ["" if value is None else f"{value:.4f}" for value in row]
+        table.add_row(model["name"], model["digest"], *values, f"{mean['accuracy']:.4f}")
+    lines: list[Table | str] = ["Accuracy", table]
+    if html is not None:
+        lines.append(f"The page is {short_path(html)}")
+    return Answer(joined.to_dict() | {"html": None if html is None else str(html)}, lines)
 
 
 def merge(
