@@ -51,7 +51,7 @@ def merge_stream(folder: Path, labels: str, min_cells: int, max_directions: int)
         # 2. One model of all.
         begin = time.monotonic()
         joint = Path(temporary) / "joint.canal"
-        workspace.merge_sites(exports, joint)
+        workspace.merge_sites(exports, joint, unsigned=True)
         seconds = time.monotonic() - begin
         # 3. Its figures on the test cells of every site.
         figures = {}
@@ -124,7 +124,7 @@ def merge_many(sites: int, types: int, genes: int, directions: int) -> dict[str,
         size = max(path.stat().st_size for path in paths)
         # A process of its own, so that the memory is that of merging alone.
         line = [sys.executable, "-m", "canal.cli.main", "merge", *map(str, paths)]
-        line += ["--out", str(Path(temporary) / "joint.canal"), "--json"]
+        line += ["--out", str(Path(temporary) / "joint.canal"), "--unsigned", "--json"]
         begin = time.monotonic()
         subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=os.environ)
         seconds = time.monotonic() - begin

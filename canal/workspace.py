@@ -879,14 +879,32 @@ class Workspace(Annotator):
         return replay(folder, Path(out), progress=watching(progress))
 
     def export(self, path: str | Path, number: int | None = None) -> StageRecord:
-        """Write a stage, by default the one in use, to one file; return its record."""
+        """Write a stage, by default the one in use, to one file, signed where this has a key; return its record."""
+        from canal.registry.signature import own_key
+
         registry = self._registry()
-        return registry.export(registry.record(number).number, Path(path))[0]
+        number = registry.record(number).number
+        return registry.export(number, Path(path), private_key=own_key(self.layout.keys))[0]
 
-    def import_stage(self, path: str | Path, *, name: str | None = None) -> StageRecord:
-        """Import the stage of an export as the next stage of the registry; return its record."""
+    def import_stage(self, path: str | Path, *, name: str | None = None, unsigned: bool = False) -> StageRecord:
+        """Import the stage of an export as the next stage of the registry; return its record.
+
+        Parameters
+        ----------
+        path
+            File of `export`.
+        name
+            Name of the stage here; the one it had by default.
+        unsigned
+            Take it, too, where this workspace lists keys that it trusts and none of them signed it.
+        """
         from canal.history.exchange import import_stage
+        from canal.registry.package import open_package
+        from canal.registry.signature import check_signer, demands_signatures
 
+        if not unsigned and demands_signatures(self.layout.keys):
+            with open_package(Path(path)) as package:
+                check_signer(Path(path), package.signer, self.layout.keys)
         return import_stage(self.layout, Path(path), name)[0]
 
     def export_site(
@@ -933,6 +951,35 @@ class Workspace(Annotator):
         )
         return export_site(self.layout, Path(out), options)
 
+    def site_key(self) -> str:
+        """Return the public key of this workspace, whose exports are signed from then on.
+
+        One is made where there is none; the private key stays in ``keys/site.key``.
+        """
+        from canal.registry.signature import make_key, public_key
+
+        return public_key(make_key(self.layout.require().keys))
+
+    def trust_key(self, name: str, key: str) -> dict[str, str]:
+        """Trust the exports that a key signed; return the names of all trusted keys, by key.
+
+        Parameters
+        ----------
+        name
+            Whose key it is.
+        key
+            As `site_key` returned it there: ``ed25519:`` and 64 hexadecimal digits.
+        """
+        from canal.registry.signature import trust
+
+        return trust(self.layout.require().keys, name, key)
+
+    def trusted_keys(self) -> dict[str, str]:
+        """Return the names of the keys that this workspace trusts, by key."""
+        from canal.registry.signature import trusted_keys
+
+        return trusted_keys(self.layout.keys)
+
     def merge_sites(
         self,
         files: Sequence[str | Path],
@@ -943,6 +990,7 @@ class Workspace(Annotator):
         type_map: str | Path | None = None,
         preset: str | None = None,
         disjoint: bool = False,
+        unsigned: bool = False,
         progress: Progress | bool | None = None,
     ) -> StageRecord:
         """Merge exports of sites into one model, without a cell; return its record.
@@ -963,6 +1011,8 @@ class Workspace(Annotator):
             Preset of the joint model; that of the sites by default.
         disjoint
             Whether a site may have no type in common with any other.
+        unsigned
+            Take exports, too, that nobody signed, or whose signer this workspace does not trust; see `trust_key`.
         progress
             Told about the training of the network.
 
@@ -987,6 +1037,7 @@ class Workspace(Annotator):
             preset=preset,
             disjoint=disjoint,
             name=name,
+            keys=None if unsigned else self.layout.keys,
         )
         model = merge_sites([Path(file) for file in files], options, watching(progress))
         if target is not None:
@@ -994,7 +1045,7 @@ class Workspace(Annotator):
             return model.stage
         with TemporaryDirectory(prefix="canal-merge-") as folder:
             write_merged(Path(folder) / "joint.canal", model)
-            return self.import_stage(Path(folder) / "joint.canal")
+            return self.import_stage(Path(folder) / "joint.canal", unsigned=True)
 
     def start_from(self, model: str | Path) -> StageRecord:
         """Make a model the first stage of this workspace, which has none yet; return its record.
@@ -1390,7 +1441,8 @@ def describe_site(file: str | Path) -> dict[str, Any]:
     from canal.sites.manifest import read_export
 
     export = read_export(Path(file))
-    return {**export.manifest, "file": str(file), "bytes": Path(file).stat().st_size, "digest": export.digest}
+    facts = {"file": str(file), "bytes": Path(file).stat().st_size, "digest": export.digest, "signed_by": export.signer}
+    return {**export.manifest, **facts}
 
 
 def write_site_numbers(

@@ -36,7 +36,7 @@ OPTIONS = {
     "registry verify": [],
     "registry gc": ["--keep-drafts"],
     "registry export": ["FILE", "N"],
-    "registry import": ["--name", "FILE"],
+    "registry import": ["--name", "--unsigned", "FILE"],
     "compare": ["--html", "--recompute", "--references", "N"],
     "benchmark": [
         "--first-seed", "--kept", "--list", "--markers", "--methods", "--orders", "--out", "--peers", "--preset",
@@ -85,8 +85,10 @@ OPTIONS = {
     "site genes": ["--gene-key", "--out", "FILES"],
     "site export": ["--genes", "--max-directions", "--min-cells", "--site", "--stage", "--with-network", "FILE"],
     "site show": ["FILE"],
+    "site key": [],
+    "site trust": ["KEY", "NAME"],
     "site report": ["--html", "FILES"],
-    "merge": ["--disjoint", "--map", "--name", "--out", "--preset", "--without", "FILES"],
+    "merge": ["--disjoint", "--map", "--name", "--out", "--preset", "--unsigned", "--without", "FILES"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

@@ -28,6 +28,7 @@ from canal.model.novelty.calibration import HeldOutNovelties, NoveltyCalibration
 from canal.model.record import StageRecord
 from canal.registry.commit import RECORD_FILE
 from canal.registry.package import write_package
+from canal.registry.signature import own_key
 from canal.sites.manifest import SITE, manifest_of
 from canal.stages.layout import Layout, open_registry
 from canal.stages.placing import placement_of
@@ -86,8 +87,8 @@ def export_site(layout: Layout, out: Path, options: ExportOptions) -> dict[str, 
     ids = {name: placement.exact_id(name) or "" for name in reduced.types}
     sources = _sources(model, registry.records())
     manifest = manifest_of(reduced, options.site or out.stem, facts, ids, sources)
-    # 3. One file, the same bytes each time.
-    write_export(out, reduced, manifest, with_network=options.with_network)
+    # 3. One file, the same bytes each time; signed where the workspace has a key.
+    write_export(out, reduced, manifest, with_network=options.with_network, private_key=own_key(layout.keys))
     return manifest
 
 
@@ -274,8 +275,15 @@ def _source(digest: str) -> str:
     return "sha256:" + hashlib.sha256(f"canal site {digest}".encode()).hexdigest()
 
 
-def write_export(out: Path, reduced: Model, manifest: Mapping[str, Any], *, with_network: bool = False) -> int:
-    """Write a reduced model with its manifest to one file; return its size in bytes."""
+def write_export(
+    out: Path,
+    reduced: Model,
+    manifest: Mapping[str, Any],
+    *,
+    with_network: bool = False,
+    private_key: bytes | None = None,
+) -> int:
+    """Write a reduced model with its manifest to one file, signed where there is a key; return its size in bytes."""
     with tempfile.TemporaryDirectory(prefix="canal-site-") as temporary:
         folder = Path(temporary)
         saved = replace(reduced, weights=reduced.weights if with_network else {}).save(folder)
@@ -283,7 +291,8 @@ def write_export(out: Path, reduced: Model, manifest: Mapping[str, Any], *, with
             saved.pop(WEIGHTS).unlink()
         record = site_record(reduced, manifest, saved)
         (folder / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
-        return write_package(out, str(manifest["site"]), record, folder, compressed=False)
+        name = str(manifest["site"])
+        return write_package(out, name, record, folder, compressed=False, private_key=private_key)
 
 
 def site_record(reduced: Model, manifest: Mapping[str, Any], files: Mapping[str, Path]) -> StageRecord:

@@ -29,6 +29,8 @@ class SiteExport:
     ----------
     path, digest
         The file, and the SHA-256 of what it holds.
+    signer
+        Public key that signed it, ``""`` where none did.
     manifest
         What it says of itself.
     model
@@ -37,6 +39,7 @@ class SiteExport:
 
     path: Path
     digest: str
+    signer: str
     manifest: Mapping[str, Any]
     model: Model
 
@@ -163,7 +166,7 @@ def read_export(path: Path) -> SiteExport:
     with open_export(path) as (package, manifest):
         model = package.load(network=WEIGHTS in package.record.artifacts)
         _check_statistics(path, model, manifest)
-        return SiteExport(path=path, digest=package.digest, manifest=manifest, model=model)
+        return SiteExport(path=path, digest=package.digest, signer=package.signer, manifest=manifest, model=model)
 
 
 def _refuse_cells(package: Package) -> None:

@@ -27,6 +27,7 @@ from canal.model.stage_keys import free_key
 from canal.progress import Progress, Silent
 from canal.registry.commit import RECORD_FILE
 from canal.registry.package import write_package
+from canal.registry.signature import check_signer
 from canal.sites.export import renumbered
 from canal.sites.manifest import FORMAT, MERGED, SiteExport, read_export
 from canal.sites.types import SiteTypes, common_names, read_type_map
@@ -53,6 +54,8 @@ class MergeOptions:
         Whether a site may have no type in common with any other.
     name
         Name of the joint model.
+    keys
+        Folder of the keys that are trusted; ``None`` takes exports of anybody.
     """
 
     without: Sequence[str] = ()
@@ -60,6 +63,7 @@ class MergeOptions:
     preset: str | None = None
     disjoint: bool = False
     name: str = "joint"
+    keys: Path | None = None
 
 
 def merge_sites(paths: Sequence[Path], options: MergeOptions, progress: Progress | None = None) -> Model:
@@ -81,6 +85,9 @@ def merge_sites(paths: Sequence[Path], options: MergeOptions, progress: Progress
     """
     # 1. The exports, in an order that is theirs alone; those of sites that withdrew are not even opened further.
     exports = _remaining([_without_directions(read_export(path)) for path in paths], options.without)
+    if options.keys is not None:
+        for export in exports:
+            check_signer(export.path, export.signer, options.keys)
     _refuse_repeated(exports)
     preset = _common_preset(exports, options.preset)
     # 2. Which types are the same, and whether the genes are.
@@ -348,6 +355,7 @@ def _record(
         facts: dict[str, Any] = {
             "site": export.site,
             "digest": export.digest,
+            "signed_by": export.signer,
             "cells": int(export.manifest["cells"]),
             "types": sorted(set(names[export.site].values())),
             "renamed": renamed,

@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
     command(noun, "genes", example="canal site genes a.h5ad b.h5ad --out genes.txt")(genes)
     command(noun, "export", example="canal site export north.canal")(export)
     command(noun, "show", example="canal site show north.canal")(show)
+    command(noun, "key", example="canal site key")(key)
+    command(noun, "trust", example="canal site trust south ed25519:5f...")(trust)
     command(noun, "report", example="canal site report north.json south.json --html sites.html")(report)
     app.add_typer(noun, name="site")
     command(app, "merge", example="canal merge north.canal south.canal --out joint.canal")(merge)
@@ -83,11 +85,31 @@ def show(
 
     facts = describe_site(file)
     lines: list[str | Table] = [f"{facts['site']}: {facts['bytes'] / 1e6:.1f} MB, {facts['digest']}"]
-    lines += _summary(facts)
+    lines += [f"signed by {facts['signed_by']}" if facts["signed_by"] else "not signed", *_summary(facts)]
     lines += ["It holds no cell, no name of a cell and no path. It holds:"]
     lines += [f"- {name}: {what}" for name, what in facts["holds"].items()]
     lines.append(_types_table(facts["types"]))
     return Answer(facts, lines)
+
+
+def key(session: Session) -> Answer:
+    """Print the key by which others know the exports of this workspace; one is made where there is none."""
+    workspace = session.workspace()
+    public = workspace.site_key()
+    keys = workspace.trusted_keys()
+    lines = [public, "Exports are signed with it from now on. Give it to the others on a way that they trust."]
+    lines += [f"trusted: {name} {one}" for one, name in keys.items() if one != public]
+    return Answer({"key": public, "trusted": keys}, lines)
+
+
+def trust(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="What `canal site key` prints there.")],
+) -> Answer:
+    """Trust the exports that a key has signed."""
+    keys = session.workspace().trust_key(name, key)
+    return Answer({"trusted": keys}, [f"trusted: {name} {one}" for one, name in keys.items()])
 
 
 def report(
@@ -128,6 +150,9 @@ def merge(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Preset of the joint model; else that of the sites.")] = None,
     disjoint: Annotated[bool, typer.Option("--disjoint", help="Sites need have no type in common.")] = False,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Take exports, too, that nobody signed whom this workspace trusts.")
+    ] = False,
 ) -> Answer:
     """Merge the exports of several sites into one model. The order of the files does not matter.
 
@@ -141,6 +166,7 @@ def merge(
         type_map=type_map,
         preset=preset,
         disjoint=disjoint,
+        unsigned=unsigned,
         progress=watcher(session),
     )
     sites = record.notes["merged"]["sites"]

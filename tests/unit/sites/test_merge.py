@@ -127,7 +127,7 @@ def test_the_joint_model_is_one_as_any_other(joint, tmp_path):
 def test_merged_into_the_workspace(exports, tmp_path):
     """Without a file the joint model is the next stage."""
     workspace = canal.open_workspace(tmp_path / "w", create=True)
-    record = workspace.merge_sites([exports["north"], exports["south"]])
+    record = workspace.merge_sites([exports["north"], exports["south"]], unsigned=True)
     assert (record.number, workspace.champion()) == (1, 1)
     assert [s["site"] for s in workspace.stage().notes["merged"]["sites"]]
 
@@ -204,14 +204,15 @@ def test_what_cannot_be_merged(name, models, exports, tmp_path):
     bad = make(models, tmp_path)
     workspace = canal.open_workspace(tmp_path / "new", create=True)
     with pytest.raises(CanalError, match=message):
-        workspace.merge_sites([exports["north"], bad], tmp_path / "joint.canal")
+        workspace.merge_sites([exports["north"], bad], tmp_path / "joint.canal", unsigned=True)
     assert not (tmp_path / "joint.canal").exists()
 
 
 def test_a_newer_export_is_told(models, exports, tmp_path, monkeypatch):
     """Its format says so."""
-    monkeypatch.setattr("canal.sites.manifest.FORMAT", 2)
-    path = export_of(tmp_path, "later", models["south"])
+    with monkeypatch.context() as later:
+        later.setattr("canal.sites.manifest.FORMAT", 2)
+        path = export_of(tmp_path, "later", models["south"])
     with pytest.raises(RegistryError, match="newer canal"):
         merge_sites([exports["north"], path], MergeOptions())
 
