@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from canal.novel.folder import Naming
     from canal.novel.report import NovelReport
     from canal.report.annotation import Annotation
+    from canal.sites.audit import Audit
     from canal.sites.report import SiteReport
     from canal.stages.annotate import AnnotateOptions
     from canal.stages.check_file import FileCheck
@@ -950,6 +951,58 @@ class Workspace(Annotator):
             with_network=with_network,
         )
         return export_site(self.layout, Path(out), options)
+
+    def audit_export(
+        self,
+        export: str | Path,
+        data: str | Path,
+        *,
+        labels: str | None = None,
+        donor: str | None = None,
+        gene_key: str | None = None,
+        out: str | Path | None = None,
+        seed: int = 0,
+        progress: Progress | bool | None = None,
+    ) -> "Audit":
+        """Attack an export with the cells of its site, and say how well it is told who was among them.
+
+        Parameters
+        ----------
+        export
+            File of `export_site`.
+        data
+            The labelled cells that were taught.
+        labels
+            Column of ``obs`` with the cell types; by default `labels` of the workspace.
+        donor
+            Column of ``obs`` with the donors.
+        gene_key
+            Column of ``var`` with the gene names.
+        out
+            File to write: the export with the outcome in its manifest, signed where this workspace has a key.
+        seed
+            Of the way in which the cells are parted.
+        progress
+            Told about every type.
+        """
+        from canal.registry.signature import own_key
+        from canal.sites.audit import AuditOptions, audit_export
+        from canal.sites.export import with_audit
+        from canal.sites.merge import check_target
+
+        target = path_of(out, "out")
+        if target is not None:
+            check_target(target)
+        options = AuditOptions(
+            labels=column_of(labels, "labels") or self.labels,
+            gene_key=gene_key,
+            donor=column_of(donor, "donor"),
+            seed=seed,
+        )
+        audit = audit_export(Path(export), Path(data), options, watching(progress))
+        if target is not None:
+            with_audit(Path(export), target, audit.to_dict(), own_key(self.layout.keys))
+        return audit
 
     def site_key(self) -> str:
         """Return the public key of this workspace, whose exports are signed from then on.

@@ -89,6 +89,7 @@ OPTIONS = {
     "site trust": ["KEY", "NAME"],
     "site report": ["--html", "FILES"],
     "merge": ["--disjoint", "--map", "--name", "--out", "--preset", "--unsigned", "--without", "FILES"],
+    "privacy audit": ["--data", "--donor", "--gene-key", "--labels", "--out", "--seed", "EXPORT"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

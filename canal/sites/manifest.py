@@ -14,8 +14,12 @@ from canal.registry.package import Package, is_as_written, open_package
 
 FORMAT = 1  # of the manifest
 SITE = "site"  # in the notes of a record: the manifest of an export
+AUDIT = "audit"  # in the manifest: the outcome of an audit, where there was one
 MERGED = "merged"  # in the notes of a record: the sites that a model was merged from
-CELLS_PER_DIRECTION = 4  # at the least, so that no cell can be told from the directions; as the memory keeps them
+# Cells of a type behind each direction at the least. With 100, directions tell no more of who was there than the mean
+# does (with 50 they do, docs/privacy.md), and the immune and pancreas streams are answered as well as with more
+# directions; with 200 a little worse.
+CELLS_PER_DIRECTION = 100
 # What an export may hold, beside its record.
 EXPECTED = frozenset({"memory.safetensors", "genes.json", "types.json", "calibration.json", "novelty.json"})
 EXPECTED_FILES = EXPECTED | {"config.toml"}

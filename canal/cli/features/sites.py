@@ -21,6 +21,9 @@ def register(app: typer.Typer) -> None:
     command(noun, "trust", example="canal site trust south ed25519:5f...")(trust)
     command(noun, "report", example="canal site report north.json south.json --html sites.html")(report)
     app.add_typer(noun, name="site")
+    privacy = typer.Typer(no_args_is_help=True, help="What an export gives away of its cells.")
+    command(privacy, "audit", example="canal privacy audit north.canal --data mine.h5ad")(audit)
+    app.add_typer(privacy, name="privacy")
     command(app, "merge", example="canal merge north.canal south.canal --out joint.canal")(merge)
 
 
@@ -54,7 +57,7 @@ def export(
         int | None, typer.Option(metavar="N", help="Leave out types of fewer cells; 20 by default.")
     ] = None,
     max_directions: Annotated[
-        int | None, typer.Option(metavar="K", help="Most directions of the spread of a type; 50 by default.")
+        int | None, typer.Option(metavar="K", help="Most directions of the spread of a type; 5 by default.")
     ] = None,
     with_network: Annotated[
         bool, typer.Option("--with-network", help="Give the network away, too, which was trained on cells.")
@@ -133,6 +136,50 @@ def report(
     if html is not None:
         lines.append(f"The page is {short_path(html)}")
     return Answer(joined.to_dict() | {"html": None if html is None else str(html)}, lines)
+
+
+def audit(
+    session: Session,
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="File of `canal site export`.")],
+    data: Annotated[Path, typer.Option(help="The labelled cells that were taught.")],
+    labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the cell types.")] = None,
+    donor: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the donors.")] = None,
+    gene_key: GeneKey = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the export anew, with the outcome in its manifest.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the way in which the cells are parted.")] = 0,
+) -> Answer:
+    """Attack an export with the cells of its site, and say how well it is told who was among them.
+
+    AUROC .5 is chance, 1 is certainty. Nothing leaves this machine.
+    """
+    from rich.table import Table
+
+    outcome = session.workspace(anywhere=True).audit_export(
+        export, data, labels=labels, donor=donor, gene_key=gene_key, out=out, seed=seed, progress=watcher(session)
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("attack", "cells of the type", "types", "AUROC", "95 %"):
+        table.add_column(title)
+    for row in outcome.findings:
+        interval = f"{row.low:.3f} to {row.high:.3f}"
+        table.add_row(row.attack, str(row.cells), str(row.types), f"{row.auroc:.3f}", interval)
+    lines: list[Table | str] = [table]
+    if outcome.min_cells_needed is not None:
+        lines.append(f"Members are hidden (AUROC {outcome.goal} or less) in types of {outcome.min_cells_needed} cells")
+    else:
+        lines.append(
+            f"No measured size keeps AUROC within {outcome.goal}: whoever has the profile of a cell, and cells to "
+            f"compare with, can tell whether it was there. About {outcome.min_cells_estimated:,} cells of a type would "
+            "be needed (extrapolated). See docs/privacy.md before you give this away."
+        )
+    allowed = ", ".join(f"{k} with {n} cells" for n, k in outcome.max_directions_allowed.items())
+    lines.append(f"Directions within it: {allowed}")
+    lines += [f"warning: {text}" for text in outcome.warnings]
+    if out is not None:
+        lines.append(f"The export with this outcome in its manifest is {short_path(out)}")
+    return Answer(outcome.to_dict() | {"out": None if out is None else str(out)}, lines)
 
 
 def merge(

@@ -18,7 +18,7 @@ SITES = {"north": ("B", "NK"), "south": ("B", "CD4 T"), "west": ("NK", "CD4 T", 
 
 def model_of(types: tuple[str, ...], seed: int, **options: Any) -> Model:
     """Return a model of one toy stage with a record."""
-    n = options.pop("n", 120)
+    n = options.pop("n", 330)
     model = learn(toy(types, n=n, seed=seed, prefix=f"secret{seed}-", **options), preset=quick(*QUICK)).model
     record = StageRecord(
         number=1,

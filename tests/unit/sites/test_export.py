@@ -10,9 +10,9 @@ import pytest
 import canal
 from canal.errors import CanalError, RegistryError, StageError
 from canal.model.novelty.calibration import NoveltyCalibration
-from canal.sites.export import ExportOptions, _rounded_novelty, reduced_model
+from canal.sites.export import ExportOptions, _rounded_novelty, reduced_model, write_export
 from canal.sites.genes import common_genes, write_genes
-from canal.sites.manifest import read_export
+from canal.sites.manifest import manifest_of, read_export
 from canal.workspace import describe_site, load_model
 from tests.make import make_adata
 from tests.unit.sites.make import export_of, model_of
@@ -28,7 +28,7 @@ def test_an_export_holds_no_cell_and_no_network(exports, models):
     assert names & {"model/bank.safetensors", "model/weights.safetensors", "model/sure.json"} == set()
     facts = describe_site(exports["north"])
     assert set(facts["holds"]) == {name.removeprefix("model/") for name in names if name.startswith("model/")}
-    assert facts["types"] == {"B": {"cells": 60, "id": ""}, "NK": {"cells": 60, "id": ""}}
+    assert facts["types"] == {"B": {"cells": 165, "id": ""}, "NK": {"cells": 165, "id": ""}}
     assert facts["stages"][0]["source"] == ["source of north"]
 
 
@@ -48,12 +48,17 @@ def test_rare_types_are_left_out_and_counted():
     few = replace(model.memory.statistics[0], name="rare", n=19)
     model = replace(model, memory=replace(model.memory, statistics=(*model.memory.statistics, few)))
 
+    # A direction for every 100 cells, and no more than are asked for.
+    large = replace(model.memory.statistics[0], n=400)
+    model = replace(model, memory=replace(model.memory, statistics=(large, *model.memory.statistics[1:])))
+
     reduced, facts = reduced_model(model, ExportOptions(max_directions=3))
 
     assert facts["left_out"] == {"types": 1, "cells": 19}
     assert reduced.types == ("B", "NK")
-    assert max(len(s.factors) for s in reduced.memory.statistics) == 3
-    with pytest.raises(StageError, match=r"0 types of 100 cells or more"):
+    assert [len(s.factors) for s in reduced.memory.statistics] == [3, 0]
+    assert len(reduced_model(model, ExportOptions())[0].memory.statistics[0].factors) == 4
+    with pytest.raises(StageError, match=r"1 types of 100 cells or more"):
         reduced_model(model, ExportOptions(min_cells=100))
 
 
@@ -103,13 +108,20 @@ def test_every_flipped_byte_is_found(exports, tmp_path):
 
 
 def test_statistics_from_which_cells_could_be_told_are_refused(models, tmp_path):
-    """More directions than a quarter of the cells, or fewer cells than the manifest says."""
-    model = models["north"]
-    first = model.memory.statistics[0]
-    loose = replace(first, n=20, factors=np.repeat(first.factors[:1], 6, axis=0))
-    broken = replace(model, memory=replace(model.memory, statistics=(loose, *model.memory.statistics[1:])))
-    with pytest.raises(RegistryError, match="from which cells could be told"):
-        read_export(export_of(tmp_path, "loose", broken))
+    """More directions than an export has, or fewer cells than the manifest says."""
+    reduced, facts = reduced_model(models["north"], ExportOptions())
+    first = reduced.memory.statistics[0]
+    bad = {
+        "from which cells could be told": replace(first, factors=np.repeat(first.factors[:1], 2, axis=0)),
+        "fewer than the 20": replace(first, n=19, factors=first.factors[:0]),
+        "other types or numbers": replace(first, n=166),
+    }
+    manifest = manifest_of(reduced, "loose", facts, {}, {1: []})
+    for number, (message, one) in enumerate(bad.items()):
+        memory = replace(reduced.memory, statistics=(one, *reduced.memory.statistics[1:]))
+        write_export(tmp_path / f"{number}.canal", replace(reduced, memory=memory), manifest)
+        with pytest.raises(RegistryError, match=message):
+            read_export(tmp_path / f"{number}.canal")
 
 
 def test_options_that_give_away_cells_are_refused(tmp_path):
