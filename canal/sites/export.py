@@ -161,6 +161,8 @@ def reduced_model(
     novelty = _rounded_novelty(model.novelty, keys)
     # 3. The network's own genes are names alone; a network itself cannot be cut to the types that are left.
     panel = model.panel if options.with_network or genes is None else _panel_of(model.panel, genes)
+    # Where none of them is, those that the statistics are of.
+    panel = panel if len(panel) else memory.panel
     panel = GenePanel(genes=panel.genes, entered=(1,) * len(panel))
     if options.with_network:
         types = model.types

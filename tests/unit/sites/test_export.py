@@ -75,6 +75,9 @@ def test_genes_that_sites_agreed_on(models):
     for one in reduced.memory.statistics:
         kept = [names.index(name) for name in reduced.memory.panel.genes.names]
         np.testing.assert_array_equal(one.mean, before[one.name][kept])
+    # A network looks at some genes, whatever the list.
+    short = replace(models["south"], panel=models["south"].panel.subset(np.array([5])))
+    assert set(reduced_model(short, ExportOptions(), agreed)[0].panel.genes.names) == {"GENE1", "GENE3"}
     with pytest.raises(StageError, match="none of the genes"):
         reduced_model(models["south"], ExportOptions(), frozenset({"Xkr4"}))
 
