@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from canal.panels.check import PanelCheck
     from canal.panels.design import PanelDesign
     from canal.report.annotation import Annotation
+    from canal.sites.audit import Audit
+    from canal.sites.report import SiteReport
     from canal.stages.annotate import AnnotateOptions
     from canal.stages.check_file import FileCheck
     from canal.stages.evaluate import Evaluation
@@ -1013,15 +1015,225 @@ class Workspace(Annotator):
         return replay(folder, Path(out), progress=watching(progress))
 
     def export(self, path: str | Path, number: int | None = None) -> StageRecord:
-        """Write a stage, by default the one in use, to one file; return its record."""
+        """Write a stage, by default the one in use, to one file, signed where this has a key; return its record."""
+        from canal.registry.signature import own_key
+
         registry = self._registry()
-        return registry.export(registry.record(number).number, Path(path))[0]
+        number = registry.record(number).number
+        return registry.export(number, Path(path), private_key=own_key(self.layout.keys))[0]
 
-    def import_stage(self, path: str | Path, *, name: str | None = None) -> StageRecord:
-        """Import the stage of an export as the next stage of the registry; return its record."""
+    def import_stage(self, path: str | Path, *, name: str | None = None, unsigned: bool = False) -> StageRecord:
+        """Import the stage of an export as the next stage of the registry; return its record.
+
+        Parameters
+        ----------
+        path
+            File of `export`.
+        name
+            Name of the stage here; the one it had by default.
+        unsigned
+            Take it, too, where this workspace lists keys that it trusts and none of them signed it.
+        """
         from canal.history.exchange import import_stage
+        from canal.registry.package import open_package
+        from canal.registry.signature import check_signer, demands_signatures
 
+        if not unsigned and demands_signatures(self.layout.keys):
+            with open_package(Path(path)) as package:
+                check_signer(Path(path), package.signer, self.layout.keys)
         return import_stage(self.layout, Path(path), name)[0]
+
+    def export_site(
+        self,
+        out: str | Path,
+        *,
+        stage: int | None = None,
+        site: str | None = None,
+        genes: str | Path | None = None,
+        min_cells: int | None = None,
+        max_directions: int | None = None,
+        with_network: bool = False,
+    ) -> dict[str, Any]:
+        """Write the statistics of a stage to one file that can be merged with those of other sites.
+
+        Parameters
+        ----------
+        out
+            File to write, such as ``north.canal``.
+        stage
+            Number of the stage; the one in use by default.
+        site
+            Name of the site; the name of the file by default.
+        genes
+            List of the genes that the sites agreed on.
+        min_cells, max_directions
+            Types of fewer cells are left out; most directions of the spread of a type.
+        with_network
+            Give the network away, too, which was trained on cells.
+
+        Returns
+        -------
+        The manifest of the export.
+        """
+        from canal.sites.export import MAX_DIRECTIONS, MIN_CELLS, ExportOptions, export_site
+
+        options = ExportOptions(
+            site=site,
+            stage=stage,
+            genes=path_of(genes, "genes"),
+            min_cells=MIN_CELLS if min_cells is None else min_cells,
+            max_directions=MAX_DIRECTIONS if max_directions is None else max_directions,
+            with_network=with_network,
+        )
+        return export_site(self.layout, Path(out), options)
+
+    def audit_export(
+        self,
+        export: str | Path,
+        data: str | Path,
+        *,
+        labels: str | None = None,
+        donor: str | None = None,
+        gene_key: str | None = None,
+        out: str | Path | None = None,
+        seed: int = 0,
+        progress: Progress | bool | None = None,
+    ) -> "Audit":
+        """Attack an export with the cells of its site, and say how well it is told who was among them.
+
+        Parameters
+        ----------
+        export
+            File of `export_site`.
+        data
+            The labelled cells that were taught.
+        labels
+            Column of ``obs`` with the cell types; by default `labels` of the workspace.
+        donor
+            Column of ``obs`` with the donors.
+        gene_key
+            Column of ``var`` with the gene names.
+        out
+            File to write: the export with the outcome in its manifest, signed where this workspace has a key.
+        seed
+            Of the way in which the cells are parted.
+        progress
+            Told about every type.
+        """
+        from canal.registry.signature import own_key
+        from canal.sites.audit import AuditOptions, audit_export
+        from canal.sites.export import with_audit
+        from canal.sites.merge import check_target
+
+        target = path_of(out, "out")
+        if target is not None:
+            check_target(target)
+        options = AuditOptions(
+            labels=column_of(labels, "labels") or self.labels,
+            gene_key=gene_key,
+            donor=column_of(donor, "donor"),
+            seed=seed,
+        )
+        audit = audit_export(Path(export), Path(data), options, watching(progress))
+        if target is not None:
+            with_audit(Path(export), target, audit.to_dict(), own_key(self.layout.keys))
+        return audit
+
+    def site_key(self) -> str:
+        """Return the public key of this workspace, whose exports are signed from then on.
+
+        One is made where there is none; the private key stays in ``keys/site.key``.
+        """
+        from canal.registry.signature import make_key, public_key
+
+        return public_key(make_key(self.layout.require().keys))
+
+    def trust_key(self, name: str, key: str) -> dict[str, str]:
+        """Trust the exports that a key signed; return the names of all trusted keys, by key.
+
+        Parameters
+        ----------
+        name
+            Whose key it is.
+        key
+            As `site_key` returned it there: ``ed25519:`` and 64 hexadecimal digits.
+        """
+        from canal.registry.signature import trust
+
+        return trust(self.layout.require().keys, name, key)
+
+    def trusted_keys(self) -> dict[str, str]:
+        """Return the names of the keys that this workspace trusts, by key."""
+        from canal.registry.signature import trusted_keys
+
+        return trusted_keys(self.layout.keys)
+
+    def merge_sites(
+        self,
+        files: Sequence[str | Path],
+        out: str | Path | None = None,
+        *,
+        name: str = "joint",
+        without: str | Sequence[str] = (),
+        type_map: str | Path | None = None,
+        preset: str | None = None,
+        disjoint: bool = False,
+        unsigned: bool = False,
+        progress: Progress | bool | None = None,
+    ) -> StageRecord:
+        """Merge exports of sites into one model, without a cell; return its record.
+
+        Parameters
+        ----------
+        files
+            Files of `export_site`, in any order.
+        out
+            File to write; without one the model becomes the next stage of this workspace.
+        name
+            Name of the joint model.
+        without
+            Files or names of sites that are left out.
+        type_map
+            CSV file with the columns ``name`` and ``to``, and if wanted ``site``: which types are the same.
+        preset
+            Preset of the joint model; that of the sites by default.
+        disjoint
+            Whether a site may have no type in common with any other.
+        unsigned
+            Take exports, too, that nobody signed, or whose signer this workspace does not trust; see `trust_key`.
+        progress
+            Told about the training of the network.
+
+        Raises
+        ------
+        StageError, RegistryError, DataError
+            If an export cannot be used, or the exports do not fit together; nothing is written then.
+        """
+        from tempfile import TemporaryDirectory
+
+        from canal.sites.merge import MergeOptions, check_target, merge_sites, write_merged
+
+        target = path_of(out, "out")
+        # What cannot be written is told before anything is computed.
+        if target is None:
+            self.layout.require(or_vacant=True)
+        else:
+            check_target(target)
+        options = MergeOptions(
+            without=names_of(without, "without"),
+            type_map=path_of(type_map, "type_map"),
+            preset=preset,
+            disjoint=disjoint,
+            name=name,
+            keys=None if unsigned else self.layout.keys,
+        )
+        model = merge_sites([Path(file) for file in files], options, watching(progress))
+        if target is not None:
+            write_merged(target, model)
+            return model.stage
+        with TemporaryDirectory(prefix="canal-merge-") as folder:
+            write_merged(Path(folder) / "joint.canal", model)
+            return self.import_stage(Path(folder) / "joint.canal", unsigned=True)
 
     def start_from(self, model: str | Path) -> StageRecord:
         """Make a model the first stage of this workspace, which has none yet; return its record.
@@ -1447,3 +1659,98 @@ def describe_model(name: str | Path) -> dict[str, Any]:
     from canal.registry.shipped import describe_package, model_file
 
     return describe_package(model_file(name))
+
+
+def describe_site(file: str | Path) -> dict[str, Any]:
+    """Return what the export of a site says of itself, with its size and digest; every byte is checked.
+
+    Raises
+    ------
+    RegistryError
+        If it is damaged, changed, of a newer canal, holds cells, or is no export of a site.
+    """
+    from canal.sites.manifest import read_export
+
+    export = read_export(Path(file))
+    facts = {"file": str(file), "bytes": Path(file).stat().st_size, "digest": export.digest, "signed_by": export.signer}
+    return {**export.manifest, **facts}
+
+
+def write_site_numbers(
+    evaluation: "Evaluation",
+    annotator: Annotator,
+    out: str | Path,
+    *,
+    site: str | None = None,
+    stage: int | None = None,
+) -> None:
+    """Write what may leave a site of an evaluation: figures and names of types.
+
+    Parameters
+    ----------
+    evaluation
+        What `Annotator.evaluate` returned.
+    annotator, stage
+        The workspace or loaded model that evaluated, and the stage whose model it was.
+    out
+        File to write, ``.json``.
+    site
+        Name of the site; the name of the file by default.
+    """
+    from canal.sites.report import check_numbers_file, numbers_of, write_numbers
+
+    target = Path(out)
+    check_numbers_file(target)
+    write_numbers(target, numbers_of(evaluation, annotator.model(stage), site or target.stem))
+
+
+def check_site_numbers(out: str | Path) -> None:
+    """Refuse a file that `write_site_numbers` cannot write, before cells are annotated."""
+    from canal.sites.report import check_numbers_file
+
+    check_numbers_file(Path(out))
+
+
+def site_report(files: Sequence[str | Path], html: str | Path | None = None) -> "SiteReport":
+    """Join the numbers that sites measured at home into one matrix; with ``html``, write its page.
+
+    Parameters
+    ----------
+    files
+        Files of `write_site_numbers`, or patterns such as ``"numbers/*.json"``.
+    html
+        Page to write.
+    """
+    from canal.files import check_file
+    from canal.sites.report import join_numbers, write_page
+
+    target = path_of(html, "html")
+    if target is not None:
+        check_file(target, ".html", "--html")
+    report = join_numbers(expanded(files))
+    if target is not None:
+        write_page(target, report)
+    return report
+
+
+def site_genes(
+    files: Sequence[str | Path], out: str | Path | None = None, *, gene_key: str | None = None
+) -> tuple[str, ...]:
+    """Return the names of the genes that all files have; with ``out``, write them there, a name a line.
+
+    Parameters
+    ----------
+    files
+        Files of cells, of which the genes alone are looked at, and lists of other sites (``.txt``, ``.json``).
+    out
+        Text file to write.
+    gene_key
+        Column of ``var`` with the gene names.
+    """
+    from canal.sites.genes import common_genes, write_genes
+
+    genes = common_genes([Path(file) for file in files], gene_key)
+    target = path_of(out, "out")
+    if target is not None:
+        write_genes(target, genes)
+    return genes

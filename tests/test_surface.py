@@ -36,7 +36,7 @@ OPTIONS = {
     "registry verify": [],
     "registry gc": ["--keep-drafts"],
     "registry export": ["FILE", "N"],
-    "registry import": ["--name", "FILE"],
+    "registry import": ["--name", "--unsigned", "FILE"],
     "compare": ["--html", "--recompute", "--references", "N"],
     "benchmark": [
         "--first-seed", "--kept", "--list", "--markers", "--methods", "--orders", "--out", "--peers", "--preset",
@@ -50,7 +50,7 @@ OPTIONS = {
     ],
     "evaluate": [
         "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",
-        "--labels", "--min-probability", "--novel", "--stage", "--transductive",
+        "--labels", "--min-probability", "--model", "--novel", "--out", "--site", "--stage", "--transductive",
     ],
     "explain": [
         "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",
@@ -85,6 +85,14 @@ OPTIONS = {
     "labels rename": ["NEW", "OLD"],
     "labels merge": ["--into", "TYPES"],
     "labels split": ["--data", "--gene-key", "--label-map", "--labels", "--name", "TYPE"],
+    "site genes": ["--gene-key", "--out", "FILES"],
+    "site export": ["--genes", "--max-directions", "--min-cells", "--site", "--stage", "--with-network", "FILE"],
+    "site show": ["FILE"],
+    "site key": [],
+    "site trust": ["KEY", "NAME"],
+    "site report": ["--html", "FILES"],
+    "merge": ["--disjoint", "--map", "--name", "--out", "--preset", "--unsigned", "--without", "FILES"],
+    "privacy audit": ["--data", "--donor", "--gene-key", "--labels", "--out", "--seed", "EXPORT"],
     "config list": [],
     "config show": ["PRESET"],
 }  # fmt: skip

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from canal.report.annotation import Annotation
+    from canal.workspace import Annotator
 
 
 Alpha = Annotated[float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")]
@@ -257,11 +258,31 @@ def _confidence_table(per_type: dict[str, dict[str, Any]]) -> "Table":
     return table
 
 
+def _annotator(session: Session, model: str | None, stage: int | None) -> "Annotator":
+    """Return what annotates: a model that is named, or the workspace."""
+    if model is None:
+        return session.workspace()
+    _check_model_alone(model, stage, None)
+    from canal.workspace import load_model
+
+    return load_model(model)
+
+
 def evaluate(
     session: Session,
     data: Annotated[Path, typer.Option(help="Labelled cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
     labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs with the cell types.")] = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Model of this stage.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Ready-made or joint model, or file of an export; needs no workspace."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figures alone, for `canal site report`: .json.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the site in --out; else of the file.")
+    ] = None,
     label_map: LabelMap = None,
     drop_labels: DropLabels = None,
     keep_labels: KeepLabels = None,
@@ -276,8 +297,13 @@ def evaluate(
     adapt: Adapt = False,
     batch: Batch = None,
 ) -> Answer:
-    """Compare the model's annotation with given labels; nothing is written."""
-    evaluation = session.workspace().evaluate(
+    """Compare the model's annotation with given labels; nothing is written but, with --out, the figures."""
+    annotator = _annotator(session, model, stage)
+    if out is not None:
+        from canal.workspace import check_site_numbers
+
+        check_site_numbers(out)
+    evaluation = annotator.evaluate(
         data,
         labels=labels,
         stage=stage,
@@ -292,6 +318,10 @@ def evaluate(
         adapt=adapt,
         batch=batch,
     )
+    if out is not None:
+        from canal.workspace import write_site_numbers
+
+        write_site_numbers(evaluation, annotator, out, site=site, stage=stage)
     figures = evaluation.to_dict()
     lines = [
         f"{figures['cells']} cells, model of stage {figures['stage']}",

@@ -86,13 +86,16 @@ def import_stage(
     session: Session,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="File of `canal registry export`.")],
     name: Annotated[str | None, typer.Option(help="Name of the stage here; else the one it had.")] = None,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Take it though none of the workspace's trusted keys signed it.")
+    ] = False,
 ) -> Answer:
     """Take an exported stage into the registry, as its next stage.
 
     The first stage annotates at once; a later one after `canal stage promote`.
     """
     workspace = session.workspace(anywhere=True)
-    record = workspace.import_stage(path, name=name)
+    record = workspace.import_stage(path, name=name, unsigned=unsigned)
     champion = workspace.champion() == record.number
     data = {"stage": record.number, "name": record.name, "version": record.version, "champion": champion}
     text = f"Stage {record.number}, {record.name}: {len(record.types)} types, {record.genes} genes."

@@ -13,18 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from canal.config import Preset, dump_preset
+from canal.config import dump_preset
 from canal.data.cells import CellPool
 from canal.errors import StageError
 from canal.files import short_digest
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
-from canal.model.network import new_network, weights_of
 from canal.model.record import IMPORTED, RENAMED, StageRecord
 from canal.model.stage_keys import free_key, has_noted, key_note
 from canal.progress import Progress, Silent
-from canal.seeds import numpy_generator
 from canal.stages.layout import Layout, open_registry
 from canal.stages.testing.tests import (
     StageTests,
@@ -37,12 +35,10 @@ from canal.stages.testing.tests import (
     untested_warning,
 )
 from canal.stages.use import lineage, next_number
-from canal.training.batches import stratified_split
-from canal.training.fitting import NetworkSpec, draw_pseudo_cells, fit_network
+from canal.training.rehearsal import rehearsed_network
 from canal.training.run import Run
 
 FEWEST_TYPES = 2  # that a model can tell apart
-PSEUDO_CELLS_PER_TYPE = 10  # at the least, where the bank alone is too small to train on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,13 +234,9 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure, split=split)
     run = replace(run, key=free_key(run.number, parent))
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
-    network = new_network(parent.preset, len(base.panel), len(types), run.seed)
-    pool = _training_cells(base, run.seed)
-    validation = _validation_rows(pool, base.preset, run.seed)
-    goal = NetworkSpec(preset=_with_fresh_start(base.preset), panel=base.panel, types=types)
-    history = fit_network(network, base, pool, validation, goal, run)
+    weights, history = rehearsed_network(base, run)
     return Relearned(
-        model=replace(base, weights=weights_of(network)),
+        model=replace(base, weights=weights),
         removed_types=tuple(name for name in parent.types if name not in types),
         history=history,
     )
@@ -265,42 +257,6 @@ def _remaining_types(
         )
         raise StageError(message)
     return types
-
-
-def _training_cells(base: Model, seed: int) -> CellPool:
-    """Return the cells to train and validate on: the example bank, or pseudo-cells in its place if it is too small.
-
-    Raises
-    ------
-    StageError
-        If there is neither bank nor memory to draw pseudo-cells from.
-    """
-    bank = base.bank
-    # Large enough where some type has two cells: one to train on, one to validate on.
-    if len(bank) > len(set(bank.labels.tolist())):
-        return bank
-    if base.memory is None:
-        message = (
-            f"The example bank without this stage has {len(bank)} cells: too few to learn from. Add a stage first."
-        )
-        raise StageError(message)
-    n = max(base.preset.analytic.pseudo_cells, PSEUDO_CELLS_PER_TYPE * len(base.types))
-    return draw_pseudo_cells(base.memory, n, base.panel, numpy_generator(seed, "removal"))
-
-
-def _validation_rows(pool: CellPool, preset: Preset, seed: int) -> np.ndarray:
-    """Return rows of the training cells to validate on, none where `fit_network` finds some itself."""
-    # It takes one of two cells that a stage has of one type.
-    groups = set(zip(pool.stage.tolist(), pool.labels.tolist(), strict=True))
-    if len(pool) > len(groups):
-        return np.zeros(0, dtype=np.int64)
-    share = preset.training.validation_share
-    return stratified_split(pool.labels, share, numpy_generator(seed, "removal validation"))[1]
-
-
-def _with_fresh_start(preset: Preset) -> Preset:
-    """Return the preset for a network that starts from random weights: there is nothing to distil from."""
-    return preset.model_copy(update={"training": preset.training.model_copy(update={"start": "fresh"})})
 
 
 def _record(run: Run, target: StageRecord, parent: Model, learned: Relearned, metrics: dict[str, float]) -> StageRecord:

@@ -34,8 +34,15 @@ COMPACT_SHAPES = {
 }
 
 
-def check_model(model: "Model") -> None:
+def check_model(model: "Model", *, network: bool = True) -> None:
     """Refuse a model whose parts do not fit together.
+
+    Parameters
+    ----------
+    model
+        As it was read.
+    network
+        Whether it has to have a network.
 
     Raises
     ------
@@ -44,7 +51,8 @@ def check_model(model: "Model") -> None:
     """
     _check_names(model.types, "cell types", MOST_TYPES)
     _check_names(model.panel.genes.names, "genes", MOST_GENES)
-    _check_weights(model)
+    if network:
+        _check_weights(model)
     fusion = model.fusion
     _require(
         np.isfinite(fusion.temperature) and fusion.temperature > 0 and np.isfinite(fusion.memory) and fusion.stages > 0,

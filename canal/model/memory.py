@@ -169,6 +169,22 @@ def _sketched(rows: sp.csr_matrix, mean: np.ndarray) -> np.ndarray:
     return np.asarray((fold @ rows).toarray() - sums, dtype=np.float32)
 
 
+def rank_within(factors: Sequence[int], most: int) -> int:
+    """Return the number of factors that each type may keep at most, so that all together keep ``most``.
+
+    Parameters
+    ----------
+    factors
+        Number of factors of each type of each stage.
+    most
+        Of all of them.
+    """
+    cap = max(factors, default=0)
+    while sum(min(n, cap) for n in factors) > most and cap > 1:
+        cap -= 1
+    return cap
+
+
 MOST_FACTORS = 4000  # in all: at 6000 genes 50 MB, and about two seconds to solve on two cores
 
 
@@ -241,10 +257,7 @@ class AnalyticMemory:
 
         So neither the file nor the time to solve grows with the number of stages.
         """
-        have = sorted(len(s.factors) for s in self.statistics)
-        cap = max(have, default=0)
-        while sum(min(n, cap) for n in have) > most and cap > 1:
-            cap -= 1
+        cap = rank_within([len(s.factors) for s in self.statistics], most)
         return replace(self, statistics=tuple(s.with_rank(cap) for s in self.statistics))
 
     def renamed(self, names: Mapping[str, str], *, rank: int, cells_per_factor: int = 4) -> "AnalyticMemory":

@@ -338,8 +338,19 @@ class Model:
         return {name: folder / name for name in names}
 
     @classmethod
-    def load(cls, folder: Path, record: "StageRecord | None" = None, name: str = "canal") -> "Model":
+    def load(
+        cls, folder: Path, record: "StageRecord | None" = None, name: str = "canal", *, network: bool = True
+    ) -> "Model":
         """Read a model from the files of `save`; their hashes must have been checked before.
+
+        Parameters
+        ----------
+        folder
+            Where the files are.
+        record, name
+            Record of the stage; name of the registered model.
+        network
+            Whether the network's weights are read; without them the model cannot annotate.
 
         Raises
         ------
@@ -347,8 +358,8 @@ class Model:
             If a file is missing, damaged or of a newer canal, or the parts do not fit together.
         """
         try:
-            model = cls._read(folder, record, name)
-            check_model(model)
+            model = cls._read(folder, record, name, network)
+            check_model(model, network=network)
         except (CanalError, MemoryError) as error:
             # What a part says of itself names its file; what does not fit together is of the whole model.
             if isinstance(error, CanalError) and str(folder) in str(error):
@@ -363,7 +374,7 @@ class Model:
         return model
 
     @classmethod
-    def _read(cls, folder: Path, record: "StageRecord | None", name: str) -> "Model":
+    def _read(cls, folder: Path, record: "StageRecord | None", name: str, network: bool) -> "Model":
         preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
         # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
@@ -373,7 +384,7 @@ class Model:
             preset=preset,
             panel=GenePanel.from_dict(_read_json(folder / "genes.json")),
             types=tuple(types["types"]),
-            weights=load_file(folder / WEIGHTS),
+            weights=load_file(folder / WEIGHTS) if network else {},
             memory=load_memory(memory) if memory.is_file() else None,
             fusion=Fusion.from_dict(_read_json(folder / "calibration.json")),
             novelty=NoveltyCalibration.from_dict(_read_json(novelty)) if novelty.is_file() else NoveltyCalibration(),

@@ -3,6 +3,7 @@
 A zip archive that any tool opens; nothing in it is pickled::
 
     canal.json        format, name of the model, SHA-256 and size of every other file
+    signature.json    who signed that hash, where somebody did; see `canal.registry.signature`
     record.json       the record as it was committed
     model/...         the files of the stage
 
@@ -25,16 +26,18 @@ from typing import IO, Any
 from canal import __version__
 from canal.errors import RegistryError
 from canal.files import digest_bytes, digest_file, parse_digest, refuse_newer, sync_folder, write_and_move
-from canal.model.model import Model
+from canal.model.model import MEMORY, WEIGHTS, Model
 from canal.model.record import StageRecord, parse_record
 from canal.registry.commit import RECORD_FILE
 from canal.registry.flavour import FLAVOUR_FILES, strange_names
+from canal.registry.signature import sign, signer_of
 
 FORMAT = 1
-_MANIFEST = "canal.json"
+_MANIFEST, _SIGNATURE = "canal.json", "signature.json"
 _FOLDER = "model/"
 _NAME = re.compile(r"(?!.*\.\.)[\w][\w./-]*")
 _MANIFEST_LIMIT = 10_000_000  # bytes; a manifest is a few thousand
+_SIGNATURE_LIMIT = 10_000  # bytes; a signature is 300
 _MOST_FILES = 100  # a stage has 16
 _LARGEST_RATIO = 200  # of the bytes that files have to those that they take in the archive
 _BLOCK = 1 << 20
@@ -57,6 +60,8 @@ class Package:
         SHA-256 of the manifest; names the content.
     path
         The export itself.
+    signer
+        Public key that signed it, ``""`` where none did.
     """
 
     model: str
@@ -64,24 +69,58 @@ class Package:
     folder: Path
     digest: str
     path: Path
+    signer: str = ""
 
-    def load(self) -> Model:
+    def load(self, *, network: bool = True) -> Model:
         """Read its model.
+
+        Parameters
+        ----------
+        network
+            Whether the network is read, too; a site's export has none as a rule.
 
         Raises
         ------
         RegistryError
-            If its parts do not fit together.
+            If its parts do not fit together, or it has no network and one is asked for.
         """
+        if network and WEIGHTS not in self.record.artifacts and MEMORY in self.record.artifacts:
+            message = (
+                f"{self.path} holds statistics of types and no network: it is the export of a site, made to be merged. "
+                f"Make a model of it, or of several: canal merge {self.path} --out joint.canal"
+            )
+            raise RegistryError(message)
         try:
-            return Model.load(self.folder, self.record, self.model)
+            return Model.load(self.folder, self.record, self.model, network=network)
         except RegistryError as error:
             # The folder is gone in a moment: what is wrong is the export.
             raise RegistryError(str(error).replace(str(self.folder), str(self.path))) from error
 
 
-def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> int:
+def write_package(
+    path: Path,
+    model: str,
+    record: StageRecord,
+    folder: Path,
+    *,
+    compressed: bool = True,
+    private_key: bytes | None = None,
+) -> int:
     """Write a stage whose files were checked; return the size in bytes.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    model
+        Name of the model.
+    record, folder
+        Record of the stage, and where its files and the record are.
+    compressed
+        Whether text is compressed. Without, the bytes of the archive follow from its content alone, whatever library
+        wrote it; see `is_as_written`.
+    private_key
+        Signs the package; none by default.
 
     Raises
     ------
@@ -100,8 +139,10 @@ def write_package(path: Path, model: str, record: StageRecord, folder: Path) -> 
         )
         raise RegistryError(message)
     sources = {RECORD_FILE: folder / RECORD_FILE} | {_FOLDER + n: folder / n for n in sorted(record.artifacts)}
+    manifest = _manifest(model, sources)
+    signature = None if private_key is None else _signature(private_key, digest_bytes(manifest))
     try:
-        write_and_move(path, lambda beside: _write_archive(beside, _manifest(model, sources), sources))
+        write_and_move(path, lambda beside: _write_archive(beside, manifest, signature, sources, compressed))
         sync_folder(path.absolute().parent)
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror or error}. Choose another place for it."
@@ -126,11 +167,12 @@ def open_package(path: Path) -> Iterator[Package]:
         try:
             with zipfile.ZipFile(path) as archive:
                 manifest, digest = _read_manifest(archive, path)
+                signer = _signer(archive, digest, path)
                 _check_names(archive, manifest, path)
                 _unpack(archive, manifest["files"], folder, path)
             record = parse_record((folder / RECORD_FILE).read_text(encoding="utf-8"), f"{path}: {RECORD_FILE}")
             _check_files(record, manifest["files"], path)
-        except RegistryError:
+        except (RegistryError, ModuleNotFoundError):  # a library that is not installed is no fault of the file
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # they say themselves what is wrong
             raise RegistryError(_damaged(path, str(error))) from error
@@ -138,13 +180,34 @@ def open_package(path: Path) -> Iterator[Package]:
             raise RegistryError(_damaged(path, f"{type(error).__name__}: {str(error)[:200]}")) from error
         for name in FLAVOUR_FILES:  # nobody needs those of another: they are written anew where the stage is kept
             (folder / _FOLDER / name).unlink(missing_ok=True)
-        yield Package(model=str(manifest["model"]), record=record, folder=folder / _FOLDER, digest=digest, path=path)
+        yield Package(
+            model=str(manifest["model"]),
+            record=record,
+            folder=folder / _FOLDER,
+            digest=digest,
+            path=path,
+            signer=signer,
+        )
 
 
 def _manifest(model: str, sources: dict[str, Path]) -> bytes:
     files = {n: {"digest": digest_file(p), "bytes": p.stat().st_size} for n, p in sources.items()}
     table = {"format": FORMAT, "canal": __version__, "model": model, "files": files}
     return (json.dumps(table, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _signature(private_key: bytes, digest: str) -> bytes:
+    return (json.dumps(sign(private_key, digest), indent=1) + "\n").encode()
+
+
+def _signer(archive: zipfile.ZipFile, digest: str, path: Path) -> str:
+    """Return who signed the manifest of a package, ``""`` where nobody did."""
+    if _SIGNATURE not in archive.namelist():
+        return ""
+    if archive.getinfo(_SIGNATURE).file_size > _SIGNATURE_LIMIT:
+        raise RegistryError(_damaged(path, f"{_SIGNATURE} is too large"))
+    table = json.loads(archive.read(_SIGNATURE))
+    return signer_of(table if isinstance(table, dict) else {}, digest, path)
 
 
 def package_digest(path: Path) -> str:
@@ -156,14 +219,39 @@ def package_digest(path: Path) -> str:
         return ""
 
 
-def _write_archive(path: Path, manifest: bytes, sources: dict[str, Path]) -> None:
+def is_as_written(package: Package) -> bool:
+    """Tell whether an export that was written without compression has no other byte than those of its content.
+
+    It is written again from what was unpacked and compared: so a change is seen also where no hash looks, such as in
+    the dates of the archive or behind its end.
+    """
+    folder = package.folder.parent
+    sources = {RECORD_FILE: folder / RECORD_FILE}
+    for name in sorted(package.record.artifacts):
+        sources[_FOLDER + name] = folder / _FOLDER / name
+    again = folder / "again"
+    with zipfile.ZipFile(package.path) as archive:
+        manifest = archive.read(_MANIFEST)
+        signature = archive.read(_SIGNATURE) if _SIGNATURE in archive.namelist() else None
+    _write_archive(again, manifest, signature, sources, compressed=False)
+    same = digest_file(again) == digest_file(package.path)
+    again.unlink()
+    return same
+
+
+def _write_archive(
+    path: Path, manifest: bytes, signature: bytes | None, sources: dict[str, Path], compressed: bool
+) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.comment = digest_bytes(manifest).encode()
         archive.writestr(zipfile.ZipInfo(_MANIFEST, _SAFE_DATE), manifest)
+        if signature is not None:
+            archive.writestr(zipfile.ZipInfo(_SIGNATURE, _SAFE_DATE), signature)
         for name, source in sources.items():
             info = zipfile.ZipInfo(name, _SAFE_DATE)
             # Weights are noise to a compressor; text is not.
-            info.compress_type = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+            stored = name.endswith(".safetensors") or not compressed
+            info.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
             info.file_size = source.stat().st_size
             with source.open("rb") as content, archive.open(info, "w") as place:
                 shutil.copyfileobj(content, place, _BLOCK)
@@ -210,7 +298,7 @@ def _check_names(archive: zipfile.ZipFile, manifest: dict[str, Any], path: Path)
     bad = sorted(name for name in names if not _NAME.fullmatch(name))
     if bad:
         raise RegistryError(_damaged(path, f"{bad[0]!r} is no name of a file"))
-    inside = names - {_MANIFEST, RECORD_FILE}
+    inside = names - {_MANIFEST, _SIGNATURE, RECORD_FILE}
     strange = sorted(name for name in inside if not name.startswith(_FOLDER))
     strange += strange_names(name.removeprefix(_FOLDER) for name in inside if name.startswith(_FOLDER))
     if strange:

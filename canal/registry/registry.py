@@ -203,12 +203,12 @@ class Registry:
             put_in_use(self._store, stored)
             return self.record(number)
 
-    def export(self, number: int, path: Path) -> tuple[StageRecord, int]:
-        """Write a stage to one file; return its record and the file's size in bytes."""
+    def export(self, number: int, path: Path, *, private_key: bytes | None = None) -> tuple[StageRecord, int]:
+        """Write a stage to one file, signed where there is a key; return its record and the file's size in bytes."""
         from canal.registry.package import write_package
 
         record = self.record(number)
-        return record, write_package(path, self.name, record, self.artifacts(record))
+        return record, write_package(path, self.name, record, self.artifacts(record), private_key=private_key)
 
     def declare(self, number: int) -> Path:
         """Write the readable declaration of a stage anew; return its path."""

@@ -8,6 +8,7 @@
     registry/    the local registry: database and artifacts; unused where canal.toml names a server
     weights/     pre-trained weights, where there are any
     labels.csv   terms of the Cell Ontology that names of types stand for, where some were accepted
+    keys/        the key that signs exports, and the keys that are trusted, where there are any
 """
 
 import os
@@ -96,6 +97,11 @@ class Layout:
     def labels(self) -> Path:
         """Table of the accepted terms of names of types, written with the first."""
         return self.root / "labels.csv"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the key that signs exports, and of the list of trusted keys; made with the first."""
+        return self.root / "keys"
 
     @property
     def registry_uri(self) -> str | None:

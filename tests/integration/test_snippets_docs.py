@@ -52,6 +52,10 @@ NOT_RUN = {
     "canal labels": (
         "needs the table of the line before: tests/integration/test_labels.py, tests/integration/test_relabel.py"
     ),
+    "canal site": "needs files of other sites: tests/unit/sites",
+    "canal merge": "needs files of other sites: tests/unit/sites/test_merge.py",
+    "canal privacy": "needs an export: tests/unit/sites/test_audit.py",
+    "canal evaluate --model joint.canal": "needs a merged model: tests/unit/sites/test_report.py",
     "canal models list": "needs a catalogue: tests/integration/catalogue/test_catalogue.py",
     "canal models get": "needs a catalogue: tests/integration/catalogue/test_catalogue.py",
     "canal models mirror": "needs a catalogue: tests/integration/catalogue/test_catalogue.py",

@@ -1,0 +1,168 @@
+"""Measure merging of sites: how good the joint model is, and what merging many sites costs.
+
+    python benchmarks/sites.py stream FOLDER --labels cell_type --min-cells 20 --max-directions 50
+    python benchmarks/sites.py many --sites 50 --types 10
+
+``stream`` takes each ``*.train.h5ad`` of a folder for a site of its own: it teaches a model there, exports its
+statistics, merges all exports, and tests the joint model on every ``*.test.h5ad``. ``many`` merges exports of generated
+statistics, and prints the seconds and the memory of the process that merges.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import canal
+from canal.config import dump_preset, load_preset
+from canal.data.genes import Genes
+from canal.data.panel import GenePanel
+from canal.model.memory import AnalyticMemory, TypeStatistics
+from canal.model.model import Fusion, Model
+from canal.model.record import StageRecord
+from canal.sites.export import ExportOptions, reduced_model, write_export
+from canal.sites.manifest import manifest_of
+from canal.workspace import load_model
+
+
+def merge_stream(folder: Path, labels: str, min_cells: int, max_directions: int) -> dict[str, Any]:
+    """Return sizes of the exports, seconds of the merge, and the joint model's figures on every test file."""
+    exports, sizes = [], {}
+    with tempfile.TemporaryDirectory(prefix="canal-sites-") as temporary:
+        # 1. Every site by itself.
+        for train in sorted(folder.glob("*.train.h5ad")):
+            site = train.name.split(".")[0]
+            workspace = canal.open_workspace(Path(temporary) / site, create=True)
+            workspace.add_stage(train, labels=labels)
+            out = Path(temporary) / f"{site}.canal"
+            manifest = workspace.export_site(out, min_cells=min_cells, max_directions=max_directions)
+            sizes[site] = {"MB": round(out.stat().st_size / 1e6, 2), "left_out": manifest["left_out"]}
+            exports.append(out)
+        # 2. One model of all.
+        begin = time.monotonic()
+        joint = Path(temporary) / "joint.canal"
+        workspace.merge_sites(exports, joint, unsigned=True)
+        seconds = time.monotonic() - begin
+        # 3. Its figures on the test cells of every site.
+        figures = {}
+        model = load_model(joint)
+        for test in sorted(folder.glob("*.test.h5ad")):
+            evaluation = model.evaluate(test, labels=labels)
+            figures[test.name.split(".")[0]] = [round(evaluation.accuracy, 4), round(evaluation.macro_f1, 4)]
+    mean = [round(float(value), 4) for value in np.mean(list(figures.values()), axis=0)]
+    return {"sites": sizes, "seconds": round(seconds, 1), "accuracy, macro-F1": figures, "mean": mean}
+
+
+def generated_site(number: int, types: int, genes: int, directions: int) -> tuple[Model, dict[str, Any]]:
+    """Return a model whose statistics are of no cells, and what its export says."""
+    rng = np.random.default_rng(number)
+    preset = load_preset("compact")
+    names = Genes(tuple(f"GENE{g}" for g in range(genes)), ("",) * genes)
+    panel = GenePanel(genes=names, entered=(1,) * genes)
+    level = np.random.default_rng(0).gamma(0.3, 1.0, genes)
+    statistics = []
+    for k in range(types):
+        # Types are the same at every site: each raises genes of its own.
+        mean = level * np.random.default_rng(1000 + k).lognormal(0.0, 1.0, genes)
+        mean /= np.linalg.norm(mean)
+        factors = rng.normal(0.0, 0.1, (directions, genes)).astype(np.float32)
+        one = TypeStatistics(
+            stage=1,
+            name=f"type {k}",
+            n=int(rng.integers(4 * directions, 2000)),
+            mean=mean.astype(np.float32),
+            factors=factors,
+            rest=np.full(genes, 1e-5, dtype=np.float32),
+        )
+        statistics.append(one)
+    memory = AnalyticMemory(
+        panel=panel, measured={1: np.arange(genes)}, statistics=tuple(statistics), ridge=preset.analytic.ridge
+    )
+    kinds = tuple(one.name for one in statistics)
+    model = Model(
+        preset=preset,
+        # The network of each site looks at the genes that vary most there.
+        panel=panel.subset(np.sort(rng.permutation(genes)[: preset.genes.per_stage])),
+        types=kinds,
+        weights={},
+        memory=memory,
+        fusion=Fusion(memory=2.0, temperature=9.0, rule="discriminants"),
+    )
+    record = StageRecord(
+        number=1,
+        name=f"site{number}",
+        created="2026-01-01T00:00:00+00:00",
+        seed=0,
+        preset=dump_preset(preset),
+        types=kinds,
+        new_types=kinds,
+        cells=1,
+        genes=genes,
+    )
+    reduced, facts = reduced_model(replace(model, record=record), ExportOptions())
+    return reduced, manifest_of(reduced, f"site{number}", facts, {}, {1: [f"site {number}"]})
+
+
+def merge_many(sites: int, types: int, genes: int, directions: int) -> dict[str, Any]:
+    """Return seconds and peak memory of a process that merges generated exports."""
+    with tempfile.TemporaryDirectory(prefix="canal-sites-") as temporary:
+        paths = []
+        for number in range(sites):
+            reduced, manifest = generated_site(number, types, genes, directions)
+            paths.append(Path(temporary) / f"site{number}.canal")
+            write_export(paths[-1], reduced, manifest)
+        size = max(path.stat().st_size for path in paths)
+        # A process of its own, so that the memory is that of merging alone.
+        line = [sys.executable, "-m", "canal.cli.main", "merge", *map(str, paths)]
+        line += ["--out", str(Path(temporary) / "joint.canal"), "--unsigned", "--json"]
+        begin = time.monotonic()
+        subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=os.environ)
+        seconds = time.monotonic() - begin
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        joint = (Path(temporary) / "joint.canal").stat().st_size
+    return {
+        "sites": sites,
+        "types": types,
+        "genes": genes,
+        "seconds": round(seconds, 1),
+        "peak_GB": round(peak, 2),
+        "MB_a_site": round(size / 1e6, 1),
+        "MB_joint": round(joint / 1e6, 1),
+    }
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    stream = kinds.add_parser("stream")
+    stream.add_argument("folder", type=Path)
+    stream.add_argument("--labels", default="cell_type")
+    stream.add_argument("--min-cells", type=int, default=ExportOptions.min_cells)
+    stream.add_argument("--max-directions", type=int, default=ExportOptions.max_directions)
+    many = kinds.add_parser("many")
+    many.add_argument("--sites", type=int, default=50)
+    many.add_argument("--types", type=int, default=10)
+    many.add_argument("--genes", type=int, default=6000)
+    many.add_argument("--directions", type=int, default=ExportOptions.max_directions)
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if asked.kind == "stream":
+        outcome = merge_stream(asked.folder, asked.labels, asked.min_cells, asked.max_directions)
+    else:
+        outcome = merge_many(asked.sites, asked.types, asked.genes, asked.directions)
+    print(json.dumps(outcome, indent=1))
+
+
+if __name__ == "__main__":
+    main()

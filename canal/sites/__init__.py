@@ -1,0 +1,1 @@
+"""Annotators of several sites that become one without moving a cell: export, merge, report."""
