@@ -264,10 +264,10 @@ def spreadsheet_frame(frame: "pd.DataFrame") -> "pd.DataFrame":
         values = frame[name]
         if values.dtype.name == "category":
             safe[name] = values.cat.rename_categories(csv_text)
-        elif values.dtype == object:
+        elif values.dtype.kind == "O":
             safe[name] = [csv_text(value) if isinstance(value, str) else value for value in values]
     # Last: columns are put in by the names of their rows.
-    if frame.index.dtype == object:
+    if frame.index.dtype.kind == "O":
         safe.index = frame.index.map(csv_text)
     return safe
 
