@@ -116,8 +116,9 @@ class GeneSetReader:
             # A model from before there were rules answers as it did then.
             if model.fusion.rule == "discriminants":
                 self.carried = carried_types(model.memory, self.solved.match.measured, model.types)
-            if self._kinds:
-                self.solved_kinds = without_types(model.memory, model.kinds).solved_for(genes, model.types)
+            finer = without_types(model.memory, model.kinds)
+            if self._kinds and finer.statistics:
+                self.solved_kinds = finer.solved_for(genes, model.types)
             columns.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(columns))
         # Both prepared for these columns.
@@ -243,10 +244,7 @@ class GeneSetReader:
             )
         # Coarse types answer as one of their kinds.
         if self._kinds:
-            of_kinds = probabilities
-            if kinds_scores is not None:
-                of_kinds = self.model.fusion.join(logits, self._kinds_answer(kinds_scores)[:n])
-            probabilities = shared_among_kinds(probabilities, of_kinds, self._kinds)
+            probabilities = self._shared(probabilities, logits, kinds_scores)
         prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
         if self._novelty is None or projected is None:
             return prediction
@@ -283,19 +281,27 @@ class GeneSetReader:
         """
         if not self._kinds:
             return probabilities
-        of_kinds, n = probabilities, len(probabilities)
-        if self.solved_kinds is not None:
-            padded = _padded(expression[:, self.columns])
-            kinds_scores = self._products(padded)[3]
-            assert kinds_scores is not None
-            of_kinds = self.model.fusion.join(self._network(padded, n)[0], self._kinds_answer(kinds_scores)[:n])
-        return shared_among_kinds(probabilities, of_kinds, self._kinds)
+        padded = _padded(expression[:, self.columns])
+        logits, _ = self._network(padded, len(probabilities))
+        return self._shared(probabilities, logits, self._products(padded)[3])
 
-    def _kinds_answer(self, scores: np.ndarray) -> np.ndarray:
-        """Return what the model's rule makes of ridge scores (cells, types) without the coarse types."""
-        assert self.solved_kinds is not None
-        is_sum = self.model.fusion.rule != "discriminants"
-        return scores if is_sum else self.solved_kinds.moments.discriminants.of(scores)
+    def _shared(self, probabilities: np.ndarray, logits: np.ndarray, kinds_scores: np.ndarray | None) -> np.ndarray:
+        """Return probabilities (n, types) with those of coarse types shared among their kinds.
+
+        Parameters
+        ----------
+        probabilities, logits
+            Of the cells, (n, types).
+        kinds_scores
+            Ridge scores without the coarse types, of the cells and what pads their block; ``None`` without a memory.
+        """
+        of_kinds = probabilities
+        if kinds_scores is not None and self.solved_kinds is not None:
+            # What the model's rule makes of these scores, as of all types'.
+            if self.model.fusion.rule == "discriminants":
+                kinds_scores = self.solved_kinds.moments.discriminants.of(kinds_scores)
+            of_kinds = self.model.fusion.join(logits, kinds_scores[: len(logits)])
+        return shared_among_kinds(probabilities, of_kinds, self._kinds)
 
     def _adapted(
         self, profiles: sp.csr_matrix, scores: np.ndarray, logits: np.ndarray, plain: np.ndarray, groups: np.ndarray

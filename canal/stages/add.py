@@ -42,6 +42,9 @@ from canal.training.processes import launched_rank
 from canal.training.run import Run
 from canal.training.stage import LearnedStage, check_bank_size, learn_stage
 
+MOST_KINDS = 4  # names of kinds that a sentence lists
+FEWEST_FINER = 2  # names that a type is split into
+
 
 def add_stage(
     layout: Layout, request: StageRequest, progress: Progress | None = None, *, number: int | None = None
@@ -229,9 +232,6 @@ def _check_split(request: StageRequest, cells: Cells, parent: Model | None) -> N
     raise StageError(message)
 
 
-FEWEST_FINER = 2  # names that a type is split into
-
-
 def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return how many genes of the parent's panel the cells measure, and warnings; refuse too few."""
     if parent is None:
@@ -304,9 +304,6 @@ def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells,
     highest_wrong = model.nodes.highest_wrong(learned.held_out_probabilities, truth)
     sure = nodes_only.with_stage(learned.key, placement, highest_wrong)
     return replace(learned, model=replace(model, sure=sure))
-
-
-MOST_KINDS = 4  # of a coarse type, that a sentence names
 
 
 def kinds_warnings(model: Model, parent: Model | None) -> list[str]:
