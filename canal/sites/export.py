@@ -34,8 +34,8 @@ from canal.stages.layout import Layout, open_registry
 from canal.stages.placing import placement_of
 
 MIN_CELLS = 20  # of a type whose statistics are given away; of fewer the mean is nearly a cell
-# Directions of the spread of a type. On the immune and pancreas streams 5 give the same answers as 50, and none give
-# worse ones; each tells more of single cells (docs/privacy.md).
+# Directions of the spread of a type. On the immune stream 5 give the same answers as 50, and none give worse ones; each
+# tells more of single cells (docs/privacy.md, and docs/sites.md for pancreas).
 MAX_DIRECTIONS = 5
 NOVELTIES_TOGETHER = 5  # novelties of held-out cells are given away as means of so many
 FEWEST_CELLS = 2  # --min-cells at the least
