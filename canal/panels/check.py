@@ -183,8 +183,8 @@ def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: 
     positions = np.flatnonzero(match.measured)
     if not len(positions):
         message = (
-            f"The model knows none of the {len(panel)} genes ({', '.join(list(panel)[:5])}, ...); it knows "
-            f"{', '.join(list(memory.panel.genes)[:5])}, ... Give names of the same kind and species."
+            f"The model knows none of the {len(panel)} genes, such as {', '.join(list(panel)[:5])}; it knows "
+            f"{', '.join(list(memory.panel.genes)[:5])} and others. Give names of the same kind and species."
         )
         raise DataError(message)
     known_columns = set(match.columns[positions].tolist())
