@@ -258,6 +258,22 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def check_new(out: Path, error: type[CanalError] = RegistryError) -> None:
+    """Refuse a file that is there already, or whose folder is not.
+
+    Raises
+    ------
+    CanalError
+        Of the kind that was asked for, if so.
+    """
+    if out.exists():
+        message = f"{out} exists already. Choose another name, or delete it first."
+        raise error(message)
+    if not out.parent.is_dir():
+        message = f"There is no folder {out.parent} to write {out.name} to. Make it first."
+        raise error(message)
+
+
 def refuse_newer(source: str | Path, written: object, newest: int, error: type[CanalError] = RegistryError) -> None:
     """Refuse what a newer canal wrote, whose meaning this one cannot know.
 

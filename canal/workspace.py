@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from canal.arguments import column_of, expanded, map_of, names_of, path_of
 from canal.errors import ConfigError, DataError
-from canal.files import Problem
+from canal.files import Problem, check_new
 from canal.model.record import IMPORTED, StageRecord
 from canal.progress import Progress, watching
 from canal.registry.cache import LIMIT
@@ -1123,11 +1123,10 @@ class Workspace(Annotator):
         from canal.registry.signature import own_key
         from canal.sites.audit import AuditOptions, audit_export
         from canal.sites.export import with_audit
-        from canal.sites.merge import check_target
 
         target = path_of(out, "out")
         if target is not None:
-            check_target(target)
+            check_new(target)
         options = AuditOptions(
             labels=column_of(labels, "labels") or self.labels,
             gene_key=gene_key,
@@ -1211,14 +1210,14 @@ class Workspace(Annotator):
         """
         from tempfile import TemporaryDirectory
 
-        from canal.sites.merge import MergeOptions, check_target, merge_sites, write_merged
+        from canal.sites.merge import MergeOptions, merge_sites, write_merged
 
         target = path_of(out, "out")
         # What cannot be written is told before anything is computed.
         if target is None:
             self.layout.require(or_vacant=True)
         else:
-            check_target(target)
+            check_new(target)
         options = MergeOptions(
             without=names_of(without, "without"),
             type_map=path_of(type_map, "type_map"),

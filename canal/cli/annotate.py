@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from canal.report.annotation import Annotation
-    from canal.workspace import Annotator
 
 
 Alpha = Annotated[float | None, typer.Option(help="Share of known cells that may be called novel; 0.05 by default.")]
@@ -123,25 +122,17 @@ def annotate(
     files = expanded(data)
     # With a model that is named, or with one of the workspace.
     if model is not None:
-        _check_model_alone(model, stage, dask)
-        from canal.workspace import load_model
-
-        annotations = load_model(model).annotate_files(files, out, **options)
+        if dask is not None:
+            message = (
+                f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
+            )
+            raise ConfigError(message)
+        annotations = session.annotator(model, stage).annotate_files(files, out, **options)
     else:
         annotations = session.workspace().annotate_files(files, out, stage=stage, dask=dask, **options)
     if len(annotations) > 1:
         return _answer_of_files(files, out, annotations)
     return _answer_of_file(out, annotations[0], _document_lines(cas, author))
-
-
-def _check_model_alone(model: str, stage: int | None, dask: str | None) -> None:
-    """Refuse options that have no meaning beside a model that is named."""
-    if dask is not None:
-        message = f"Workers on {dask} read the model from a workspace. Import {model} with canal registry import first."
-        raise ConfigError(message)
-    if stage is not None:
-        message = f"Both stage {stage} and {model} are named. Name one of them."
-        raise ConfigError(message)
 
 
 def _document_lines(cas: Path | None, author: str | None) -> list[str]:
@@ -258,16 +249,6 @@ def _confidence_table(per_type: dict[str, dict[str, Any]]) -> "Table":
     return table
 
 
-def _annotator(session: Session, model: str | None, stage: int | None) -> "Annotator":
-    """Return what annotates: a model that is named, or the workspace."""
-    if model is None:
-        return session.workspace()
-    _check_model_alone(model, stage, None)
-    from canal.workspace import load_model
-
-    return load_model(model)
-
-
 def evaluate(
     session: Session,
     data: Annotated[Path, typer.Option(help="Labelled cells: .h5ad, zarr folder, 10x .h5 or 10x folder.")],
@@ -298,7 +279,7 @@ def evaluate(
     batch: Batch = None,
 ) -> Answer:
     """Compare the model's annotation with given labels; nothing is written but, with --out, the figures."""
-    annotator = _annotator(session, model, stage)
+    annotator = session.annotator(model, stage)
     if out is not None:
         from canal.workspace import check_site_numbers
 

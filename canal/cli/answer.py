@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from canal.errors import CanalError
+from canal.errors import CanalError, ConfigError
 from canal.progress import Lines
 from canal.text import shown
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from canal.progress import Progress
     from canal.stages.layout import Layout
-    from canal.workspace import Workspace
+    from canal.workspace import Annotator, Workspace
 
 
 USER_ERROR = 2
@@ -80,6 +80,23 @@ class Session:
         from canal.workspace import Workspace
 
         return Workspace(layout)
+
+    def annotator(self, model: str | None, stage: int | None) -> "Annotator":
+        """Return what annotates: a model that is named, or the workspace.
+
+        Raises
+        ------
+        ConfigError
+            If a stage is named beside the model.
+        """
+        if model is None:
+            return self.workspace()
+        if stage is not None:
+            message = f"Both stage {stage} and {model} are named. Name one of them."
+            raise ConfigError(message)
+        from canal.workspace import load_model
+
+        return load_model(model)
 
     def print(self, answer: "Answer") -> None:
         """Print an answer in the form that was asked for."""

@@ -116,9 +116,9 @@ class GeneSetReader:
             # A model from before there were rules answers as it did then.
             if model.fusion.rule == "discriminants":
                 self.carried = carried_types(model.memory, self.solved.match.measured, model.types)
-            finer = without_types(model.memory, model.kinds)
-            if self._kinds and finer.statistics:
-                self.solved_kinds = finer.solved_for(genes, model.types)
+            if self._kinds:
+                finer = without_types(model.memory, model.kinds)
+                self.solved_kinds = finer.solved_for(genes, model.types) if finer.statistics else None
             columns.append(self.solved.columns)
         self.columns = np.unique(np.concatenate(columns))
         # Both prepared for these columns.

@@ -32,7 +32,7 @@ from canal.sites.attacks import (
     likelihood,
     members_first,
 )
-from canal.sites.manifest import CELLS_PER_DIRECTION, SiteExport, read_export
+from canal.sites.manifest import SiteExport, exported_directions, read_export
 
 GOAL = 0.55  # AUROC up to which members are as good as hidden
 SIZES = (20, 50, 100, 200, 500, 1000, 2000)  # members of a type
@@ -213,11 +213,6 @@ def _profiles(export: SiteExport, cells: Cells, data: Path) -> sp.csr_matrix:
         )
         raise DataError(message)
     return unit_rows(match.project(cells.expression)[:, measured])
-
-
-def exported_directions(n: int, most: int) -> int:
-    """Return how many directions an export keeps of a type of n cells."""
-    return min(most, n // CELLS_PER_DIRECTION)
 
 
 def _attack_type(rows: sp.csr_matrix, most: int, rng: np.random.Generator) -> list[tuple[str, int, float]]:

@@ -29,7 +29,7 @@ from canal.model.record import StageRecord
 from canal.registry.commit import RECORD_FILE
 from canal.registry.package import write_package
 from canal.registry.signature import own_key
-from canal.sites.manifest import AUDIT, CELLS_PER_DIRECTION, SITE, manifest_of, read_export
+from canal.sites.manifest import AUDIT, SITE, exported_directions, manifest_of, read_export
 from canal.stages.layout import Layout, open_registry
 from canal.stages.placing import placement_of
 
@@ -143,7 +143,7 @@ def reduced_model(
         if one.n < options.min_cells:
             small.append(one.n)
         else:
-            statistics.append(one.with_rank(min(options.max_directions, one.n // CELLS_PER_DIRECTION)))
+            statistics.append(one.with_rank(exported_directions(one.n, options.max_directions)))
     types = tuple(sorted({one.name for one in statistics}))
     if len(types) < FEWEST_TYPES:
         message = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from canal.data.gene_list import read_gene_list
 from canal.data.stream import open_stream
 from canal.errors import DataError
-from canal.files import write_file_whole
+from canal.files import check_new, write_file_whole
 
 LISTS = (".txt", ".json")  # endings of lists of genes; anything else is a file of cells
 
@@ -55,10 +55,5 @@ def write_genes(out: Path, genes: Sequence[str]) -> None:
     DataError
         If the file is there already, or cannot be written.
     """
-    if out.exists():
-        message = f"{out} exists already. Choose another name, or delete it first."
-        raise DataError(message)
-    if not out.parent.is_dir():
-        message = f"There is no folder {out.parent} to write {out.name} to. Make it first."
-        raise DataError(message)
+    check_new(out, DataError)
     write_file_whole(out, lambda beside: beside.write_text("".join(f"{name}\n" for name in genes), encoding="utf-8"))

@@ -25,6 +25,11 @@ EXPECTED = frozenset({"memory.safetensors", "genes.json", "types.json", "calibra
 EXPECTED_FILES = EXPECTED | {"config.toml"}
 
 
+def exported_directions(n: int, most: int) -> int:
+    """Return how many directions an export keeps of a type of n cells."""
+    return min(most, n // CELLS_PER_DIRECTION)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteExport:
     """An export that was read and checked.
@@ -195,7 +200,7 @@ def _check_statistics(path: Path, model: Model, manifest: Mapping[str, Any]) -> 
         cells: dict[str, int] = {}
         for one in model.memory.statistics:
             cells[one.name] = cells.get(one.name, 0) + one.n
-            most = min(int(manifest["max_directions"]), one.n // CELLS_PER_DIRECTION)
+            most = exported_directions(one.n, int(manifest["max_directions"]))
             if one.n < int(manifest["min_cells"]):
                 problem = f"{one.name!r} of {one.n} cells, fewer than the {manifest['min_cells']} of its manifest"
             elif len(one.factors) > most:

@@ -16,7 +16,7 @@ import numpy as np
 from canal.config import Preset, dump_preset, load_preset
 from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
-from canal.errors import RegistryError, StageError
+from canal.errors import StageError
 from canal.files import digest_file
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.memory import MOST_FACTORS, AnalyticMemory, TypeStatistics, rank_within
@@ -375,22 +375,6 @@ def _record(
         bank=bank_contents(model.bank) | {"digest": bank_digest(model.bank)},
         notes={MERGED: {"format": FORMAT, "sites": sites}},
     )
-
-
-def check_target(out: Path) -> None:
-    """Refuse a file that cannot be written, before anything is merged.
-
-    Raises
-    ------
-    RegistryError
-        If it exists, or its folder does not.
-    """
-    if out.exists():
-        message = f"{out} exists already. Choose another name, or delete it first."
-        raise RegistryError(message)
-    if not out.parent.is_dir():
-        message = f"There is no folder {out.parent} to write {out.name} to. Make it first."
-        raise RegistryError(message)
 
 
 def write_merged(out: Path, model: Model) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from canal.data.stream import open_stream
 from canal.model.adapting.adaptation import LEAST_UNLIKE
 from canal.model.model import Model
-from canal.stages.novelty_rules import USUAL_P, memory_rule
+from canal.stages.novelty_rules import USUAL_P, judging_reader
 from canal.stages.predictions import reader_of
 from canal.stages.sanity import FEW_MEASURED, LEAST_AGREEMENT, gene_agreement, sanity_warnings
 
@@ -109,12 +109,12 @@ def check_file(model: Model, data: "str | Path | ad.AnnData", gene_key: str | No
         sample, totals = stream.sampled_cells(), stream.sampled_totals()
         report = stream.report
     # The sampled cells through the model.
-    rule = memory_rule(reader, None, 0)
-    prediction = (reader if rule is None else rule.reader).predict(sample)
+    judging = judging_reader(reader)
+    prediction = judging.predict(sample)
     unlike, stages = None, {}
-    if rule is not None and prediction.novelty is not None:
+    if prediction.novelty is not None:
         unlike = float((prediction.novelty.p_value <= USUAL_P).mean())
-        detector = rule.reader.detector
+        detector = judging.detector
         assert detector is not None
         for key, share in detector.for_genes.unlike_by_stage(prediction.novelty.novelty, USUAL_P).items():
             stages[str(model.stage_of_key.get(key, key))] = round(share, 4)

@@ -342,6 +342,12 @@ def memory_rule(reader: GeneSetReader, alpha: float | None, neighbors: int) -> M
     raise StageError(message)
 
 
+def judging_reader(reader: GeneSetReader) -> GeneSetReader:
+    """Return the reader with the memory's novelty detector where the model has one, itself elsewhere."""
+    rule = memory_rule(reader, None, 0)
+    return reader if rule is None else rule.reader
+
+
 @dataclass
 class ProbabilityRule:
     """scBERT's rule: a cell is novel whose highest probability, over all types of the model, is below a threshold.

@@ -1,13 +1,15 @@
 """`canal labels`: suggest, accept, list, tree, rename, merge and split."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from canal.cli.answer import Answer, GeneKey, LabelMap, Session, command, short_path, watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.table import Table
 
     from canal.history.relabel import RenamingResult
@@ -128,12 +130,7 @@ def split(
         f"Stage {result.stage}, {result.name}: version {result.version}, {result.seconds:.0f} s",
         f"  {type_} -> {', '.join(result.new_types)}, from {result.cells} cells",
     ]
-    for test in result.tested:
-        figures = [
-            f"{value:.4f}" if value is not None else "not tested" for value in (test["before"], test["accuracy"])
-        ]
-        lines.append(f"  stage {test['stage']}, {test['name']}: {' -> '.join(figures)}")
-    lines += [f"warning: {text}" for text in result.warnings]
+    lines += _tested_lines(result.tested, result.warnings)
     if result.champion:
         lines.append(f"Stage {result.stage} annotates now; back to the types of before: canal stage rollback")
     else:
@@ -149,17 +146,23 @@ def _renaming_answer(renaming: "RenamingResult") -> Answer:
         f"  {shown}",
         f"  types      {len(renaming.types)}",
     ]
-    for test in renaming.tested:
-        figures = [
-            f"{value:.4f}" if value is not None else "not tested" for value in (test["before"], test["accuracy"])
-        ]
-        lines.append(f"  stage {test['stage']}, {test['name']}: {' -> '.join(figures)}")
-    lines += [f"warning: {text}" for text in renaming.warnings]
+    lines += _tested_lines(renaming.tested, renaming.warnings)
     if renaming.champion:
         lines.append(f"Stage {renaming.stage} annotates now; back to the names of before: canal stage rollback")
     else:
         lines.append(f"Stage {renaming.parent}, with the names of before, goes on annotating.")
     return Answer(renaming.to_dict(), lines)
+
+
+def _tested_lines(tested: "Sequence[Mapping[str, Any]]", warnings: "Sequence[str]") -> list[str]:
+    """Return a line for each earlier stage, accuracy before and now, and the warnings."""
+    lines = []
+    for test in tested:
+        figures = [
+            f"{value:.4f}" if value is not None else "not tested" for value in (test["before"], test["accuracy"])
+        ]
+        lines.append(f"  stage {test['stage']}, {test['name']}: {' -> '.join(figures)}")
+    return lines + [f"warning: {text}" for text in warnings]
 
 
 def _suggestions_table(report: "LabelReport") -> "Table":

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from canal.cli.answer import Answer, Session, command, short_path, watcher
-from canal.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from canal.panels.check import PanelCheck
-    from canal.workspace import Annotator
 
 SHOWN_UNKNOWN = 8  # names of genes in a line
 SHOWN_RECALLS = 10  # types that are told worst
@@ -44,7 +42,7 @@ def check(
     model: ModelName = None,
 ) -> Answer:
     """Say what a targeted panel will tell apart, before it is bought; no cell is needed."""
-    report = _annotator(session, model, stage).check_panel(genes, depth=depth, stage=stage, progress=watcher(session))
+    report = session.annotator(model, stage).check_panel(genes, depth=depth, stage=stage, progress=watcher(session))
     known = len(report.known)
     parts: list[Table | str] = [f"{known} of {known + len(report.unknown)} genes are known to the model"]
     if report.unknown:
@@ -69,7 +67,7 @@ def design(
     """Choose genes to add to a targeted panel so that it tells the taught types apart."""
     from rich.table import Table
 
-    chosen = _annotator(session, model, stage).design_panel(add, start=start, stage=stage, out=out, overwrite=overwrite)
+    chosen = session.annotator(model, stage).design_panel(add, start=start, stage=stage, out=out, overwrite=overwrite)
     table = Table(box=None, pad_edge=False)
     for title in ("gene", "above all for"):
         table.add_column(title)
@@ -81,18 +79,6 @@ def design(
             f"{len(chosen.genes)} genes written to {short_path(out)}; next: canal panel check {short_path(out)}"
         )
     return Answer(chosen.to_dict(), parts)
-
-
-def _annotator(session: Session, model: str | None, stage: int | None) -> "Annotator":
-    """Return the model that was named, or the workspace."""
-    if model is None:
-        return session.workspace()
-    if stage is not None:
-        message = f"Both stage {stage} and {model} are named. Name one of them."
-        raise ConfigError(message)
-    from canal.workspace import load_model
-
-    return load_model(model)
 
 
 def _stages_table(report: "PanelCheck") -> "Table":

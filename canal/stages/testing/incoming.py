@@ -14,7 +14,7 @@ from canal.data.cells import Cells
 from canal.figures import score
 from canal.model.model import Model
 from canal.model.reliability import expected_calibration_error
-from canal.stages.novelty_rules import ALPHA, file_p_values, memory_rule
+from canal.stages.novelty_rules import ALPHA, file_p_values, judging_reader
 from canal.stages.testing.held_out import chosen_rows
 
 MOST_CELLS = 10_000  # of a file, the same share of each type: it bounds the time that adding a stage takes
@@ -98,11 +98,11 @@ def answer_incoming(parent: Model, cells: Cells) -> IncomingAnswers:
     rows = chosen_rows(cells.labels, MOST_CELLS)
     reader = parent.reader(cells.genes)
     # With novelty where the model can tell.
-    rule = memory_rule(reader, None, 0)
-    prediction = (reader if rule is None else rule.reader).predict(cells.expression[rows])
+    judging = judging_reader(reader)
+    prediction = judging.predict(cells.expression[rows])
     p_value = None
-    if rule is not None and prediction.novelty is not None:
-        p_value = file_p_values(rule.reader, prediction.novelty)
+    if prediction.novelty is not None:
+        p_value = file_p_values(judging, prediction.novelty)
     names = np.array(parent.types, dtype=object)
     labels = cells.labels[rows]
     return IncomingAnswers(

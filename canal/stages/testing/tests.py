@@ -24,7 +24,7 @@ from canal.model.record import IMPORTED, StageRecord
 from canal.model.reliability import Reliability
 from canal.progress import Progress
 from canal.registry.registry import Registry
-from canal.stages.novelty_rules import ALPHA, memory_rule
+from canal.stages.novelty_rules import ALPHA, judging_reader
 from canal.stages.testing.held_out import HeldOutReference, read_held_out
 from canal.stages.use import lineage, renamed_since
 
@@ -218,11 +218,10 @@ def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outc
     reader = model.reader(cells.genes)
     reader.check_overlap(cells.report.path)
     # With novelty where the model can tell.
-    rule = memory_rule(reader, None, 0)
-    prediction = (reader if rule is None else rule.reader).predict(cells.expression)
+    prediction = judging_reader(reader).predict(cells.expression)
     predicted = np.array(model.types, dtype=object)[prediction.probabilities.argmax(axis=1)]
     judged = alarms = 0
-    if rule is not None and prediction.novelty is not None:
+    if prediction.novelty is not None:
         known = np.isin(cells.labels, list(model.types))
         judged, alarms = int(known.sum()), int((prediction.novelty.p_value[known] <= ALPHA).sum())
     counts = confusion_counts(cells.labels, model.as_labelled(cells.labels, predicted))
