@@ -2,10 +2,12 @@
 
     python benchmarks/sites.py stream FOLDER --labels cell_type --min-cells 20 --max-directions 50
     python benchmarks/sites.py many --sites 50 --types 10
+    python benchmarks/sites.py donors FILE --labels cell_type
 
 ``stream`` takes each ``*.train.h5ad`` of a folder for a site of its own: it teaches a model there, exports its
 statistics, merges all exports, and tests the joint model on every ``*.test.h5ad``. ``many`` merges exports of generated
-statistics, and prints the seconds and the memory of the process that merges.
+statistics, and prints the seconds and the memory of the process that merges. ``donors`` generates donors from the cells
+of a file, whose genes differ between them by a known amount, and audits who of them is in an export.
 """
 
 import argparse
@@ -22,17 +24,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 import canal
 from canal.config import dump_preset, load_preset
 from canal.data.genes import Genes
+from canal.data.labels import LabelOptions
 from canal.data.panel import GenePanel
+from canal.data.stream import collect, open_stream
+from canal.data.values import unit_rows
 from canal.model.memory import AnalyticMemory, TypeStatistics
 from canal.model.model import Fusion, Model
 from canal.model.record import StageRecord
+from canal.sites.audit import attack_donors
 from canal.sites.export import ExportOptions, reduced_model, write_export
 from canal.sites.manifest import manifest_of
 from canal.workspace import load_model
+
+COUNTS = 2_000  # of a generated cell
 
 
 def merge_stream(folder: Path, labels: str, min_cells: int, max_directions: int) -> dict[str, Any]:
@@ -141,6 +150,32 @@ def merge_many(sites: int, types: int, genes: int, directions: int) -> dict[str,
     }
 
 
+def audit_donors(file: Path, labels: str) -> list[dict[str, Any]]:
+    """Return the AUROC of the attacks on donors, by number of donors and how much their genes differ."""
+    cells = collect(open_stream(file, labels=LabelOptions(column=labels, drop_rare=True)))
+    assert cells.labels is not None
+    # Mean of each type, as shares of a cell's counts.
+    levels = cells.expression.copy()
+    levels.data = np.expm1(levels.data)
+    means = {name: np.asarray(levels[cells.labels == name].mean(axis=0)).ravel() for name in set(cells.labels)}
+    expected = np.array([means[name] / means[name].sum() * COUNTS for name in cells.labels])
+    outcomes = []
+    for spread in (0.0, 0.1, 0.3):
+        for donors in (6, 12, 24, 48):
+            # Every donor has a factor of its own for each gene; the counts of its cells are drawn with it.
+            rng = np.random.default_rng(donors)
+            owner = rng.integers(donors, size=len(cells))
+            factors = rng.lognormal(0.0, spread, (donors, len(cells.genes)))
+            counts = rng.poisson(expected * factors[owner])
+            rows = sp.csr_matrix(np.log1p(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) * 1e4), dtype="f4")
+            names = np.array([f"donor{k}" for k in owner])
+            findings, _ = attack_donors(unit_rows(rows), cells.labels, names, 0)
+            for finding in findings:
+                figures = {"auroc": finding.auroc, "low": finding.low, "high": finding.high}
+                outcomes.append({"attack": finding.attack, "spread": spread, "donors": donors, **figures})
+    return outcomes
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,9 +190,15 @@ def main() -> None:
     many.add_argument("--types", type=int, default=10)
     many.add_argument("--genes", type=int, default=6000)
     many.add_argument("--directions", type=int, default=ExportOptions.max_directions)
+    generated = kinds.add_parser("donors")
+    generated.add_argument("file", type=Path)
+    generated.add_argument("--labels", default="cell_type")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
-    if asked.kind == "stream":
+    outcome: Any
+    if asked.kind == "donors":
+        outcome = audit_donors(asked.file, asked.labels)
+    elif asked.kind == "stream":
         outcome = merge_stream(asked.folder, asked.labels, asked.min_cells, asked.max_directions)
     else:
         outcome = merge_many(asked.sites, asked.types, asked.genes, asked.directions)

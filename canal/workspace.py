@@ -1660,19 +1660,27 @@ def describe_model(name: str | Path) -> dict[str, Any]:
     return describe_package(model_file(name))
 
 
-def describe_site(file: str | Path) -> dict[str, Any]:
+def describe_site(file: str | Path, html: str | Path | None = None) -> dict[str, Any]:
     """Return what the export of a site says of itself, with its size and digest; every byte is checked.
+
+    Parameters
+    ----------
+    file
+        The export.
+    html
+        Page to write of it, for whoever has to allow that it leaves the house.
 
     Raises
     ------
     RegistryError
         If it is damaged, changed, of a newer canal, holds cells, or is no export of a site.
     """
-    from canal.sites.manifest import read_export
+    from canal.sites.show import describe_export, write_export_page
 
-    export = read_export(Path(file))
-    facts = {"file": str(file), "bytes": Path(file).stat().st_size, "digest": export.digest, "signed_by": export.signer}
-    return {**export.manifest, **facts}
+    facts = describe_export(Path(file))
+    if html is not None:
+        write_export_page(Path(html), facts)
+    return facts
 
 
 def write_site_numbers(

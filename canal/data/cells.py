@@ -45,6 +45,8 @@ class FileReport:
         among ``unlabelled``.
     translated_genes
         Ensembl ids of the file that were read as symbols, for it has no symbols.
+    donors
+        Where the file names donors: of how many the cells of each type are.
     """
 
     path: str
@@ -61,6 +63,7 @@ class FileReport:
     warnings: tuple[str, ...] = ()
     dropped_labels: dict[str, int] = field(default_factory=dict)
     translated_genes: int = 0
+    donors: dict[str, int] = field(default_factory=dict)
 
 
 class CellsDigest:

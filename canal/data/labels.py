@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from canal.data.source import StoredTable
 
 
+DONOR_COLUMNS = ("donor_id", "donor")  # the first that a file has says whose cells they are
+UNKNOWN_DONORS = frozenset({"", "nan", "na", "none", "unknown", "pooled"})  # words that stand for no one donor
 HEADERS = frozenset(
     {
         "their",
@@ -538,3 +540,24 @@ def _singular(word: str) -> str:
     acronym = re.fullmatch(r"[A-Z0-9]{2,}s", word)  # DCs, HSCs
     plural = len(word) > 4 and word.lower().endswith("s") and not word.lower().endswith(("ss", "us", "is"))
     return word[:-1] if acronym or plural else word
+
+
+def donors_by_type(labels: np.ndarray, donors: np.ndarray) -> dict[str, int]:
+    """Return of how many donors the cells of each type are.
+
+    Parameters
+    ----------
+    labels
+        Type of each cell, ``""`` where there is none, object (cells,).
+    donors
+        Donor of each cell, (cells,); a cell whose donor is not known counts for none.
+
+    Returns
+    -------
+    By name of the type, in the order of the names; types none of whose donors is known are missing.
+    """
+    of_type: dict[str, set[str]] = {}
+    for label, donor in zip(labels.astype(str).tolist(), donors.astype(str).tolist(), strict=True):
+        if label and donor.strip().casefold() not in UNKNOWN_DONORS:
+            of_type.setdefault(label, set()).add(donor)
+    return {name: len(of_type[name]) for name in sorted(of_type)}

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from canal.data.cells import Cells, CellsDigest, FileReport
 from canal.data.genes import ENSEMBL, GeneNames, expression_rows, name_genes
-from canal.data.labels import LabelOptions, TakenLabels, take_labels
+from canal.data.labels import DONOR_COLUMNS, LabelOptions, TakenLabels, donors_by_type, take_labels
 from canal.data.panel import GenePanel
 from canal.data.source import CellSource, StoredTable, from_adata
 from canal.data.values import find_values, normalise, scale_warning, unit_rows
@@ -135,6 +135,13 @@ class CellStream:
         """Names of the annotations."""
         return tuple(map(str, self._source.obs.columns))
 
+    def _donors(self) -> dict[str, int]:
+        """Return of how many donors the cells of each type are; nothing where the file names no types or donors."""
+        named = [name for name in DONOR_COLUMNS if name in self.columns]
+        if self.labels is None or not named:
+            return {}
+        return donors_by_type(self.labels, self.column(named[0]))
+
     @property
     def report(self) -> FileReport:
         """What was found; ``digest`` is ``""`` until `chunks` has been read to its end."""
@@ -157,6 +164,7 @@ class CellStream:
             scale_evidence=f"Taken as {verdict.scale}: {verdict.evidence}.",
             gene_ids=self._named.kind,
             gene_key=self._named.key,
+            donors=self._donors(),
             unlabelled=taken.unlabelled if taken else 0,
             dropped_types=dict(taken.dropped_types) if taken else {},
             warnings=tuple(w for w in warnings if w),

@@ -41,7 +41,7 @@ SPLITS = 4  # ways in which each type is parted
 MOST_CELLS = 6_000  # of a type that are looked at
 LEAST_DONORS = 6  # a third of them members
 LEAST_GENES = 100  # of the export that the cells measure
-DONORS = "donors"
+DONORS, DONORS_BY_OTHER_CELLS = "donors", "donors by other cells"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def audit_export(path: Path, data: Path, options: AuditOptions, progress: Progre
     # 2. Donors, where somebody says who they are.
     warnings = []
     if donors is not None:
-        found, warning = _attack_donors(rows, cells.labels, donors, options.seed)
+        found, warning = attack_donors(rows, cells.labels, donors, options.seed)
         findings += found
         warnings += [warning] if warning else []
     return _audit(export, rows.shape[1], findings, warnings)
@@ -255,39 +255,86 @@ def _finding(attack: str, cells: int, area: float, draws: int, types: int) -> Fi
     )
 
 
-def _attack_donors(
+def attack_donors(
     rows: sp.csr_matrix, labels: np.ndarray, donors: np.ndarray, seed: int
 ) -> tuple[list[Finding], str | None]:
-    """Return how well donors are told whose cells are among those of a type's mean, and a warning."""
+    """Return how well donors are told who are among those of an export, and a warning.
+
+    Parameters
+    ----------
+    rows
+        Unit profiles, (cells, g).
+    labels, donors
+        Type and donor of each cell, (cells,); donors ``""`` where nobody said.
+    seed
+        Of the ways in which donors are parted.
+
+    Returns
+    -------
+    A finding for an attacker who has the very cells that were taught, and one for an attacker who has other cells of
+    the same people: the first is told by its cells, the second by what is its own in all of them.
+    """
     names = np.unique(donors[donors != ""])
     if len(names) < LEAST_DONORS:
         return [], f"There are {len(names)} donors; expected {LEAST_DONORS} at least to say anything of donors."
     rng = numpy_generator(seed, "audit donors")
     third = len(names) // 3
-    areas, counts = [], []
-    for _ in range(SPLITS * 4):
-        # A third of the donors are members, a third others, the rest is what the attacker has.
-        order = rng.permutation(names)
-        members, others = order[:third], order[third : 2 * third]
-        scores = np.zeros(2 * third)
-        for name in np.unique(labels.astype(str)).tolist():
-            of_type = labels.astype(str) == name
-            inside = np.flatnonzero(of_type & np.isin(donors, members))
-            known = np.flatnonzero(of_type & np.isin(donors, order[2 * third :]))
-            if len(inside) < SIZES[0] or len(known) < SIZES[0]:
-                continue
-            reference = Reference.of(rows[known].toarray().astype(np.float64))
-            mean = np.asarray(rows[inside].mean(axis=0)).ravel()
-            for place, donor in enumerate((*members, *others)):
-                own = np.flatnonzero(of_type & (donors == donor))
-                if len(own):
-                    profile = np.asarray(rows[own].mean(axis=0))
-                    scores[place] += float(likelihood(profile, mean, reference)[0])
-            counts.append(len(inside))
-        areas.append(members_first(scores))
-    if not counts:
-        return [], "No type has cells enough of a third of the donors to say anything of donors."
-    return [_finding(DONORS, int(np.median(counts)), float(np.mean(areas)), third, 1)], None
+    findings = []
+    for attack, other_cells in ((DONORS, False), (DONORS_BY_OTHER_CELLS, True)):
+        areas, counts = [], []
+        for _ in range(SPLITS * 4):
+            order = rng.permutation(names)
+            # Of each donor half of the cells are taught where the attacker has others.
+            taught = rng.random(len(donors)) < 0.5 if other_cells else np.ones(len(donors), dtype=bool)
+            scores, inside = _donor_scores(rows, labels.astype(str), donors, (order, taught), other_cells=other_cells)
+            counts += inside
+            areas.append(members_first(scores))
+        if not counts:
+            return findings, "No type has cells enough of a third of the donors to say anything of donors."
+        findings.append(_finding(attack, int(np.median(counts)), float(np.mean(areas)), third, 1))
+    return findings, None
+
+
+def _donor_scores(
+    rows: sp.csr_matrix,
+    labels: np.ndarray,
+    donors: np.ndarray,
+    split: tuple[np.ndarray, np.ndarray],
+    *,
+    other_cells: bool,
+) -> tuple[np.ndarray, list[int]]:
+    """Return the score of the first two thirds of the donors, members first, and the cells behind each mean.
+
+    Parameters
+    ----------
+    rows, labels, donors
+        As for `attack_donors`.
+    split
+        Donors in an order: a third are members, a third others, the rest is what the attacker has; and which cells
+        are taught of those that are taught of, (cells,).
+    other_cells
+        Whether the attacker has the cells of a donor that are not taught, in place of those that are.
+    """
+    order, taught = split
+    third = len(order) // 3
+    members, others, rest = order[:third], order[third : 2 * third], order[2 * third :]
+    scores, counts = np.zeros(2 * third), []
+    for name in np.unique(labels):
+        of_type = labels == name
+        inside = np.flatnonzero(of_type & taught & np.isin(donors, members))
+        known = np.flatnonzero(of_type & np.isin(donors, rest))
+        if len(inside) < SIZES[0] or len(known) < SIZES[0]:
+            continue
+        reference = Reference.of(rows[known].toarray().astype(np.float64))
+        mean = np.asarray(rows[inside].mean(axis=0)).ravel()
+        held = ~taught if other_cells else taught
+        for place, donor in enumerate((*members, *others)):
+            own = np.flatnonzero(of_type & held & (donors == donor))
+            if len(own):
+                profile = np.asarray(rows[own].mean(axis=0))
+                scores[place] += float(likelihood(profile, mean, reference)[0])
+        counts.append(len(inside))
+    return scores, counts
 
 
 def _audit(export: SiteExport, genes: int, findings: Sequence[Finding], warnings: Sequence[str]) -> Audit:

@@ -87,8 +87,10 @@ def export_site(layout: Layout, out: Path, options: ExportOptions) -> dict[str, 
     reduced, facts = reduced_model(model, options, names)
     placement = placement_of(layout, model.stage)
     ids = {name: placement.exact_id(name) or "" for name in reduced.types}
-    sources = _sources(model, registry.records())
-    manifest = manifest_of(reduced, options.site or out.stem, facts, ids, sources)
+    records = registry.records()
+    manifest = manifest_of(
+        reduced, options.site or out.stem, facts, ids, _sources(model, records), _donors(model, records)
+    )
     # 3. One file, the same bytes each time; signed where the workspace has a key.
     write_export(out, reduced, manifest, with_network=options.with_network, private_key=own_key(layout.keys))
     return manifest
@@ -273,6 +275,16 @@ def _sources(model: Model, records: Sequence[StageRecord]) -> dict[int, list[str
         digests = [] if record is None else [str(source.get("digest", "")) for source in record.data]
         sources[key] = [_source(digest) for digest in digests if digest]
     return sources
+
+
+def _donors(model: Model, records: Sequence[StageRecord]) -> dict[int, dict[str, int]]:
+    """Return, by key and type, of how many donors the cells are, as far as the files that were taught named them."""
+    by_number = {record.number: record for record in records}
+    donors: dict[int, dict[str, int]] = {}
+    for key, number in model.stage_of_key.items():
+        for source in by_number[number].data if number in by_number else ():
+            donors.setdefault(key, {}).update(source.get("donors") or {})
+    return donors
 
 
 def _source(digest: str) -> str:

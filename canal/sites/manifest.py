@@ -81,7 +81,12 @@ def contents_of(reduced: Model, facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def manifest_of(
-    reduced: Model, site: str, facts: Mapping[str, Any], ids: Mapping[str, str], sources: Mapping[int, list[str]]
+    reduced: Model,
+    site: str,
+    facts: Mapping[str, Any],
+    ids: Mapping[str, str],
+    sources: Mapping[int, list[str]],
+    donors: Mapping[int, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Return what an export says of itself.
 
@@ -97,14 +102,21 @@ def manifest_of(
         Id in the Cell Ontology of each type that has one.
     sources
         Hashes that stand for the cells of each key.
+    donors
+        Of how many donors the cells of a key are, by type, as far as a file named them.
     """
     assert reduced.memory is not None
     cells: dict[str, int] = {}
+    most_donors: dict[str, int] = {}
     stages = []
     for key, positions in reduced.memory.measured.items():
         own = [one for one in reduced.memory.statistics if one.stage == key]
+        known = (donors or {}).get(facts["keys"][key], {})
         for one in own:
             cells[one.name] = cells.get(one.name, 0) + one.n
+            # One donor may be in several stages: of so many the cells are at the least.
+            if one.name in known:
+                most_donors[one.name] = max(most_donors.get(one.name, 0), known[one.name])
         stages.append(
             {
                 "key": key,
@@ -114,7 +126,9 @@ def manifest_of(
                 "source": sources.get(facts["keys"][key], []),
             }
         )
-    types = {name: {"cells": cells[name], "id": ids.get(name, "")} for name in sorted(cells)}
+    types = {}
+    for name in sorted(cells):
+        types[name] = {"cells": cells[name], "id": ids.get(name, ""), "donors": most_donors.get(name)}
     told = {key: value for key, value in facts.items() if key != "keys"}
     return {
         "format": FORMAT,

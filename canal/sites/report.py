@@ -226,7 +226,7 @@ def _recall_by_type(by_place: Mapping[tuple[str, str], Numbers]) -> dict[str, di
 def site_page(report: SiteReport) -> str:
     """Return the matrix as one HTML file."""
     return render_page(
-        "sites/page.html.jinja",
+        "sites/report.html.jinja",
         title=f"{len(report.models)} models at {len(report.sites)} sites",
         canal_version=__version__,
         report=report,

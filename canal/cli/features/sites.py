@@ -82,17 +82,22 @@ def export(
 def show(
     session: Session,  # noqa: ARG001 - every command is told
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File of `canal site export`.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Page to write, for whoever has to allow it.")
+    ] = None,
 ) -> Answer:
     """Show what an export holds, file by file and type by type; every byte of it is checked."""
     from canal.workspace import describe_site
 
-    facts = describe_site(file)
+    facts = describe_site(file, html)
     lines: list[str | Table] = [f"{facts['site']}: {facts['bytes'] / 1e6:.1f} MB, {facts['digest']}"]
     lines += [f"signed by {facts['signed_by']}" if facts["signed_by"] else "not signed", *_summary(facts)]
     lines += ["It holds no cell, no name of a cell and no path. It holds:"]
     lines += [f"- {name}: {what}" for name, what in facts["holds"].items()]
     lines.append(_types_table(facts["types"]))
-    return Answer(facts, lines)
+    if html is not None:
+        lines.append(f"The page is {short_path(html)}")
+    return Answer(facts | {"html": None if html is None else str(html)}, lines)
 
 
 def key(session: Session) -> Answer:
@@ -250,6 +255,9 @@ def _summary(manifest: dict[str, Any]) -> list[str]:
             f"Left out: {left_out['types']} types of fewer than {manifest['min_cells']} cells in a stage, "
             f"{left_out['cells']} cells in all"
         )
+    alone = [name for name, facts in manifest["types"].items() if facts.get("donors") == 1]
+    if alone:
+        lines.append(f"Of one donor alone, whose mean profile they tell: {', '.join(alone)}")
     if manifest["genes_without_statistics"]:
         lines.append(f"Of {manifest['genes_without_statistics']:,} genes of the list the model has no statistics")
     return lines
@@ -259,8 +267,10 @@ def _types_table(types: dict[str, dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("type", "id", "cells"):
+    for title in ("type", "id", "cells", "donors, at least"):
         table.add_column(title)
     for name, facts in types.items():
-        table.add_row(name, facts["id"], f"{facts['cells']:,}")
+        # Exports of canal 0.1 say nothing of donors.
+        donors = facts.get("donors")
+        table.add_row(name, facts["id"], f"{facts['cells']:,}", "not known" if donors is None else str(donors))
     return table

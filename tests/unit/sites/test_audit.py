@@ -21,7 +21,7 @@ from canal.sites.attacks import (
     likelihood,
     members_first,
 )
-from canal.sites.audit import AuditOptions, audit_export
+from canal.sites.audit import AuditOptions, attack_donors, audit_export
 from canal.sites.manifest import read_export
 from tests.make import make_adata
 
@@ -91,6 +91,27 @@ def test_an_audit_of_an_export(exports, tmp_path):
     before = read_export(exports["north"]).model.memory.statistics
     for ours, theirs in zip(kept.model.memory.statistics, before, strict=True):
         np.testing.assert_array_equal(ours.mean, theirs.mean)
+
+
+def donors_told(spread: float) -> list[float]:
+    """Return the AUROC of the two attacks on donors whose genes differ by a factor of e to the ``spread``."""
+    rng = np.random.default_rng(3)
+    owner = np.arange(720) % 12
+    level = rng.gamma(1.0, 2.0, 300) * rng.lognormal(0.0, spread, (12, 300))
+    rows = unit_rows(sp.csr_matrix(rng.poisson(level[owner]).astype(np.float32)))
+    names = np.array([f"d{k}" for k in owner])
+    findings, warning = attack_donors(rows, np.full(720, "B", dtype=object), names, seed=0)
+    assert warning is None
+    assert [finding.attack for finding in findings] == ["donors", "donors by other cells"]
+    return [finding.auroc for finding in findings]
+
+
+def test_generated_donors_are_told_by_what_is_their_own():
+    """By other cells of theirs only where they differ; by the very cells in any case."""
+    alike, different = donors_told(0.0), donors_told(1.0)
+    assert alike[0] > 0.8
+    assert abs(alike[1] - 0.5) < 0.15
+    assert different[1] > 0.95
 
 
 def test_what_cannot_be_audited(exports, tmp_path):

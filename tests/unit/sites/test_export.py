@@ -28,7 +28,8 @@ def test_an_export_holds_no_cell_and_no_network(exports, models):
     assert names & {"model/bank.safetensors", "model/weights.safetensors", "model/sure.json"} == set()
     facts = describe_site(exports["north"])
     assert set(facts["holds"]) == {name.removeprefix("model/") for name in names if name.startswith("model/")}
-    assert facts["types"] == {"B": {"cells": 165, "id": ""}, "NK": {"cells": 165, "id": ""}}
+    unknown = {"cells": 165, "id": "", "donors": None}
+    assert facts["types"] == {"B": unknown, "NK": unknown}
     assert facts["stages"][0]["source"] == ["source of north"]
 
 
