@@ -3,11 +3,13 @@
     python benchmarks/sites.py stream FOLDER --labels cell_type --min-cells 20 --max-directions 50
     python benchmarks/sites.py many --sites 50 --types 10
     python benchmarks/sites.py donors FILE --labels cell_type
+    python benchmarks/sites.py pooled FOLDER --labels cell_type
 
 ``stream`` takes each ``*.train.h5ad`` of a folder for a site of its own: it teaches a model there, exports its
 statistics, merges all exports, and tests the joint model on every ``*.test.h5ad``. ``many`` merges exports of generated
 statistics, and prints the seconds and the memory of the process that merges. ``donors`` generates donors from the cells
-of a file, whose genes differ between them by a known amount, and audits who of them is in an export.
+of a file, whose genes differ between them by a known amount, and audits who of them is in an export. ``pooled`` asks
+what a secure sum could reach: all that the merging party saw would be one mean and one variance of each type.
 """
 
 import argparse
@@ -33,13 +35,13 @@ from canal.data.labels import LabelOptions
 from canal.data.panel import GenePanel
 from canal.data.stream import collect, open_stream
 from canal.data.values import unit_rows
-from canal.model.memory import AnalyticMemory, TypeStatistics
+from canal.model.memory import AnalyticMemory, TypeStatistics, joined_statistics
 from canal.model.model import Fusion, Model
 from canal.model.record import StageRecord
 from canal.sites.audit import attack_donors
-from canal.sites.export import ExportOptions, reduced_model, write_export
-from canal.sites.manifest import manifest_of
-from canal.workspace import load_model
+from canal.sites.export import ExportOptions, memory_of_genes, reduced_model, write_export
+from canal.sites.manifest import manifest_of, read_export
+from canal.workspace import load_model, site_genes
 
 COUNTS = 2_000  # of a generated cell
 
@@ -70,6 +72,63 @@ def merge_stream(folder: Path, labels: str, min_cells: int, max_directions: int)
             figures[test.name.split(".")[0]] = [round(evaluation.accuracy, 4), round(evaluation.macro_f1, 4)]
     mean = [round(float(value), 4) for value in np.mean(list(figures.values()), axis=0)]
     return {"sites": sizes, "seconds": round(seconds, 1), "accuracy, macro-F1": figures, "mean": mean}
+
+
+def merge_pooled(folder: Path, labels: str) -> dict[str, Any]:
+    """Return mean accuracy and macro-F1 over the test files of three joint models of the genes that all sites have.
+
+    The first is merged as it is shipped, the second without directions, the third of sums over the sites alone.
+    """
+    with tempfile.TemporaryDirectory(prefix="canal-sites-") as temporary:
+        place = Path(temporary)
+        trains = sorted(folder.glob("*.train.h5ad"))
+        agreed = site_genes(trains, place / "genes.txt")
+        # 1. Every site exports what is shipped, and means and variances alone.
+        exports: dict[str, list[Path]] = {"shipped": [], "no directions": []}
+        for train in trains:
+            site = train.name.split(".")[0]
+            workspace = canal.open_workspace(place / site, create=True)
+            workspace.add_stage(train, labels=labels)
+            for kind, most in (("shipped", ExportOptions.max_directions), ("no directions", 0)):
+                out = place / f"{site} {kind}.canal"
+                workspace.export_site(out, site=site, genes=place / "genes.txt", max_directions=most)
+                exports[kind].append(out)
+        # 2. What a sum over the sites leaves of the second.
+        exports["pooled"] = [_pooled(exports["no directions"], place / "pooled.canal")]
+        # 3. Each merged, and tested everywhere.
+        figures = {}
+        for kind, files in exports.items():
+            joint = place / f"joint {kind}.canal"
+            workspace.merge_sites(files, joint, unsigned=True)
+            evaluations = [
+                load_model(joint).evaluate(test, labels=labels) for test in sorted(folder.glob("*.test.h5ad"))
+            ]
+            mean = [np.mean([one.accuracy for one in evaluations]), np.mean([one.macro_f1 for one in evaluations])]
+            figures[kind] = [round(float(value), 4) for value in mean]
+    return {"common_genes": len(agreed), "accuracy, macro-F1": figures}
+
+
+def _pooled(files: list[Path], out: Path) -> Path:
+    """Write the statistics of several sites as those of one: of each type over all sites, a mean and a variance."""
+    exports = [read_export(path) for path in files]
+    memories = [export.model.memory for export in exports if export.model.memory is not None]
+    common = frozenset.intersection(*[frozenset(memory.panel.genes.names) for memory in memories])
+    memories = [memory_of_genes(memory, common)[0] for memory in memories]
+    order = memories[0].panel.genes.names
+    by_type: dict[str, list[TypeStatistics]] = {}
+    for memory in memories:
+        # The genes of every site in the order of the first.
+        column = {memory.panel.genes.names[position]: k for k, position in enumerate(memory.measured[1])}
+        o = [column[order[position]] for position in memories[0].measured[1]]
+        for one in memory.statistics:
+            moved = replace(one, mean=one.mean[o], factors=one.factors[:, o], rest=one.rest[o])
+            by_type.setdefault(one.name, []).append(moved)
+    pooled = tuple(joined_statistics(parts, name=name, rank=0) for name, parts in sorted(by_type.items()))
+    model = replace(exports[0].model, memory=replace(memories[0], statistics=pooled), types=tuple(sorted(by_type)))
+    types = {one.name: {"cells": one.n, "id": "", "donors": None} for one in pooled}
+    manifest = {**exports[0].manifest, "site": "pooled", "types": types, "cells": sum(one.n for one in pooled)}
+    write_export(out, model, manifest)
+    return out
 
 
 def generated_site(number: int, types: int, genes: int, directions: int) -> tuple[Model, dict[str, Any]]:
@@ -190,6 +249,9 @@ def main() -> None:
     many.add_argument("--types", type=int, default=10)
     many.add_argument("--genes", type=int, default=6000)
     many.add_argument("--directions", type=int, default=ExportOptions.max_directions)
+    sums = kinds.add_parser("pooled")
+    sums.add_argument("folder", type=Path)
+    sums.add_argument("--labels", default="cell_type")
     generated = kinds.add_parser("donors")
     generated.add_argument("file", type=Path)
     generated.add_argument("--labels", default="cell_type")
@@ -198,6 +260,8 @@ def main() -> None:
     outcome: Any
     if asked.kind == "donors":
         outcome = audit_donors(asked.file, asked.labels)
+    elif asked.kind == "pooled":
+        outcome = merge_pooled(asked.folder, asked.labels)
     elif asked.kind == "stream":
         outcome = merge_stream(asked.folder, asked.labels, asked.min_cells, asked.max_directions)
     else:

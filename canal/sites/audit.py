@@ -279,7 +279,7 @@ def attack_donors(
         return [], f"There are {len(names)} donors; expected {LEAST_DONORS} at least to say anything of donors."
     rng = numpy_generator(seed, "audit donors")
     third = len(names) // 3
-    findings = []
+    findings: list[Finding] = []
     for attack, other_cells in ((DONORS, False), (DONORS_BY_OTHER_CELLS, True)):
         areas, counts = [], []
         for _ in range(SPLITS * 4):
