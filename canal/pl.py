@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.errors import ConfigError
+from canal.report.plots import name_room
+from canal.text import picture_text
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -104,7 +106,8 @@ def confusion(
     row_names, column_names, cells, _ = _table(rows, columns, None)
     share = cells / cells.sum(axis=1, keepdims=True)
     if axes is None:
-        size = (3.0 + INCHES_PER_TYPE * len(column_names), 1.5 + INCHES_PER_TYPE * len(row_names))
+        height = 1.5 + name_room(column_names.tolist()) + INCHES_PER_TYPE * len(row_names)
+        size = (3.0 + INCHES_PER_TYPE * len(column_names), height)
         _, axes = pyplot.subplots(figsize=size, layout="constrained")
     image = axes.imshow(share, cmap="YlGnBu", vmin=0, vmax=1, aspect="auto")
     for y, x in zip(*np.nonzero(share >= LEAST_SHOWN), strict=True):
@@ -112,8 +115,8 @@ def confusion(
         axes.text(
             x, y, f"{100 * share[y, x]:.0f}", ha="center", va="center", size=8, color="w" if share[y, x] > 0.5 else "k"
         )
-    axes.set_xticks(range(len(column_names)), [str(name) for name in column_names], rotation=40, ha="right")
-    names = [f"{name} ({int(n):,})" for name, n in zip(row_names, cells.sum(axis=1), strict=True)]
+    axes.set_xticks(range(len(column_names)), [picture_text(name) for name in column_names], rotation=40, ha="right")
+    names = [f"{picture_text(name)} ({int(n):,})" for name, n in zip(row_names, cells.sum(axis=1), strict=True)]
     axes.set_yticks(range(len(row_names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("given (cells)")
@@ -169,13 +172,13 @@ def umap(
     for name, colour in layers:
         rows = np.flatnonzero(values == name)
         if len(rows):
-            label = f"{name or 'not given'} ({len(rows):,})"
+            label = f"{picture_text(name or 'not given')} ({len(rows):,})"
             axes.scatter(
                 points[rows, 0], points[rows, 1], s=size, color=[colour], label=label, linewidths=0, rasterized=True
             )
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(column)
+    axes.set_title(picture_text(column))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small", markerscale=3)
     return axes
 
@@ -232,11 +235,11 @@ def markers(table: "pd.DataFrame", *, top: int = 10, axes: "Axes | None" = None)
     place = np.arange(len(chosen))
     size = chosen["score"].abs().to_numpy()
     axes.barh(place, np.where(is_for, size, -size), color=np.where(is_for, COLOURS[0], COLOURS[1]))
-    axes.set_yticks(place, chosen["gene"].astype(str).tolist())
+    axes.set_yticks(place, [picture_text(gene) for gene in chosen["gene"]])
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_xlabel("part in the score: against | for")
-    axes.set_title(str(types[0]))
+    axes.set_title(picture_text(types[0]))
     return axes
 
 
@@ -275,7 +278,7 @@ def _draw(
     from matplotlib import pyplot
 
     if axes is None:
-        size = (2.5 + INCHES_PER_TYPE * len(columns), 1.5 + INCHES_PER_TYPE * len(rows))
+        size = (2.5 + INCHES_PER_TYPE * len(columns), 1.5 + name_room(columns.tolist()) + INCHES_PER_TYPE * len(rows))
         _, axes = pyplot.subplots(figsize=size, layout="constrained")
     y, x = np.nonzero(share)
     dots = axes.scatter(
@@ -289,8 +292,8 @@ def _draw(
         edgecolors="0.5",
         linewidths=0.5,
     )
-    axes.set_xticks(range(len(columns)), [str(name) for name in columns], rotation=40, ha="right")
-    axes.set_yticks(range(len(rows)), [str(name) for name in rows])
+    axes.set_xticks(range(len(columns)), [picture_text(name) for name in columns], rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), [picture_text(name) for name in rows])
     axes.invert_yaxis()
     axes.set_xlabel("predicted")
     axes.set_ylabel("given")

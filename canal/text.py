@@ -11,6 +11,7 @@ from collections.abc import Iterable
 _FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 # What a terminal obeys: C0 but tab and newline, DEL, C1; and marks that turn the direction of the text behind them.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+LONGEST_IN_PICTURE = 40  # letters of a name in a picture, of which a page holds two beside each other
 _MARKDOWN = re.compile(r"([\\`*\[\]<>!])")
 
 
@@ -40,3 +41,16 @@ def shown(text: str) -> str:
 def markdown_text(text: str) -> str:
     """Return a text for Markdown, on one line, without markup."""
     return _MARKDOWN.sub(r"\\\1", " ".join(shown(text).split()))
+
+
+def picture_text(text: object) -> str:
+    """Return a name for a picture that matplotlib draws: as text on one line, cut where it is too long.
+
+    matplotlib takes what stands between dollar signs for a formula, and leaves a name that begins with an underscore
+    out of its legends.
+    """
+    line = " ".join(shown(str(text)).split())
+    if len(line) > LONGEST_IN_PICTURE:
+        line = line[: LONGEST_IN_PICTURE - 1] + "\u2026"
+    line = line.replace("$", r"\$")
+    return f" {line}" if line.startswith("_") else line

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canal.compare.report import CompareReport, Number, StageMap
-from canal.report.plots import as_svg, draw_heat_map, type_colours
+from canal.report.plots import as_svg, draw_heat_map, name_room, type_colours
+from canal.text import picture_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ def accuracy_heat_map(report: CompareReport) -> str:
     """Draw accuracy after each stage (rows) on the cells of each stage (columns)."""
     rows, columns = _stage_names(report), _set_names(report)
     table = as_array(report.accuracy)
-    figure, axes = _canvas(height=1.5 + ROW_HEIGHT * 1.1 * len(rows))
+    figure, axes = _canvas(height=1.5 + name_room(columns) + ROW_HEIGHT * 1.1 * len(rows))
     # The lightest colour is the lowest accuracy, rounded down to a tenth: small differences are seen, too.
     measured = table[~np.isnan(table)]
     low = min(float(measured.min()), 0.9) if measured.size else 0.0
@@ -37,7 +38,7 @@ def accuracy_heat_map(report: CompareReport) -> str:
 
 def forgetting_curves(report: CompareReport) -> str:
     """Draw accuracy on the cells of each stage against the stages that followed."""
-    figure, axes = _canvas(height=3.4)
+    figure, axes = _canvas(height=3.4 + name_room(_stage_names(report)))
     # One line for each set of held-out cells.
     table = as_array(report.accuracy)
     positions = range(len(report.stages))
@@ -71,7 +72,7 @@ def confusion_table(report: CompareReport) -> str:
         for j, answer in enumerate(columns):
             counts[i, j] = report.confusion[given].get(answer, 0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _canvas(height=1.7 + ROW_HEIGHT * len(rows))
+    figure, axes = _canvas(height=1.7 + name_room(columns) + ROW_HEIGHT * len(rows))
     draw_heat_map(axes, shares, rows, columns, written=counts, form="{:.0f}")
     axes.set_xlabel("annotated as")
     axes.set_ylabel("given")
@@ -89,7 +90,7 @@ def type_f1_table(report: CompareReport) -> str:
     for i, name in enumerate(types):
         for j, stage in enumerate(report.stages):
             table[i, j] = stage.f1.get(name, np.nan)
-    figure, axes = _canvas(height=1.5 + ROW_HEIGHT * len(types))
+    figure, axes = _canvas(height=1.5 + name_room(_stage_names(report)) + ROW_HEIGHT * len(types))
     draw_heat_map(axes, table, types, _stage_names(report), form="{:.2f}")
     return as_svg(figure)
 
@@ -106,7 +107,9 @@ def bank_bars(report: CompareReport) -> str:
     left = np.zeros(len(report.stages))
     for name in types:
         cells = np.array([stage.bank.get(name, 0) for stage in report.stages], dtype=float)
-        axes.barh(range(len(left)), cells, left=left, color=colours[name], label=name, edgecolor="w", lw=0.3)
+        axes.barh(
+            range(len(left)), cells, left=left, color=colours[name], label=picture_text(name), edgecolor="w", lw=0.3
+        )
         left += cells
     axes.set_yticks(range(len(left)), _stage_names(report), fontsize=7.5)
     axes.invert_yaxis()
@@ -129,7 +132,7 @@ def training_curves(report: CompareReport) -> str:
         epochs = range(1, len(stage.history) + 1)
         for axes, key in ((left, "training_loss"), (right, "validation_accuracy")):
             values = [epoch.get(key, np.nan) for epoch in stage.history]
-            axes.plot(epochs, values, color=colour, lw=1.3, label=f"{stage.number} {stage.name}")
+            axes.plot(epochs, values, color=colour, lw=1.3, label=f"{stage.number} {picture_text(stage.name)}")
     for axes, title in ((left, "training loss"), (right, "accuracy on validation cells")):
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("epoch")
@@ -144,7 +147,7 @@ def reference_bars(report: CompareReport) -> str:
     """Draw accuracy of the focus and of the references on each set."""
     methods = [(f"canal, stage {report.focus}", report.accuracy[report.focus_row])]
     methods += [(method.name, method.accuracy) for method in report.references]
-    figure, axes = _canvas(height=3.0)
+    figure, axes = _canvas(height=3.0 + name_room(_set_names(report)))
     # The bars of a set stand around its tick, one beside the other; they fill 0.8 of its room.
     width = 0.8 / len(methods)
     for k, (name, accuracy) in enumerate(methods):
@@ -189,11 +192,11 @@ def _legend(axes: "Axes", names: int) -> None:
 
 
 def _stage_names(report: CompareReport) -> list[str]:
-    return [f"{stage.number} {stage.name}{' *' if stage.in_use else ''}" for stage in report.stages]
+    return [f"{stage.number} {picture_text(stage.name)}{' *' if stage.in_use else ''}" for stage in report.stages]
 
 
 def _set_names(report: CompareReport) -> list[str]:
-    return [f"{held_out.stage} {held_out.name}" for held_out in report.sets]
+    return [f"{held_out.stage} {picture_text(held_out.name)}" for held_out in report.sets]
 
 
 # The maps.
@@ -234,7 +237,14 @@ def map_pictures(maps: Sequence[StageMap]) -> bytes:
     # One legend for all; empty scatters give it its dots.
     if len(names) <= MOST_MAP_NAMES:
         dots = [panels[0].scatter([], [], s=26, color=colours[name]) for name in names]
-        figure.legend(dots, names, loc="outside lower center", ncols=NAMES_IN_A_ROW, frameon=False, fontsize=7.5)
+        figure.legend(
+            dots,
+            [picture_text(name) for name in names],
+            loc="outside lower center",
+            ncols=NAMES_IN_A_ROW,
+            frameon=False,
+            fontsize=7.5,
+        )
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
     return out.getvalue()

@@ -14,6 +14,7 @@ from scipy.stats import false_discovery_control
 from canal.errors import ConfigError, DataError
 from canal.explain.explain import Explanation, TypeGenes
 from canal.report.annotation import spreadsheet_frame
+from canal.text import picture_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -308,10 +309,10 @@ def _draw_bars(axes: "Axes", explained: TypeGenes, top: int) -> None:
     positions = np.arange(len(names))
     axes.barh(positions - 0.2, explained.score[:top], height=0.4, color=OWN_COLOUR)
     axes.barh(positions + 0.2, explained.others[:top], height=0.4, color=OTHERS_COLOUR)
-    axes.set_yticks(positions, names, fontsize=7)
+    axes.set_yticks(positions, [picture_text(name) for name in names], fontsize=7)
     axes.invert_yaxis()
     axes.tick_params(axis="x", labelsize=7)
     axes.locator_params(axis="x", nbins=4)
-    axes.set_title(f"{explained.name}, {explained.cells} cells", fontsize=9)
+    axes.set_title(f"{picture_text(explained.name)}, {explained.cells} cells", fontsize=9)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

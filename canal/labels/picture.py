@@ -8,6 +8,7 @@ from canal.errors import DataError
 from canal.files import check_file, write_file_whole
 from canal.labels.accepted import LabelTree, TreeNode
 from canal.report.plots import FONT_SIZE, as_svg
+from canal.text import picture_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ def tree_figure(tree: LabelTree) -> "Figure":
     # 1. A line a node: its level, the line of what it hangs below, the term and its types.
     lines: list[tuple[int, int | None, str, str]] = []
     _add_lines(tree.nodes, 0, None, lines)
-    lines += [(0, None, "without a term", name) for name in tree.without]
+    lines += [(0, None, "without a term", picture_text(name)) for name in tree.without]
     # 2. As large as the text needs.
     letters = max(level * INDENT / LETTER + len(f"{term}  {types}") for level, _above, term, types in lines)
     width, height = 0.4 + letters * LETTER, 0.2 + len(lines) * LINE
@@ -77,5 +78,5 @@ def _add_lines(
     for node in nodes:
         number = len(lines)
         term = f"{node.label} ({node.id})" if node.id else ""
-        lines.append((level, above, term, ", ".join(node.types)))
+        lines.append((level, above, term, ", ".join(picture_text(name) for name in node.types)))
         _add_lines(node.children, level + 1, number, lines)

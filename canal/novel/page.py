@@ -8,6 +8,7 @@ import numpy as np
 
 from canal.novel.report import NovelReport
 from canal.report.plots import GREY, render_page, type_colours
+from canal.text import picture_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def umap_picture(coordinates: np.ndarray, groups: np.ndarray, clusters: Sequence
 
 
 def _scatter(axes: "Axes", coordinates: np.ndarray, size: float, colour: Any, label: str) -> None:
-    axes.scatter(coordinates[:, 0], coordinates[:, 1], s=size, color=colour, linewidths=0, label=label)
+    axes.scatter(coordinates[:, 0], coordinates[:, 1], s=size, color=colour, linewidths=0, label=picture_text(label))
 
 
 def _write_name(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from canal.model.reliability import Reliability
+from canal.text import picture_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 NOT_MEASURED = "#f0f0f0"  # colour of a field without a figure
 FONT_SIZE = 7.5  # points
 MOST_WRITTEN = 30  # rows or columns above which the fields are too small for figures
+
+
+LETTER_RISE = 0.045  # inches: how much further down a slanted name reaches with every letter
+LETTERS_WITH_ROOM = 24  # of a name that every picture has room for
+
+
+def name_room(names: Sequence[str]) -> float:
+    """Return the inches that slanted names need below a picture beyond what every picture has for them."""
+    longest = max((len(picture_text(name)) for name in names), default=0)
+    return LETTER_RISE * max(longest - LETTERS_WITH_ROOM, 0)
 
 
 def draw_heat_map(
@@ -61,8 +72,9 @@ def draw_heat_map(
     axes.imshow(measured, vmin=low, vmax=max(high, low + 1e-9), cmap=colours, aspect="auto")
     # Names of rows and columns; a little smaller where the fields hold counts, which are longer.
     size = FONT_SIZE if written is None else FONT_SIZE - 0.5
-    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
-    axes.set_yticks(range(len(rows)), rows, fontsize=size)
+    below, beside = [picture_text(name) for name in columns], [picture_text(name) for name in rows]
+    axes.set_xticks(range(len(columns)), below, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(range(len(rows)), beside, fontsize=size)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -143,7 +155,9 @@ def demo_picture(
         axes.set_title(f"{title}, {len(held_out)} held-out cells")
     # One legend for both: empty scatters give it its dots.
     dots = [left.scatter([], [], s=30, color=colour) for colour in colours.values()]
-    wide.legend(dots, list(colours), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    wide.legend(
+        dots, [picture_text(name) for name in colours], loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
     # A table of accuracies for each method.
     for axes, (method, rows) in zip(np.ravel(narrow.subplots(len(accuracy), 1)), accuracy.items(), strict=True):
         draw_accuracy(axes, rows, stages, method)
@@ -171,7 +185,7 @@ def draw_accuracy(axes: "Axes", rows: list[list[float]], stages: Sequence[str], 
         for i, value in enumerate(row):
             dark = value < 0.6
             axes.text(i, k, f"{value:.2f}", ha="center", va="center", color="w" if dark else "k")
-    axes.set_xticks(range(n), stages, fontsize=8)
+    axes.set_xticks(range(n), [picture_text(stage) for stage in stages], fontsize=8)
     axes.set_yticks(range(n), [f"after {k + 1}" for k in range(n)], fontsize=8)
     axes.set_title(f"accuracy, {title}", fontsize=10)
 

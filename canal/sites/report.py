@@ -17,7 +17,7 @@ from canal.errors import DataError
 from canal.files import check_file, refuse_newer, short_digest, write_file_whole
 from canal.model.model import Model
 from canal.registry.flavour import without_flavour
-from canal.report.plots import as_svg, draw_heat_map, render_page
+from canal.report.plots import as_svg, draw_heat_map, name_room, render_page
 from canal.stages.evaluate import Evaluation
 
 FORMAT = 1  # of a file of numbers
@@ -251,7 +251,8 @@ def _heat_map(report: SiteReport) -> str:
     from matplotlib.figure import Figure
 
     table = np.array(report.accuracy, dtype=np.float64)
-    figure = Figure(figsize=(WIDTH, 1.5 + ROW_HEIGHT * len(report.models)), layout="constrained")
+    height = 1.5 + name_room(report.sites) + ROW_HEIGHT * len(report.models)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
     # The lightest colour is the lowest accuracy, rounded down to a tenth: small differences are seen, too.
     low = min(float(np.nanmin(table)), 0.9)

@@ -25,20 +25,25 @@ def describe_export(path: Path) -> dict[str, Any]:
     return {**export.manifest, "types": types, **facts}
 
 
-def write_export_page(out: Path, facts: Mapping[str, Any]) -> None:
-    """Write what `describe_export` returned as one HTML page.
-
-    Raises
-    ------
-    DataError
-        If the page cannot be written there.
-    """
-    check_file(out, ".html", "--html")
-    page = render_page(
+def export_page(facts: Mapping[str, Any]) -> str:
+    """Return what `describe_export` returned as one HTML page."""
+    return render_page(
         "sites/export.html.jinja",
         title=f"What {facts['site']} gives away",
         canal_version=__version__,
         facts=facts,
         audit=facts.get(AUDIT),
     )
+
+
+def write_export_page(out: Path, facts: Mapping[str, Any]) -> None:
+    """Write the page of an export.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written there.
+    """
+    check_file(out, ".html", "--html")
+    page = export_page(facts)
     write_file_whole(out, lambda beside: beside.write_text(page, encoding="utf-8"))

@@ -77,19 +77,23 @@ def test_markup_is_text_on_the_page_of_a_comparison(monkeypatch: pytest.MonkeyPa
         check(compare_page(report, art), compare_page(marked(report), marked(art)))
 
 
-def test_markup_is_text_on_the_page_of_novel_cells() -> None:
-    """In every text field of the report."""
+def novel_report() -> NovelReport:
+    """Return a report with something in every field."""
     marker = MarkerGene(gene="CD3D", fold=2.0, share=0.9, share_others=0.1, p_value=0.001)
     cluster = NovelCluster(
         name="1", cells=30, suggested="near B (CD3D)", apart=True, silhouette=0.4, own_share=0.9, batches={"one": 30},
         markers=(marker,), markers_others=(marker,), near=(NearestType(name="B", share=1.0, distance=None),),
         novelty=3.0, p_value=0.01, confidence=0.6,
     )  # fmt: skip
-    report = NovelReport(
+    return NovelReport(
         model="blood", stage=2, canal_version="0.1", data="C:\\cells.h5ad", data_digest="sha256:0", alpha=0.05,
         uncertain_too=False, resolution=1.0, min_size=10, seed=0, cells=100, cells_by_status={"known": 60, "novel": 40},
         taken=30, for_neighbours=0, aside=0, batch="donor", known_types=("B",), clusters=(cluster,),
         warnings=("Values look scaled.",),
     )  # fmt: skip
 
+
+def test_markup_is_text_on_the_page_of_novel_cells() -> None:
+    """In every text field of the report."""
+    report = novel_report()
     check(novel_page(report, b"png", b"png"), novel_page(marked(report), b"png", b"png"))

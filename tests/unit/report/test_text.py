@@ -4,13 +4,16 @@ as it was written."""
 import csv
 import io
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from rich.table import Table
 
+import canal
 from canal.cli.answer import Answer, Session
 from canal.history.diff import ChangedCells, write_changes
 from canal.labels.suggest import names_in_table, suggest_labels
@@ -20,6 +23,7 @@ from canal.ontology.tree import cell_ontology
 from canal.progress import Lines
 from canal.registry.flavour import model_card
 from canal.report.annotation import Annotation, write_csv
+from canal.report.plots import as_svg, draw_heat_map
 from canal.text import csv_text, shown, text_of_csv
 from tests.unit.registry.make import make_record
 
@@ -144,3 +148,18 @@ def test_the_card_of_a_stage_holds_no_markup_of_a_name():
     assert "\n# Stage 9" not in card
     assert "](http" not in card.replace("\\]", "")
     assert "](javascript" not in card.replace("\\]", "")
+
+
+def test_names_are_no_formulas_of_a_picture(tmp_path):
+    """Dollar signs, long names and names that begin with an underscore: in heat maps, plots and their legends."""
+    names = ["$\\foo$", "_hidden", "x$^{", "\u202eright to left", "name " * 40]
+    figure = Figure(layout="constrained")
+    draw_heat_map(figure.subplots(), np.eye(5), names, names)
+    assert as_svg(figure).startswith("<")
+    canal.pl.confusion(names, names).figure.savefig(tmp_path / "confusion.png")
+    adata = anndata.AnnData(np.ones((5, 2), dtype=np.float32))
+    adata.obs["given"] = names
+    adata.obsm["X_umap"] = np.arange(10.0).reshape(5, 2)
+    axes = canal.pl.umap(adata, color="given")
+    axes.figure.savefig(tmp_path / "umap.png")
+    assert any("_hidden" in label for label in axes.get_legend_handles_labels()[1])
