@@ -1,6 +1,6 @@
 """What coarse labels of one lab teach: a stage whose labels are made coarser, with and without --ontology.
 
-    python benchmarks/coarse_labels.py STREAM COARSE.csv PLACES.csv [--stage 2] [--labels cell_type]
+    python benchmarks/coarse_labels.py STREAM COARSE.csv PLACES.csv [--stage 2] [--labels cell_type] [--set KEY=VALUE]
 
 ``COARSE.csv`` has the columns ``name`` and ``coarse``: what the lab of the stage writes in place of a name.
 ``PLACES.csv`` tells where both stand in the Cell Ontology, as ``--ontology`` takes it. For every stage (or those that
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("places", type=Path)
     parser.add_argument("--stage", type=int, nargs="+", help="stages made coarse, one at a time; all by default")
     parser.add_argument("--labels", default="cell_type")
+    parser.add_argument("--set", nargs="*", default=(), help="settings of the preset, as for canal stage add")
     arguments = parser.parse_args()
 
     with arguments.coarse.open(encoding="utf-8", newline="") as file:
@@ -58,6 +59,7 @@ def print_row(title: str, ontology: str, arguments: argparse.Namespace, stage: i
                 name=path.stem,
                 label_map={name: coarser.get(name, name) for name in names} if number == stage else None,
                 ontology=None if ontology == "off" else arguments.places,
+                overrides=tuple(arguments.set),
             )
         # A stage that is held back would leave the one before in use.
         workspace.promote(number)

@@ -239,7 +239,7 @@ class Model:
         """The nodes that a sure answer can be, ``None`` where the types have no places."""
         if self.sure is None:
             return None
-        return sure_nodes(self.types, self.sure.placement, self._taught_together, self.kinds)
+        return sure_nodes(self.types, self.sure.placement, self.taught_together, self.kinds)
 
     @cached_property
     def kinds(self) -> dict[str, tuple[str, ...]]:
@@ -250,11 +250,11 @@ class Model:
         """
         kinds: dict[str, tuple[str, ...]] = {}
         if self.sure is not None and self.sure.kinds:
-            kinds = taught_kinds(self.types, self.sure.placement, self._taught_together)
+            kinds = taught_kinds(self.types, self.sure.placement, self.taught_together)
         return with_split(kinds, self.split, self.types) if self.split else kinds
 
     @cached_property
-    def _taught_together(self) -> list[frozenset[str]]:
+    def taught_together(self) -> list[frozenset[str]]:
         """The types of each stage that the memory knows."""
         together: dict[int, set[str]] = {}
         for stage, name in () if self.memory is None else self.memory.counts():

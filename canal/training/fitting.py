@@ -6,7 +6,7 @@ from the analytic memory, with which the network rehearses the types of earlier 
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,11 +29,28 @@ from canal.training.train import Distillation, TrainingData
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """What the network of a stage takes and gives: its preset, its gene panel and its types, both in their order."""
+    """What the network of a stage takes and gives: its preset, its gene panel and its types, both in their order.
+
+    ``kinds`` are those of each coarse type among them, which a cell of that label may be; see `canal.model.kinds`.
+    """
 
     preset: Preset
     panel: GenePanel
     types: tuple[str, ...]
+    kinds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def meant(self) -> np.ndarray | None:
+        """Which types each label may mean, bool (types, types); ``None`` where every label means itself alone."""
+        if not self.kinds:
+            return None
+        meant = np.eye(len(self.types), dtype=bool)
+        place = {name: k for k, name in enumerate(self.types)}
+        for coarse, kinds in self.kinds.items():
+            # A coarse label is never the answer: its cells are of one of its kinds.
+            meant[place[coarse]] = False
+            meant[place[coarse], [place[kind] for kind in kinds]] = True
+        return meant
 
 
 def fit_network(
@@ -85,6 +102,7 @@ def fit_network(
         validation_types=targets[validation_rows],
         frozen_outputs=frozen,
         validation_frozen_outputs=frozen_validation,
+        meant=spec.meant,
     )
     # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
     distillation = _distillation(parent, network, data, spec)

@@ -26,9 +26,27 @@ from canal.training.avalanche import SupervisedPlugin
 from canal.training.frozen import FrozenOutputs
 
 
-def classification_loss(logits_BC: Tensor, types_B: Tensor, weights_B: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy against ``(1 - eps) onehot + eps / C``, weighted mean over the batch."""
-    losses_B = F.cross_entropy(logits_BC, types_B, label_smoothing=smoothing, reduction="none")
+def classification_loss(
+    logits_BC: Tensor, types_B: Tensor, weights_B: Tensor, smoothing: float, meant_CC: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy against ``(1 - eps) onehot + eps / C``, weighted mean over the batch.
+
+    Parameters
+    ----------
+    logits_BC, types_B, weights_B
+        Logits, index of the label and weight of each cell.
+    smoothing
+        eps.
+    meant_CC
+        Which types each label may mean, bool, where some label means several: the cross-entropy is then marginalised,
+        ``-log`` of the probability of all of them together.
+    """
+    if meant_CC is None:
+        losses_B = F.cross_entropy(logits_BC, types_B, label_smoothing=smoothing, reduction="none")
+    else:
+        log_p_BC = F.log_softmax(logits_BC, dim=1)
+        own_B = -log_p_BC.masked_fill(~meant_CC[types_B], -math.inf).logsumexp(dim=1)
+        losses_B = (1 - smoothing) * own_B - smoothing * log_p_BC.mean(dim=1)
     return (losses_B * weights_B).sum() / weights_B.sum()
 
 
@@ -183,6 +201,8 @@ class ValidationPlugin(SupervisedPlugin):
         Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
     frozen_outputs
         Of the validation cells, where the encoder has frozen layers and their outputs are kept.
+    meant
+        Which types each label may mean, bool (C, C), where some label means several.
     """
 
     def __init__(
@@ -195,8 +215,10 @@ class ValidationPlugin(SupervisedPlugin):
         *,
         by_loss: bool = True,
         frozen_outputs: FrozenOutputs | None = None,
+        meant: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.meant = meant
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
         self.by_loss = by_loss
@@ -250,8 +272,15 @@ class ValidationPlugin(SupervisedPlugin):
             )
             logits = outputs[1].float()
             types = self.types[rows].to(device)
-            right += int((logits.argmax(dim=1) == types).sum())
-            loss += float(F.cross_entropy(logits, types, reduction="sum"))
+            answers = logits.argmax(dim=1)
+            if self.meant is None:
+                right += int((answers == types).sum())
+                loss += float(F.cross_entropy(logits, types, reduction="sum"))
+            else:
+                # A kind of a coarse label is as good an answer as the label says.
+                right += int(self.meant[types, answers].sum())
+                every = torch.ones(len(rows), device=device)
+                loss += float(classification_loss(logits, types, every, 0.0, self.meant)) * len(rows)
         # Their sums are those of all cells.
         if processes is not None:
             right, loss = processes.sum(torch.tensor([right, loss], dtype=torch.float64)).tolist()

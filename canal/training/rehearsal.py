@@ -40,7 +40,7 @@ def rehearsed_network(base: Model, run: Run) -> tuple[dict[str, np.ndarray], lis
     network = new_network(base.preset, len(base.panel), len(base.types), run.seed)
     pool = _training_cells(base, run.seed)
     validation = _validation_rows(pool, base.preset, run.seed)
-    spec = NetworkSpec(preset=_with_fresh_start(base.preset), panel=base.panel, types=base.types)
+    spec = NetworkSpec(preset=_with_fresh_start(base.preset), panel=base.panel, types=base.types, kinds=base.kinds)
     history = fit_network(network, base, pool, validation, spec, run)
     return weights_of(network), history
 

@@ -65,6 +65,8 @@ class StageStrategy(SupervisedTemplate):
         Of the training cells, where the encoder has frozen layers and their outputs are kept.
     processes
         The group that shares the training, if there is one; each process computes a slice of every batch.
+    meant
+        Which types each label may mean, bool (C, C), where some label means several.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class StageStrategy(SupervisedTemplate):
         device: torch.device,
         frozen_outputs: FrozenOutputs | None = None,
         processes: ProcessGroup | None = None,
+        meant: Tensor | None = None,
     ) -> None:
         # Else Avalanche warns of them in a group of processes.
         for plugin in plugins:
@@ -93,6 +96,7 @@ class StageStrategy(SupervisedTemplate):
         self.precision = _precision(config, device)
         self.frozen_outputs = frozen_outputs
         self.processes = processes
+        self.meant = meant
         # Of the current batch; plugins read them.
         self.mbatch: Any
         self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0
@@ -139,7 +143,7 @@ class StageStrategy(SupervisedTemplate):
 
     def criterion(self) -> Tensor:
         """Return the classification loss of the batch."""
-        loss = classification_loss(self.mb_output, self.mb_y, self.mbatch[3], self.label_smoothing)
+        loss = classification_loss(self.mb_output, self.mb_y, self.mbatch[3], self.label_smoothing, self.meant)
         return loss * self.weight_share
 
     def _unpack_minibatch(self) -> None:

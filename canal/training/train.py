@@ -156,6 +156,8 @@ class TrainingData:
         Cells that score the epochs, and the index of the type of each.
     frozen_outputs, validation_frozen_outputs
         Outputs of the encoder's frozen layers for both, where they can be kept.
+    meant
+        Which types each label may mean, bool (types, types), where some label means several.
     """
 
     cells: PanelCells
@@ -165,6 +167,7 @@ class TrainingData:
     validation_types: np.ndarray
     frozen_outputs: FrozenOutputs | None = None
     validation_frozen_outputs: FrozenOutputs | None = None
+    meant: np.ndarray | None = None
 
 
 def train_network(
@@ -210,6 +213,7 @@ def train_network(
     batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw, config.sampling)
     # A small stage gets more epochs, so that every stage takes the least number of steps.
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
+    meant = None if data.meant is None else torch.from_numpy(data.meant).to(device)
     # The plugins that every stage has.
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
@@ -221,6 +225,7 @@ def train_network(
             run.log_epoch,
             by_loss=config.best == "accuracy-loss",
             frozen_outputs=data.validation_frozen_outputs,
+            meant=meant,
         ),
         ProgressPlugin(run.progress, state),
         *_encoder_plugins(network, data, batches, processes),
@@ -243,6 +248,7 @@ def train_network(
             device=device,
             frozen_outputs=data.frozen_outputs,
             processes=processes,
+            meant=meant,
         )
         strategy.fit(run.number, batches)
     run.progress.close()

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from canal.data.cells import CellPool
+from canal.data.stream import read_cells
 from canal.model.model import Model
+from canal.model.network import run_network
+from canal.ontology.placement import Place, Placement
+from canal.ontology.tree import cell_ontology
 from canal.training import fitting, stage
 from canal.training.plugins import DistillationPlugin, SchedulePlugin
+from canal.training.run import Run
+from canal.training.stage import learn_stage
 from canal.training.train import TrainingData
 from tests.learning import learn, quick, toy
+from tests.make import make_adata
 
 
 def rows_of(cells: Any) -> set[bytes]:
@@ -80,6 +88,33 @@ def test_later_stages_rehearse_pseudo_cells(monkeypatch: pytest.MonkeyPatch) -> 
     fitting.fit_network(first.model.network, first.model, pool, np.zeros(0, dtype=np.int64), spec, run)
 
     assert len(seen[0].cells) > len(pool)
+
+
+def test_a_coarse_label_teaches_the_network_its_kinds() -> None:
+    """Cells of one lab's "T cell" are learned as kinds that another lab taught, never as a type of their own."""
+    ids = {"T cell": "CL:0000084", "CD4 T": "CL:0000624", "CD8 T": "CL:0000625", "B": "CL:0000236"}
+    places = {name: Place(name, term, "", "exact") for name, term in ids.items()}
+    placement = Placement(cell_ontology().release, places)
+    coarse = dict.fromkeys(("CD4 T", "CD8 T"), "T cell")
+    adata = make_adata(90, types=("CD4 T", "CD8 T", "B"), prefix="b", seed=3)
+    fine = adata.obs["cell_type"].astype(str).to_numpy()
+    adata.obs["cell_type"] = [coarse.get(name, name) for name in fine]
+    preset = quick("analytic.enabled=false", "training.epochs=12")
+    first = learn(toy(("CD4 T", "CD8 T", "B"), n=90), preset=preset)
+    cells = read_cells(adata, labels="cell_type")
+
+    run = Run(number=2, seed=0)
+    second = learn_stage(first.model, cells, preset, run, placement=placement).model
+
+    def of_network(model: Model) -> np.ndarray:
+        """Return what the network alone answers, whose coarse types nobody shares among their kinds."""
+        logits = run_network(model.network, fitting.on_panel(CellPool.of(cells, 2), model.panel))[0]
+        return np.array(model.types)[logits.argmax(axis=1)]
+
+    assert np.mean(of_network(second) == fine) > 0.9
+    # The labels alone, without a place: a type of its own.
+    apart = learn_stage(first.model, cells, preset, run).model
+    assert "T cell" in of_network(apart)
 
 
 def test_held_out_cells_stay_out_of_the_bank() -> None:

@@ -28,6 +28,23 @@ def test_label_smoothing_is_the_papers() -> None:
     torch.testing.assert_close(got, (expected * weights).sum() / weights.sum())
 
 
+def test_a_coarse_label_is_marginalised() -> None:
+    """-log of the probability of all its kinds together; any other label counts as ever, smoothed as ever."""
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    types, weights = torch.tensor([3, 1, 3]), torch.tensor([1.0, 2.0, 3.0])
+    meant = torch.eye(4, dtype=torch.bool)
+    meant[3] = torch.tensor([True, True, False, False])
+
+    p = torch.softmax(logits, 1)
+    own = torch.stack([-(p[0, 0] + p[0, 1]).log(), -p[1, 1].log(), -(p[2, 0] + p[2, 1]).log()])
+    expected = 0.9 * own - 0.1 * p.log().mean(1)
+
+    got = classification_loss(logits, types, weights, 0.1, meant)
+    torch.testing.assert_close(got, (expected * weights).sum() / weights.sum())
+    plain = classification_loss(logits, types, weights, 0.1)
+    torch.testing.assert_close(classification_loss(logits, types, weights, 0.1, torch.eye(4, dtype=torch.bool)), plain)
+
+
 def test_distillation_is_scaled_by_the_share_of_old_types() -> None:
     """Pancreas of the paper: 0.1 at stage 2 without new types, 0.07 at stage 3 with 7 of 10 old."""
     assert distillation_weight(0.1, 7, 7) == pytest.approx(0.1)
