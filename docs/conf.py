@@ -6,6 +6,7 @@ pages that live elsewhere in the project; and the tutorials, whose cells are run
 
 import os
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from site_pages import adapt_links, write_pages  # noqa: E402
 
-import canal  # noqa: E402
-
 project = "canal"
 author = "The canal founders"
 project_copyright = f"2026, {author}"
-version = release = canal.__version__
+version = release = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 extensions = [
     "myst_nb",
