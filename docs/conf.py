@@ -39,6 +39,7 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell
 nb_merge_streams = True
+nb_output_stderr = "remove"  # bars of progress, line by line
 
 # The kernel's notice that it listens on this machine is no warning of ours: its log begins at errors.
 os.environ["IPYTHONDIR"] = str(HERE / "_build" / "ipython")
@@ -50,6 +51,7 @@ _profile.mkdir(parents=True, exist_ok=True)
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 default_role = "code"
+smartquotes = False  # `--out` in a sentence of a help text stays what it is
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures with every type are longer than what they say; the parameters are described
 autodoc_preserve_defaults = True
@@ -66,6 +68,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],  # the field to search is in the side bar
 }
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
