@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check docs linkcheck sbom clean
+.PHONY: help demo test lint format check docs linkcheck dist sbom clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,14 @@ docs: $(STAMP).docs ## Build the documentation site and run its tutorials: docs/
 
 linkcheck: $(STAMP).docs ## Ask every address that the documentation names; needs the network
 	CANAL_DOCS_EXECUTE=off $(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/linkcheck
+
+dist: ## Build wheel and sdist into dist/, and check both as PyPI does, and more
+	rm -rf dist
+	$(PYTHON) -m venv $(VENV)/dist
+	$(VENV)/dist/bin/python -m pip install --quiet build==1.6.1 twine==7.0.0 check-wheel-contents==0.6.3
+	$(VENV)/dist/bin/python -m build --outdir dist .
+	$(VENV)/dist/bin/twine check --strict dist/*
+	$(VENV)/dist/bin/check-wheel-contents dist/*.whl
 
 sbom: $(STAMP) ## List every installed package with version and licence, as CycloneDX: sbom.json
 	$(PYTHON) -m venv $(VENV)/sbom
