@@ -165,8 +165,6 @@ def _read_measurement(experiment: Any, path: Path, name: str, where: str | None)
     # Counts where they are looked for.
     if IN_COUNTS in cells.layers and COUNTS not in cells.layers:
         cells.layers[COUNTS] = cells.layers.pop(IN_COUNTS)
-    elif main == IN_COUNTS and COUNTS not in cells.layers:
-        cells.layers[COUNTS] = cells.X
     return cells
 
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import canal
 from canal.cli.main import app
-from canal.data.formats import read_adata
+from canal.data.formats import open_file, read_adata
+from canal.data.stream import read_cells
 from canal.errors import CanalError, ConfigError, DataError
 from tests.make import make_adata
 
@@ -51,12 +52,10 @@ def with_raw(cells: ad.AnnData) -> ad.AnnData:
 
 
 @needs_tiledbsoma
-@pytest.mark.parametrize("layer", ["data", "raw", "raw measurement", "logarithms"])
+@pytest.mark.parametrize("layer", ["data", "raw", "raw measurement"])
 def test_the_answer_is_that_of_the_h5ad(lab: Path, tmp_path: Path, layer: str) -> None:
-    """To the bit, and so is the digest of the cells; counts as X, as Census has them, in raw, and logarithms."""
-    cells = cells_of("ln" if layer == "logarithms" else "counts")
-    if layer == "logarithms":
-        cells.uns["log1p"] = {"base": None}
+    """To the bit, and so is the digest of the cells; counts as X, under another name, and in raw."""
+    cells = cells_of()
     if layer == "raw measurement":
         cells = with_raw(cells)
     h5ad, soma = experiment(tmp_path, cells, X_layer_name="raw" if layer == "raw" else "data")
@@ -70,6 +69,22 @@ def test_the_answer_is_that_of_the_h5ad(lab: Path, tmp_path: Path, layer: str) -
     written = ad.read_h5ad(tmp_path / "out.h5ad")
     assert list(written.obs_names) == list(cells.obs_names)
     assert list(written.obs["tissue"]) == list(cells.obs["tissue"])
+
+
+@needs_tiledbsoma
+def test_counts_are_taken_where_the_census_has_them(tmp_path: Path) -> None:
+    """The layer ``raw`` beside a normalised one; and the base that the file of the logarithms stated."""
+    cells = cells_of("ln")
+    cells.uns["log1p"] = {"base": 2}
+    cells.layers["raw"] = cells_of().X
+    _, soma = experiment(tmp_path, cells, X_layer_name="normalized")
+
+    taken = read_cells(soma, labels=None)
+
+    assert taken.report.where == "layers['counts']"
+    assert taken.report.digest == read_cells(cells_of(), labels=None).report.digest
+    with open_file(soma) as source:
+        assert source.log_base == 2
 
 
 @needs_tiledbsoma
