@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check sbom clean
+.PHONY: help demo test lint format check docs linkcheck dist sbom clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,21 @@ format: $(STAMP) ## Format the code
 
 check: lint test ## Everything that must pass before a commit
 
+docs: $(STAMP).docs ## Build the documentation site and run its tutorials: docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/check_site.py docs/_build/html
+
+linkcheck: $(STAMP).docs ## Ask every address that the documentation names; needs the network
+	CANAL_DOCS_EXECUTE=off $(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/linkcheck
+
+dist: ## Build wheel and sdist into dist/, and check both as PyPI does, and more
+	rm -rf dist
+	$(PYTHON) -m venv $(VENV)/dist
+	$(VENV)/dist/bin/python -m pip install --quiet build==1.6.1 twine==7.0.0 check-wheel-contents==0.6.3
+	$(VENV)/dist/bin/python -m build --outdir dist .
+	$(VENV)/dist/bin/twine check --strict dist/*
+	$(VENV)/dist/bin/check-wheel-contents dist/*.whl
+
 sbom: $(STAMP) ## List every installed package with version and licence, as CycloneDX: sbom.json
 	$(PYTHON) -m venv $(VENV)/sbom
 	$(VENV)/sbom/bin/python -m pip install --quiet cyclonedx-bom==7.5.0
@@ -39,7 +54,7 @@ sbom: $(STAMP) ## List every installed package with version and licence, as Cycl
 		--output-file sbom.json $(BIN)/python
 
 clean: ## Remove .venv, the demo and what tools leave
-	rm -rf $(VENV) demo build dist sbom.json .coverage .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) demo build dist docs/_build docs/generated sbom.json .coverage .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -type d -exec rm -rf {} +
 
@@ -49,4 +64,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev
+	@touch $@
+
+$(STAMP).docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group docs
 	@touch $@

@@ -107,6 +107,7 @@ class Annotator:
         overwrite: bool = False,
         inplace: bool = False,
         scores: str = "best",
+        filter: str | None = None,
         progress: Progress | bool | None = None,
     ) -> "Annotation":
         """Annotate the type of every cell; with ``out``, write the cells with their annotation there.
@@ -161,6 +162,8 @@ class Annotator:
         scores
             ``"all"``: keep the probability of every type, in ``obsm[key_probabilities]`` (types in
             ``uns[key]["probability_types"]``), or as columns of a CSV; see `Annotation.to_probabilities`.
+        filter
+            Of a SOMA experiment, annotate the cells of this condition on ``obs``, such as ``"tissue == 'blood'"``.
         progress
             Told about every block of cells; ``True`` for a bar, or lines in a log. A notebook shows a bar by itself.
 
@@ -169,6 +172,7 @@ class Annotator:
         ConfigError, DataError, StageError, RegistryError
             If the file cannot be annotated, a type is not known, or novelty is asked of a model that cannot tell.
         """
+        from canal.data.soma import chosen_cells
         from canal.stages.annotate import annotate_to
 
         options = _annotate_options(
@@ -193,7 +197,9 @@ class Annotator:
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
-        annotation = annotate_to(self.model(stage), data, options, path_of(out, "out"), watching(progress))
+        model = self.model(stage)
+        data = chosen_cells(data, filter)
+        annotation = annotate_to(model, data, options, path_of(out, "out"), watching(progress))
         if inplace:
             assert not isinstance(data, str | Path)
             annotation.to_adata(data, key=key_added, copy=False)
@@ -265,6 +271,7 @@ class Annotator:
         min_probability: float | None = None,
         adapt: bool = False,
         batch: str | None = None,
+        filter: str | None = None,
         progress: Progress | bool | None = None,
     ) -> "Evaluation":
         """Annotate labelled cells and score the annotation.
@@ -287,6 +294,8 @@ class Annotator:
             How novelty is judged, as for `annotate`.
         adapt, batch
             Whether the file's own cells help to answer, as for `annotate`.
+        filter
+            Of a SOMA experiment, the cells that count, as for `annotate`.
         progress
             Told about every block of cells.
 
@@ -295,6 +304,7 @@ class Annotator:
         DataError
             If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
         """
+        from canal.data.soma import chosen_cells
         from canal.stages.adapting import AdaptOptions
         from canal.stages.evaluate import EvaluateOptions, evaluate
         from canal.stages.novelty_rules import NoveltyOptions
@@ -309,7 +319,7 @@ class Annotator:
             novelty=NoveltyOptions(alpha=alpha, transductive=transductive, min_probability=min_probability),
             adapting=AdaptOptions(adapt=adapt, batch=batch),
         )
-        return evaluate(self.model(stage), data, options, watching(progress))
+        return evaluate(self.model(stage), chosen_cells(data, filter), options, watching(progress))
 
     def explain(
         self, data: "str | Path | ad.AnnData | None" = None, *, stage: int | None = None, **options: Any
@@ -611,6 +621,9 @@ class Workspace(Annotator):
 
         if options.get("cas") is not None:
             message = "A document of --cas is written of cells that are annotated here. Leave --dask out."
+            raise ConfigError(message)
+        if options.pop("filter", None) is not None:
+            message = "A filter chooses cells of a SOMA experiment that is annotated here. Leave --dask out."
             raise ConfigError(message)
 
         # The progress stays here; what is left are the keywords that travel to the workers.
@@ -1519,6 +1532,7 @@ class LoadedVoter(Annotator):
         *,
         out: str | Path | None = None,
         inplace: bool = False,
+        filter: str | None = None,
         progress: Progress | bool | None = None,
         **options: Any,
     ) -> "Annotation":
@@ -1526,7 +1540,7 @@ class LoadedVoter(Annotator):
 
         Parameters
         ----------
-        data, out, inplace, progress
+        data, out, inplace, filter, progress
             As for `Annotator.annotate`.
         options
             ``majority_voting``, ``key_added``, ``gene_key`` and ``overwrite``; a voter cannot follow the others.
@@ -1536,11 +1550,13 @@ class LoadedVoter(Annotator):
         ConfigError, DataError
             If an option asks for what a voter has not, or the file cannot be annotated.
         """
+        from canal.data.soma import chosen_cells
         from canal.voter.annotate import annotate_with_voter
 
         if inplace and isinstance(data, str | Path):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
+        data = chosen_cells(data, filter)
         annotation = annotate_with_voter(self.voter, data, options, path_of(out, "out"), watching(progress))
         if inplace:
             assert not isinstance(data, str | Path)

@@ -44,13 +44,14 @@ OPTIONS = {
     ],
     "bank show": ["--stage"],
     "annotate": [
-        "--adapt", "--alpha", "--alpha-label", "--author", "--batch", "--cas", "--dask", "--data", "--format",
-        "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model", "--neighbors", "--out",
-        "--over-clustering", "--overwrite", "--scores", "--stage", "--transductive", "--types",
+        "--adapt", "--alpha", "--alpha-label", "--author", "--batch", "--cas", "--dask", "--data", "--filter",
+        "--format", "--gene-key", "--key-added", "--majority-voting", "--min-probability", "--model", "--neighbors",
+        "--out", "--over-clustering", "--overwrite", "--scores", "--stage", "--transductive", "--types",
     ],
     "evaluate": [
-        "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--gene-key", "--keep-label", "--label-map",
-        "--labels", "--min-probability", "--model", "--novel", "--out", "--site", "--stage", "--transductive",
+        "--adapt", "--alpha", "--batch", "--data", "--drop-label", "--filter", "--gene-key", "--keep-label",
+        "--label-map", "--labels", "--min-probability", "--model", "--novel", "--out", "--site", "--stage",
+        "--transductive",
     ],
     "explain": [
         "--cells", "--data", "--enrich", "--gene-key", "--labels", "--out", "--rank", "--stage", "--top", "--type",

@@ -32,6 +32,10 @@ Adapt = Annotated[bool, typer.Option("--adapt", help="The file's own cells help 
 Batch = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of obs whose batches --adapt adapts to one by one.")
 ]
+Filter = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="CONDITION", help="Cells of a SOMA experiment, such as \"tissue == 'blood'\"."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +47,8 @@ def register(app: typer.Typer) -> None:
 def annotate(
     session: Session,
     data: Annotated[
-        list[Path], typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5, 10x folder or 'runs/*.h5ad'; repeatable.")
+        list[Path],
+        typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5, 10x folder, SOMA or 'runs/*.h5ad'; repeatable."),
     ],
     out: Annotated[
         Path, typer.Option(help="File to write: .h5ad (the cells with the answer) or .csv; a folder for several.")
@@ -92,6 +97,7 @@ def annotate(
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler to work on, or local:N for N workers here.")
     ] = None,
+    where: Filter = None,
 ) -> Answer:
     """Give every cell a cell type, and write a copy of the file with the annotation.
 
@@ -117,6 +123,7 @@ def annotate(
         "format": form,
         "cas": cas,
         "author": author,
+        "filter": where,
         "progress": watcher(session),
     }
     files = expanded(data)
@@ -277,6 +284,7 @@ def evaluate(
     transductive: Transductive = False,
     adapt: Adapt = False,
     batch: Batch = None,
+    where: Filter = None,
 ) -> Answer:
     """Compare the model's annotation with given labels; nothing is written but, with --out, the figures."""
     annotator = session.annotator(model, stage)
@@ -298,6 +306,7 @@ def evaluate(
         transductive=transductive,
         adapt=adapt,
         batch=batch,
+        filter=where,
     )
     if out is not None:
         from canal.workspace import write_site_numbers

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.genes import EXPRESSION
+from canal.data.soma import is_soma, open_soma, read_soma
 from canal.data.source import CellSource, Matrix, StoredTable, from_adata, stated_base
 from canal.data.sparse_checks import BadSparseError, check_all_matrices, check_parts, check_shape, csr_of
 from canal.data.stored import is_sparse, rows_of
@@ -193,7 +194,7 @@ def _tenx_table(path: Path) -> list[list[str]]:
     return [row for row in csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE) if row]
 
 
-KINDS = "an .h5ad file, a zarr folder, a 10x .h5 file or a 10x folder with matrix.mtx"
+KINDS = "an .h5ad file, a zarr folder, a 10x .h5 file, a 10x folder with matrix.mtx or a SOMA experiment"
 
 
 def open_file(path: str | Path) -> CellSource:
@@ -202,8 +203,8 @@ def open_file(path: str | Path) -> CellSource:
     Parameters
     ----------
     path
-        An h5ad file (any layout and compression), a zarr folder, a 10x ``.h5`` file, or a 10x
-        folder with ``matrix.mtx``, barcodes and features.
+        An h5ad file (any layout and compression), a zarr folder, a 10x ``.h5`` file, a 10x
+        folder with ``matrix.mtx``, barcodes and features, or a SOMA experiment.
 
     Raises
     ------
@@ -245,6 +246,8 @@ def read_adata(path: str | Path) -> "ad.AnnData":
     path = Path(path)
     with open_file(path) as source, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if is_soma(path):
+            return read_soma(path)
         if path.is_dir() and not _is_mtx(path):
             return _checked(ad.read_zarr(path), path)
         if not path.is_dir() and not _is_tenx(path):
@@ -264,6 +267,8 @@ def _checked(adata: "ad.AnnData", path: Path) -> "ad.AnnData":
 
 
 def _folder_reader(path: Path) -> Callable[[Path], CellSource]:
+    if is_soma(path):
+        return open_soma
     if any((path / mark).exists() for mark in (".zgroup", ".zattrs", "zarr.json")):
         return _open_zarr
     if _is_mtx(path):

@@ -1,0 +1,1 @@
+"""Tests of how the documentation site is made."""
