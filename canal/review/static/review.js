@@ -164,6 +164,7 @@ async function colour(by) {
   byId("map").dataset.milliseconds = String(Math.round(performance.now() - begun));
 }
 
+const MOST_IN_LEGEND = 60;
 const SVG = "http://www.w3.org/2000/svg";
 function swatch(hex) {
   const picture = document.createElementNS(SVG, "svg"), square = document.createElementNS(SVG, "rect");
@@ -198,7 +199,9 @@ function drawLegend(head) {
     legend.replaceChildren(title, low, picture, high);
     return;
   }
-  const buttons = head.names.map((name, code) => {
+  const order = head.names.map((name, code) => code).sort((a, b) => head.counts[b] - head.counts[a]);
+  const buttons = order.slice(0, MOST_IN_LEGEND).map((code) => {
+    const name = head.names[code];
     const button = document.createElement("button");
     button.type = "button";
     button.title = `Select the cells of ${name}`;
@@ -213,7 +216,10 @@ function drawLegend(head) {
     });
     return button;
   });
-  legend.replaceChildren(title, ...buttons);
+  const rest = document.createElement("span");
+  rest.className = "note";
+  if (order.length > MOST_IN_LEGEND) rest.textContent = `and ${order.length - MOST_IN_LEGEND} more`;
+  legend.replaceChildren(title, ...buttons, rest);
 }
 
 // Cells that a person chose, by a lasso or in the legend.
@@ -231,7 +237,7 @@ function select(rows) {
 }
 
 async function showGroup(group) {
-  if (!map || !group) return;
+  if (!map || !group || group === "selection") return;
   try {
     map.select(new Uint32Array(await bytes(`/map/rows?group=${encodeURIComponent(group)}`)));
   } catch (error) { tell(error.message, true); }
@@ -245,10 +251,12 @@ async function sendSelection(action, into) {
     const answer = await fetch(address, { method: "POST", body: rows, headers: { "content-type": "application/octet-stream" } });
     if (!answer.ok) throw new Error(await reasonOf(answer));
     const done = await answer.json();
-    byId("selection").hidden = true;
-    htmx.trigger(document.body, "changed");
-    tell(done.told);
-    if (done.group) open(done.group);
+    if (action !== "look") {
+      byId("selection").hidden = true;
+      htmx.trigger(document.body, "changed");
+      tell(done.told);
+    }
+    open(done.group);
   } catch (error) { tell(error.message, true); }
 }
 
@@ -284,6 +292,7 @@ async function setUpMap() {
     const into = byId("assign-into").value.trim();
     if (into) sendSelection("assign", into); else byId("assign-into").focus();
   });
+  byId("look-selection").addEventListener("click", () => sendSelection("look"));
   byId("clear-selection").addEventListener("click", () => { select(null); });
   byId("near").addEventListener("click", () => map.zoom(1.4));
   byId("far").addEventListener("click", () => map.zoom(1 / 1.4));
@@ -308,8 +317,8 @@ document.addEventListener("htmx:afterSettle", (event) => {
   const target = event.detail.target;
   if (target.id === "queue") {
     markCurrent();
-    // The first group is opened by itself.
-    if (!currentGroup() && groupButtons().length) groupButtons()[0].click();
+    // The first group is opened by itself, unless the address names one.
+    if (!currentGroup() && !new URLSearchParams(location.search).get("group") && groupButtons().length) groupButtons()[0].click();
   }
   if (target.id === "evidence") {
     markCurrent();
@@ -318,8 +327,13 @@ document.addEventListener("htmx:afterSettle", (event) => {
 });
 // What somebody decided may change the colours.
 document.addEventListener("changed", () => { if (map && /^(decision|group)$/.test(shown.by)) colour(shown.by); });
-// A gene in the evidence colours the map.
+// A gene in the evidence colours the map; a suggested name fills the field.
 document.addEventListener("click", (event) => {
+  const taken = event.target.closest("[data-take]");
+  if (taken && byId("name")) {
+    byId("name").value = taken.dataset.take;
+    byId("give-name").focus();
+  }
   const gene = event.target.closest("[data-gene]");
   if (gene && map) {
     byId("gene").value = gene.dataset.gene;
@@ -353,4 +367,6 @@ document.addEventListener("DOMContentLoaded", () => {
   byId("theme")?.addEventListener("click", switchTheme);
   byId("show-keys")?.addEventListener("click", () => byId("keys").showModal());
   if (byId("cells")) setUpMap();
+  const wanted = new URLSearchParams(location.search).get("group");
+  if (wanted && byId("evidence")) open(wanted);
 });

@@ -8,7 +8,7 @@ page of this server. What the pages may load and run is said in the Content-Secu
 
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,11 @@ LARGEST_BODY = 64 * 1024 * 1024  # bytes; the numbers of ten million cells have 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+FOREIGN = "This request comes from another page. Use the page of canal review itself."
+NOT_IN = (
+    "This browser was not let in, or the server was started anew. Open the link that canal review printed last; a link "
+    "lets one browser in, once. Who is in already makes another on the page of decisions."
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -111,18 +116,9 @@ class Doorkeeper:
         headers = {}
         for name, value in scope["headers"]:
             headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-        # A page of another site whose name was made to point to this machine gives that name here.
-        host = headers.get("host", "")
-        if host not in self._hosts:
-            return 421, "This server answers to 127.0.0.1 alone. Open the link that canal review printed."
-        # A page of another site may send a form or a script's request; its address stands in Origin.
-        origin = headers.get("origin")
-        own = {f"http://{name}" for name in self._hosts}
-        changes = scope["method"] not in {"GET", "HEAD"}
-        if (origin is not None and origin not in own) or (changes and origin is None):
-            return 403, "This request comes from another page. Use the page of canal review itself."
-        if headers.get("sec-fetch-site", "same-origin") == "cross-site" and scope["path"] != ENTRANCE:
-            return 403, "This request comes from another page. Use the page of canal review itself."
+        foreign = self._foreign(scope, headers)
+        if foreign is not None:
+            return foreign
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > LARGEST_BODY or "transfer-encoding" in headers:
             return 413, "This request is too large."
@@ -131,11 +127,24 @@ class Doorkeeper:
             return None
         user = self._visitors.user(_cookie(headers.get("cookie", ""), self._visitors.cookie_name))
         if user is None:
-            return 401, (
-                "This browser was not let in, or the server was started anew. Open the link that canal review printed "
-                "last; a link lets one browser in, once. Who is in already makes another with 'Invite'."
-            )
+            return 401, NOT_IN
         scope.setdefault("state", {})["user"] = user
+        return None
+
+    def _foreign(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        """Return status and reason if a request comes from elsewhere, or was meant for another server."""
+        # A page of another site whose name was made to point to this machine gives that name here.
+        if headers.get("host", "") not in self._hosts:
+            return 421, "This server answers to 127.0.0.1 alone. Open the link that canal review printed."
+        # A page of another site may send a form or a script's request; its address stands in Origin.
+        origin = headers.get("origin")
+        own = {f"http://{name}" for name in self._hosts}
+        changes = scope["method"] not in {"GET", "HEAD"}
+        if (origin is not None and origin not in own) or (changes and origin is None):
+            return 403, FOREIGN
+        # Browsers say so, too, where there is no Origin, as of pictures. The link may be opened from anywhere.
+        if headers.get("sec-fetch-site") in {"cross-site", "same-site"} and scope["path"] != ENTRANCE:
+            return 403, FOREIGN
         return None
 
 

@@ -34,8 +34,8 @@ def listening(port: int | None) -> socket.socket:
     except OSError as error:
         listener.close()
         message = (
-            f"Port {port} of {ADDRESS} cannot be used: {error.strerror or error}. Another canal review may be open: end "
-            "it, name another port with --port, or leave --port out and a free one is taken."
+            f"Port {port} of {ADDRESS} cannot be used: {error.strerror or error}. Another canal review may be open: "
+            "end it, name another port with --port, or leave --port out and a free one is taken."
         )
         raise ConfigError(message) from error
     return listener
@@ -87,4 +87,8 @@ class BrowserDoor:
 
 def has_screen() -> bool:
     """Return whether a browser could be shown here; on a server reached by a terminal, a text browser would open."""
-    return os.name == "nt" or os.uname().sysname == "Darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return (
+        os.name == "nt"
+        or os.uname().sysname == "Darwin"
+        or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    )
