@@ -205,10 +205,12 @@ function drawLegend(head) {
     const button = document.createElement("button");
     button.type = "button";
     button.title = `Select the cells of ${name}`;
-    const label = document.createElement("span");
+    const label = document.createElement("span"), count = document.createElement("span");
     label.className = "short";
-    label.textContent = `${name} (${head.counts[code].toLocaleString("en")})`;
-    button.append(swatch(head.palette[code]), label);
+    label.textContent = name;
+    count.className = "count";
+    count.textContent = head.counts[code].toLocaleString("en");
+    button.append(swatch(head.palette[code]), label, count);
     button.addEventListener("click", () => {
       const rows = [];
       for (let i = 0; i < map.count; i++) if (map.codes[i] === code) rows.push(i);

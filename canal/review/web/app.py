@@ -54,7 +54,10 @@ def _enter(request: Request, token: str = "") -> Response:
     if cookie is None:
         message = "This link was used already, or is none of this server. Open the one that canal review printed last."
         return HTMLResponse(message, status_code=403, media_type="text/plain")
-    page = '<!DOCTYPE html><html lang="en"><title>canal review</title><meta http-equiv="refresh" content="0;url=/">'
+    page = (
+        '<!DOCTYPE html><html lang="en"><title>canal review</title><link rel="icon" href="/static/icon.svg">'
+        '<meta http-equiv="refresh" content="0;url=/">'
+    )
     answer = HTMLResponse(page)
     answer.set_cookie(visitors.cookie_name, cookie, httponly=True, samesite="strict", path="/")
     return answer

@@ -50,8 +50,8 @@ def dots(site: TheSite, user: User, group: str) -> str:
     found = review.evidence(cells)
     genes = [marker.gene for marker in (found.markers or found.markers_others)[:MOST_GENES]]
     types = [near.name for near in found.near[:MOST_TYPES]]
-    of_group = isinstance(cells, str)
-    plot = review.dot_plot([cells, *types], genes) if of_group else review.dot_plot(types, genes, cells)
+    rows = ([cells], None) if isinstance(cells, str) else ([], cells)  # a group, or a selection
+    plot = review.dot_plot([*rows[0], *types], genes, rows[1])
     return site.page("parts", user, part="dots", plot=drawn(plot))
 
 
