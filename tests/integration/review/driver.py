@@ -18,7 +18,7 @@ import pytest
 
 from tests.review_client import Client
 
-LONGEST = 60  # seconds to wait for a server, or for a page
+LONGEST = 180  # seconds to wait for a server, for a page, or for a teaching, on a machine that does much else
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 # Nothing but the page: no service of the browser's maker, no look-up of names, drawing by the processor.
 ARGUMENTS = [
