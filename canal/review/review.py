@@ -670,7 +670,7 @@ class Review:
             sources = self._sources(group, rows)
             payload = {"cells": [str(cell) for cell in self._names[rows]], "from": sources}
             digest = digest_of(self._names[rows])
-            self._state.know_cells(made.id, rows)
+            self._state.know_cells(digest, rows)
         elif action == "merge":
             payload = {"groups": list(groups)}
             parts = [self._state.group(name).group.rows for name in groups]

@@ -16,6 +16,7 @@ from canal.review.groups import digest_of
 from canal.review.values import ACTIONS, CHANGES, STAGES, VERDICTS, Decision, Group, GroupState, Kind
 
 LONGEST_NAME = 500  # letters of a name or a user; of a comment ten times as many
+LONGEST_TITLE = 120  # letters of a group that people made
 KINDS: tuple[Kind, ...] = ("novel", "selection", "part", "merged", "uncertain", "label")  # in the order of the queue
 
 
@@ -113,7 +114,7 @@ class ReviewState:
         self.notes: list[str] = []
         self._base, self._names, self._types = tuple(groups), names, tuple(types)
         self._places: dict[str, int] | None = None  # position of each cell by name, made when a list of cells comes
-        self._rows: dict[str, np.ndarray] = {}  # positions of the cells that a split names, by its id
+        self._rows: dict[str, np.ndarray] = {}  # positions of the cells that a split names, by their digest
         self._by_id: dict[str, Decision] = {}
         self._told: dict[str, _Told] = {}
         self._fold()
@@ -193,7 +194,7 @@ class ReviewState:
 
     def _cells_of(self, decision: Decision) -> np.ndarray:
         """Return the positions of the cells that a decision names, ascending; none where one is not in the file."""
-        if decision.id not in self._rows:
+        if decision.digest not in self._rows:
             if self._places is None:
                 self._places = {str(name): row for row, name in enumerate(self._names.tolist())}
             rows: list[int] = []
@@ -203,12 +204,12 @@ class ReviewState:
                     rows = []
                     break
                 rows.append(row)
-            self._rows[decision.id] = np.unique(np.array(rows, dtype=np.int64))
-        return self._rows[decision.id]
+            self._rows[decision.digest] = np.unique(np.array(rows, dtype=np.int64))
+        return self._rows[decision.digest]
 
-    def know_cells(self, key: str, rows: np.ndarray) -> None:
-        """Say which cells the split of an id is about, so that their names need not be looked up again."""
-        self._rows[key] = rows
+    def know_cells(self, digest: str, rows: np.ndarray) -> None:
+        """Say which cells a digest is of, so that their names need not be looked up."""
+        self._rows[digest] = rows
 
     # What holds.
 
@@ -392,6 +393,7 @@ def _vote(told: _Told, decision: Decision) -> None:
 def _new_groups(decision: Decision, rows: np.ndarray, sources: Sequence[Group], names: np.ndarray) -> list[Group]:
     """Return the groups that a change makes: the chosen cells first, then what is left of each source."""
     titles = " and ".join(group.title for group in sources)
+    titles = titles if len(titles) <= LONGEST_TITLE else f"{titles[: LONGEST_TITLE - 1]}…"
     if decision.action == "merge":
         return [Group(id=made_id(decision), kind="merged", title=titles, rows=rows, digest=decision.digest)]
     kind: Kind = "part" if len(sources) == 1 else "selection"

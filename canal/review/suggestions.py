@@ -54,7 +54,8 @@ def _terms(workspace: Workspace, text: str) -> list[NameSuggestion]:
         if len(beginning) < MOST_TERMS and label.casefold().startswith(text.casefold()):
             beginning.append(NameSuggestion(name=label, source="ontology", term=id_, note="Cell Ontology"))
     # What a text means for certain comes before what begins with its letters: "DC" is a dendritic cell.
-    certain, likely = [], []
+    certain: list[NameSuggestion] = []
+    likely: list[NameSuggestion] = []
     for candidate in workspace.suggest_labels(names=[text]).suggestions[0].candidates[:MOST_TERMS]:
         note = f"Cell Ontology, {candidate.relation}, {candidate.score:.2f}: {candidate.why}"
         term = NameSuggestion(name=candidate.label, source="ontology", term=candidate.id, note=note)
