@@ -90,12 +90,20 @@ class Decision:
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """What it says of the group: the action and, of a name, the name."""
-        return self.action, str(self.payload.get("name", ""))
+        """What it says of the group: the action and, of a name, the name; a split or merge can name what it makes."""
+        name = str(self.payload.get("name", ""))
+        return ("name" if self.action in CHANGES else self.action), name
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, in the order in which they are written."""
         return asdict(self)
+
+
+def _without_cells(decision: Decision) -> dict[str, Any]:
+    """Return a decision as plain values, without the names of cells, which can be very many."""
+    table = decision.to_dict()
+    table["payload"] = {key: value for key, value in decision.payload.items() if key != "cells"}
+    return table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +121,8 @@ class GroupState:
         Last verdict of each person, by user.
     verdict
         ``(action, name)`` that holds, ``None`` where the group is open or in conflict.
-    author, approver
-        Who gave that verdict first, and the second person; ``""`` where there is none.
+    author, approver, approved_at
+        Who gave that verdict first, the second person, and when they agreed (UTC); ``""`` where there is none.
     comments
         In order.
     live
@@ -127,6 +135,7 @@ class GroupState:
     verdict: tuple[str, str] | None = None
     author: str = ""
     approver: str = ""
+    approved_at: str = ""
     comments: tuple[Decision, ...] = ()
     live: bool = True
 
@@ -137,7 +146,24 @@ class GroupState:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the positions of the cells."""
-        raise NotImplementedError
+        group = self.group
+        return {
+            "id": group.id,
+            "kind": group.kind,
+            "title": group.title,
+            "cells": group.cells,
+            "digest": group.digest,
+            "facts": group.facts,
+            "status": self.status,
+            "name": self.name,
+            "verdict": list(self.verdict) if self.verdict is not None else None,
+            "author": self.author,
+            "approver": self.approver,
+            "approved_at": self.approved_at,
+            "votes": [_without_cells(vote) for vote in self.votes.values()],
+            "comments": [_without_cells(comment) for comment in self.comments],
+            "live": self.live,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +187,12 @@ class Queue:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        raise NotImplementedError
+        return {
+            "groups": [state.to_dict() for state in self.groups],
+            "counts": self.counts,
+            "cells": self.cells,
+            "cells_decided": self.cells_decided,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +250,15 @@ class Colour:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without ``values``, which travel as bytes; ``dtype`` says how to read them."""
-        raise NotImplementedError
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "names": list(self.names),
+            "low": self.low,
+            "high": self.high,
+            "dtype": self.values.dtype.name,
+            "cells": len(self.values),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,7 +392,14 @@ class DotPlot:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; the figures as lists of rows."""
-        raise NotImplementedError
+        return {
+            "groups": list(self.groups),
+            "titles": list(self.titles),
+            "cells": list(self.cells),
+            "genes": list(self.genes),
+            "mean": self.mean.tolist(),
+            "share": self.share.tolist(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +411,8 @@ class NameSuggestion:
     name
         The name.
     source
-        ``"known"``: a type of the model; ``"review"``: given to another group already; ``"ontology"``: a term.
+        ``"known"``: a type of the model; ``"review"``: given to another group already; ``"label"``: the given label of
+        the cells; ``"ontology"``: a term.
     term
         Id of the Cell Ontology, ``""`` where there is none.
     note
@@ -373,7 +420,7 @@ class NameSuggestion:
     """
 
     name: str
-    source: Literal["known", "review", "ontology"]
+    source: Literal["known", "review", "label", "ontology"]
     term: str = ""
     note: str = ""
 
