@@ -324,6 +324,8 @@ document.addEventListener("htmx:afterSettle", (event) => {
   }
   if (target.id === "evidence") {
     markCurrent();
+    // Out of the field of the last decision, so that keys are keys again.
+    if (target.contains(document.activeElement)) target.focus({ preventScroll: true });
     showGroup(currentGroup());
   }
 });

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 import canal
-from tests.integration.review.driver import Server, chromium, serving
+from canal.review.review import open_review
+from canal.review.web.app import make_app
+from canal.review.web.security import ENTRANCE, Visitors
+from tests.integration.review.driver import Server, chromium
 from tests.make import make_adata
+from tests.review_client import served
 
 QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=60", "analytic.pseudo_cells=40")
 SCRIPT, RIGHT_TO_LEFT, LONG = "<script>alert(1)</script>", "תאי B \u202eabc", "long " + 495 * "x"
@@ -32,6 +36,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     query.layers["counts"] = query.X.copy()
     query.obs["donor"] = query.obs["batch"].astype(str) + "-donor"
     query.write_h5ad(folder / "query.h5ad")
+    # What is computed once is computed here, not by each test.
+    review = open_review(workspace, folder / "query.h5ad")
+    review.map()
+    review.close()
     return folder
 
 
@@ -50,6 +58,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def server(lab: Path) -> Iterator[Server]:
-    """Return a server of the copy, with links for two users."""
-    with serving(lab / "ws", lab / "query.h5ad", ("ann", "bob <i>b</i>")) as started:
-        yield started
+    """Return a server of the copy, with links for two users; it runs in this process, which has compiled already."""
+    review = open_review(canal.open_workspace(lab / "ws"), lab / "query.h5ad")
+    visitors = Visitors(cookie_name="canal_review")
+    with served(lambda port: make_app(review, visitors, port)) as address:
+        users = ("ann", "bob <i>b</i>")
+        yield Server([f"{address}{ENTRANCE}?token={visitors.invite(user)}" for user in users], pid=0)
+    review.close()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -184,6 +185,18 @@ class Visit:
     def wait(self, place: str) -> Any:
         """Wait until something is there."""
         return self.page.wait_for_selector(place)
+
+    def until(self, expression: str, expected: Any) -> None:
+        """Wait until an expression of the page has a value; the page itself may run no texts as code."""
+        end = time.monotonic() + LONGEST
+        while self.page.evaluate(expression) != expected:
+            assert time.monotonic() < end, f"{expression} is no {expected!r}: {self.page.evaluate(expression)!r}"
+            self.page.wait_for_timeout(50)
+
+    @property
+    def group(self) -> str:
+        """Id of the group that is looked at."""
+        return str(self.page.get_attribute("#evidence [data-group]", "data-group"))
 
     @property
     def elsewhere(self) -> list[str]:
