@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import canal
+from canal.review.journal import Journal
 from canal.review.review import Review, open_review
 from canal.workspace import Workspace
 from tests.labs import add, write
@@ -29,26 +31,39 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     query.obs["cell_type"] = labels
     query.obs["donor"] = query.obs["batch"].astype(str) + "-donor"
     query.write_h5ad(folder / "query.h5ad")
-    open_review(workspace, folder / "query.h5ad").close()
-    (folder / "query.h5ad.review.jsonl").unlink()
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(made: Path) -> Iterator[Review]:
+    """Return a review whose cells, answers and expression the quick reviews of tests share."""
+    opened = open_review(canal.open_workspace(made / "ws"), made / "query.h5ad")
+    yield opened
+    opened.close()
+
+
+def quick(prepared: Review, decisions: Path) -> Review:
+    """Return a review of the same cells with another file of decisions; it needs no closing."""
+    places = replace(prepared._places, decisions=decisions)
+    journal = Journal(decisions)
+    journal.create(prepared._journal.head())
+    return Review(prepared.workspace, places, prepared._record, prepared._prepared, journal)
+
+
+@pytest.fixture
+def review(prepared: Review, tmp_path: Path) -> Review:
+    """Return a review of the shared cells without any decision; its workspace is shared, too."""
+    return quick(prepared, tmp_path / "review.jsonl")
 
 
 @pytest.fixture
 def lab(made: Path, tmp_path: Path) -> Path:
-    """Return a copy of the lab that a test may change; what was computed is there."""
-    return Path(shutil.copytree(made, tmp_path / "lab", copy_function=shutil.copy2))
+    """Return a copy of workspace and file that a test may change."""
+    ignored = shutil.ignore_patterns("query.h5ad.review*")
+    return Path(shutil.copytree(made, tmp_path / "lab", ignore=ignored))
 
 
 @pytest.fixture
 def workspace(lab: Path) -> Workspace:
     """Return the workspace of the copy."""
     return canal.open_workspace(lab / "ws")
-
-
-@pytest.fixture
-def review(lab: Path, workspace: Workspace) -> Iterator[Review]:
-    """Return an open review of the copy."""
-    opened = open_review(workspace, lab / "query.h5ad")
-    yield opened
-    opened.close()
