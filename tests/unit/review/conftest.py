@@ -1,33 +1,34 @@
-"""A lab whose workspace knows two types, and a file with a third; made once."""
+"""A lab whose workspace knows three types, and a file with a fourth; made once."""
 
 import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import canal
 from canal.review.journal import Journal
 from canal.review.review import Review, open_review
 from canal.workspace import Workspace
-from tests.labs import add, write
 from tests.make import make_adata
 
-GENES = 120
+ARCHIVE = Path(__file__).parents[2] / "archives" / "v1" / "workspace.tar.xz"  # two stages that need not be learned
+MADE_AS = ("B", "NK", "CD4 T", "DC")  # types of the toy cells in turn; nobody taught the last
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a workspace of one stage and a file to review, with what was computed for it."""
+    """Return a folder with a workspace that knows three types and a file with a fourth to review."""
     folder = tmp_path_factory.mktemp("review")
-    workspace = canal.open_workspace(folder / "ws", create=True)
-    add(workspace, write(folder, "first", ("B", "NK"), 200, n_genes=GENES, batches=2), "bank.size=60")
-    query = make_adata(180, GENES, types=("B", "NK", "DC"), prefix="query", seed=5, batches=2)
-    # Seven cells with a label that is another known type, and a label of its own for cells of a known one.
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder / "ws", filter="data")
+    query = make_adata(180, types=MADE_AS, prefix="query", seed=5, batches=2)
+    # Seven cells have a label that is another known type.
     labels = query.obs["cell_type"].astype(str).to_numpy()
-    known = [row for row in range(180) if labels[row] == "B"]
-    labels[known[:7]] = "NK"
+    labels[np.flatnonzero(labels == "B")[:7]] = "NK"
     query.obs["cell_type"] = labels
     query.obs["donor"] = query.obs["batch"].astype(str) + "-donor"
     query.write_h5ad(folder / "query.h5ad")
