@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 from canal.review.values import NameSuggestion
 from canal.workspace import Workspace
@@ -28,11 +29,17 @@ def suggested_names(
         Types of the model.
     """
     wanted = text.strip().casefold()
-    suggestions = []
-    for name in _matching(wanted, given):
-        suggestions.append(NameSuggestion(name=name, source="review", note="given in this review"))
-    for name in _matching(wanted, types):
-        suggestions.append(NameSuggestion(name=name, source="known", note="the model knows it"))
+    suggestions: list[NameSuggestion] = []
+    kinds: tuple[tuple[Literal["review", "known"], str, Sequence[str]], ...] = (
+        ("review", "given in this review", given),
+        ("known", "the model knows it", types),
+    )
+    for begins in (True, False):
+        for source, note, names in kinds:
+            for name in names:
+                lower = name.casefold()
+                if lower.startswith(wanted) if begins else wanted in lower:
+                    suggestions.append(NameSuggestion(name=name, source=source, note=note))
     if len(wanted) >= FEWEST_LETTERS:
         suggestions += _terms(workspace, text.strip())
     # Each name once, as it comes first.
@@ -40,11 +47,6 @@ def suggested_names(
     for suggestion in suggestions:
         once.setdefault(suggestion.name, suggestion)
     return list(once.values())
-
-
-def _matching(wanted: str, names: Sequence[str]) -> list[str]:
-    beginning = [name for name in names if name.casefold().startswith(wanted)]
-    return beginning + [name for name in names if wanted in name.casefold() and name not in beginning]
 
 
 def _terms(workspace: Workspace, text: str) -> list[NameSuggestion]:

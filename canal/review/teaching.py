@@ -242,7 +242,7 @@ class Teachings:
         told |= {"types": request["types"], "known": request["known"]}
         alive = self.runs(number)  # asked first: what it wrote before it ended is there then
         if (folder / RESULT).is_file():
-            result = TeachingResult(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
+            result = TeachingResult.from_dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
             return Teaching(**told, state="done", step="done", result=result)
         if (folder / ERROR).is_file():
             error = json.loads((folder / ERROR).read_text(encoding="utf-8"))["error"]

@@ -3,7 +3,7 @@
 Everything with a `to_dict` goes to a page or to ``--json`` as it is; the names of its fields are the keys.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -512,6 +512,17 @@ class TeachingResult:
     recall: dict[str, dict[str, int]]
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> "TeachingResult":
+        """Return the result that JSON holds, whose lists are tuples here; fields of a newer canal are left out."""
+        known = {field.name for field in fields(cls)}
+        values = {key: value for key, value in table.items() if key in known}
+        for key in ("new_types", "forgetting", "held_out", "warnings"):
+            values[key] = tuple(values[key])
+        for key in ("stages", "sets", "accuracy"):
+            values[key] = tuple(tuple(row) for row in values[key])
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
