@@ -31,9 +31,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     noun = typer.Typer(
         cls=OpensByDefault,
-        help="Decide on new and uncertain cells, on a local page: canal review cells.h5ad",
+        help="Decide on new and uncertain cells, on a local page: canal review FILE",
     )
-    command(noun, "open", example="canal review new.h5ad")(open_page)
+    command(noun, "open", example="canal review open new.h5ad")(open_page)
     command(noun, "export", example="canal review export new.h5ad --out reviewed.h5ad")(export)
     app.add_typer(noun, name="review")
 
