@@ -25,7 +25,7 @@ def make_lab(folder: Path) -> Path:
     """Make a workspace of two stages, and return a file with types that neither taught."""
     import anndata as ad
 
-    cells = write_cells(folder / "cells")
+    cells = write_cells(folder / "cells", seed=0)
     workspace = canal.open_workspace(folder / "ws", create=True)
     for name, file in zip(("myeloid-b", "t-cells"), cells.train, strict=False):
         workspace.add_stage(file, labels=LABELS, name=name, progress=Silent())

@@ -7,7 +7,7 @@ import canal
 
 STATIC = Path(canal.__file__).parent / "review" / "static"
 MOST_BYTES = 250_000  # of all that is sent to the browser
-OWN = {"points.js", "review.js", "theme.js", "review.css", "icon.svg", "VENDORED.md"}
+OWN = {"points.js", "review.js", "early.js", "review.css", "icon.svg", "VENDORED.md"}
 
 
 def rows() -> dict[str, str]:
