@@ -458,7 +458,7 @@ def by_nearest_type(annotation: Annotation, novel: np.ndarray) -> tuple[np.ndarr
     for number, place in enumerate(np.argsort(-counts, kind="stable").tolist(), start=1):
         rows = novel & (nearest == types[place])
         of_cell[rows] = str(number)
-        facts = {"apart": False, "silhouette": None, "own_share": None}
+        facts: dict[str, Any] = {"apart": False, "silhouette": None, "own_share": None}
         facts["novelty"] = float(annotation.columns["novelty"][rows].mean())
         facts["confidence"] = float(annotation.confidence[rows].mean())
         near = [{"name": str(types[place]), "share": 1.0, "distance": None}]
