@@ -46,6 +46,9 @@ BASIS, ANSWERS, CLUSTERS, REPORT, GENES, CELLS = (
     "genes",
     "cells.h5ad",
 )
+# Novel cells above which they are not clustered: exact neighbours take a time that grows with the square of their
+# number. 25,000 of them take a minute and a half on two cores.
+MOST_CLUSTERED = 50_000
 CLUSTER = f"{KEY}_cluster"  # column of a result of `canal novel find`
 
 
@@ -420,6 +423,14 @@ def _novel(
         return clusters, report, [str(text) for text in report["warnings"]]
     if "status" not in annotation.columns:
         return nothing, {"clusters": []}, []
+    novel = annotation.columns["status"] == "novel"
+    if novel.sum() > MOST_CLUSTERED:
+        note = (
+            f"{int(novel.sum())} cells are novel, more than the {MOST_CLUSTERED} that are clustered here: they are "
+            "grouped by the known type that they come nearest to. Part them on the map, or run `canal novel find` on "
+            "a part of the file and review its result."
+        )
+        return *by_nearest_type(annotation, novel), [note]
     kept, summary = places.cache / CLUSTERS, places.cache / REPORT
     if not (kept.is_file() and summary.is_file()):
         try:
@@ -433,6 +444,28 @@ def _novel(
     return np.load(kept).astype(object), report, [str(text) for text in report["warnings"]]
 
 
+def by_nearest_type(annotation: Annotation, novel: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the novel cells, bool (cells,), grouped by the known type they come nearest to, as clusters would be.
+
+    Returns
+    -------
+    Number of the group of each cell, ``""`` for none, and the part of a report that a queue needs.
+    """
+    nearest = annotation.columns.get("best_known", annotation.cell_type)
+    of_cell = np.full(len(annotation), "", dtype=object)
+    clusters = []
+    types, counts = np.unique(nearest[novel].astype(str), return_counts=True)
+    for number, place in enumerate(np.argsort(-counts, kind="stable").tolist(), start=1):
+        rows = novel & (nearest == types[place])
+        of_cell[rows] = str(number)
+        facts: dict[str, Any] = {"apart": False, "silhouette": None, "own_share": None}
+        facts["novelty"] = float(annotation.columns["novelty"][rows].mean())
+        facts["confidence"] = float(annotation.confidence[rows].mean())
+        near = [{"name": str(types[place]), "share": 1.0, "distance": None}]
+        clusters.append({"name": str(number), "suggested": f"novel, near {types[place]}", "near": near, **facts})
+    return of_cell, {"clusters": clusters}
+
+
 def _grouped(
     workspace: Workspace, places: Places, annotation: Annotation, gene_key: str | None, progress: Progress
 ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -440,6 +473,7 @@ def _grouped(
 
     # Answers by another rule have no p-values: the cells are judged anew then.
     by_memory = annotation if "p_value" in annotation.columns else None
+    progress.start(1, "grouping novel cells")
     options = FindOptions(alpha=float(annotation.facts.get("alpha", FindOptions.alpha)), gene_key=gene_key)
     found = group_novel(
         workspace.model(int(annotation.facts["stage"])), places.cells, options, progress, annotation=by_memory

@@ -159,6 +159,10 @@ async function colour(by) {
   map.setColours(new Uint16Array(buffer, start, head.cells), head.palette);
   shown = { by, names: head.names, title: head.title };
   drawLegend(head);
+  // A gene or a figure is looked at in all cells; types and the like beside the group that is open.
+  const own = byId("map").dataset.own === "yes";
+  if (head.range && !own) map.select(null);
+  else if (!own) showGroup(currentGroup());
   map.drawNow();
   byId("map").dataset.colour = by;
   byId("map").dataset.milliseconds = String(Math.round(performance.now() - begun));
@@ -239,11 +243,12 @@ function select(rows) {
 }
 
 async function showGroup(group) {
-  if (!map || !group || group === "selection") return;
+  if (!map || !group || group === "selection" || !shown.names.length) return;
   try {
     map.select(new Uint32Array(await bytes(`/map/rows?group=${encodeURIComponent(group)}`)));
   } catch (error) { tell(error.message, true); }
   byId("selection").hidden = true;
+  byId("map").dataset.own = "";
 }
 
 async function sendSelection(action, into) {

@@ -17,7 +17,7 @@ from canal.review.web.security import ENTRANCE, Visitors
 from tests.integration.review.driver import Visit, chromium
 from tests.review_client import served
 
-COLOURS = 64  # of a picture: enough for a page, and a small file
+LARGEST = 150_000  # bytes of a picture
 USERS = ("Ada", "Grace")
 
 
@@ -67,16 +67,16 @@ def take_all(browser: Any, links: list[str], out: Path) -> None:
         grace.page.mouse.move(left + across * width, top + down * height, steps=4)
     grace.page.mouse.up()
     grace.wait("#selection:not([hidden])")
-    grace.page.fill("#name", "natural")
+    grace.page.fill("#name", "hematopoietic")
     grace.wait("#name-list li")
     take(grace, "map")
     # Decisions, a conflict, and an approval.
-    ada.fill("#name", "CD56+ NK")
+    ada.fill("#name", "CD34+ progenitor")
     ada.click("#give-name")
     ada.wait("#evidence .tag.done")
-    ada.fill("#comment", "NKG7 and GNLY, no CD3: NK")
+    ada.fill("#comment", "PRSS57 and SMIM24 (C19ORF77): progenitors")
     ada.page.press("#comment", "Enter")
-    ada.wait("text=NKG7 and GNLY, no CD3: NK")
+    ada.wait("text=PRSS57 and SMIM24 (C19ORF77): progenitors")
     grace.page.reload()
     grace.wait("#approve")
     grace.click("#approve")
@@ -107,12 +107,14 @@ def take_all(browser: Any, links: list[str], out: Path) -> None:
 
 
 def shrink(path: Path) -> None:
-    """Write a picture with few colours, which a page has anyway."""
+    """Write a picture again, small; with fewer colours only where it is too large."""
     from PIL import Image
 
     with Image.open(path) as picture:
-        few = picture.convert("RGB").quantize(COLOURS)
-    few.save(path, optimize=True)
+        whole = picture.convert("RGB")
+    whole.save(path, optimize=True)
+    if path.stat().st_size > LARGEST:
+        whole.quantize(256).save(path, optimize=True)
 
 
 def main(out: Path) -> None:

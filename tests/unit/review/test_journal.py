@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,28 @@ def test_a_writer_sees_what_others_wrote_before(path: Path) -> None:
 
     second.append(make)
     assert seen == ["a"]
+
+
+def test_a_writer_checks_against_all_lines(path: Path) -> None:
+    """While one checks and writes, another waits: between its check and its line there is no other line."""
+    first, second = Journal(path), Journal(path)
+    seen: list[list[str]] = []
+
+    def later(new: list[Decision]) -> Decision:
+        seen.append([line.id for line in new])
+        return comment("b")
+
+    thread = threading.Thread(target=lambda: second.append(later))
+
+    def make(_new: list[Decision]) -> Decision:
+        thread.start()
+        time.sleep(0.2)
+        assert seen == []
+        return comment("a")
+
+    first.append(make)
+    thread.join()
+    assert seen == [["a"]]
 
 
 def test_a_refused_decision_leaves_nothing(path: Path) -> None:

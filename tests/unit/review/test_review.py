@@ -399,3 +399,19 @@ def test_answers_of_another_stage_are_kept_apart(review: Review) -> None:
     record = review.workspace.stage(2)
     told = reviewed_answers(review.workspace, review._places, record, None, canal.progress.Silent())
     np.testing.assert_array_equal(told.cell_type, review._prepared.annotation.cell_type)
+
+
+def test_too_many_novel_cells_are_grouped_by_the_nearest_type(
+    lab: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters would take hours: the largest group first, and it is said."""
+    monkeypatch.setattr("canal.review.opening.MOST_CLUSTERED", 10)
+    opened = open_review(workspace, lab / "query.h5ad")
+    groups = [told.group for told in opened.queue(kind="novel").groups]
+    novel = np.flatnonzero(opened._prepared.annotation.columns["status"] == "novel")
+    np.testing.assert_array_equal(np.sort(np.concatenate([group.rows for group in groups])), novel)
+    nearest = opened._prepared.annotation.columns["best_known"]
+    assert [set(nearest[group.rows]) for group in groups] == [{group.facts["predicted"]} for group in groups]
+    assert [group.cells for group in groups] == sorted((group.cells for group in groups), reverse=True)
+    assert any("more than the 10 that are clustered" in note for note in opened.notes)
+    opened.close()
