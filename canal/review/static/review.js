@@ -158,6 +158,7 @@ async function colour(by) {
   const [head, start] = unpack(buffer);
   map.setColours(new Uint16Array(buffer, start, head.cells), head.palette);
   shown = { by, names: head.names, title: head.title };
+  byId("by").value = by; // of a gene none is chosen
   drawLegend(head);
   // A gene or a figure is looked at in all cells; types and the like beside the group that is open.
   const own = byId("map").dataset.own === "yes";
@@ -191,6 +192,7 @@ function drawLegend(head) {
     picture.setAttribute("viewBox", "0 0 64 4");
     picture.setAttribute("preserveAspectRatio", "none");
     picture.setAttribute("aria-hidden", "true");
+    picture.setAttribute("shape-rendering", "crispEdges");
     for (let k = 0; k < 64; k++) {
       const piece = document.createElementNS(SVG, "rect");
       const at = Math.floor((k / 63) * (head.palette.length - 1));

@@ -79,7 +79,7 @@ COLUMN_WIDTH, ROW_HEIGHT, LARGEST_DOT = 26.0, 22.0, 8.5  # pixels
 
 def drawn(plot: DotPlot) -> dict[str, Any]:
     """Return where everything of a dot plot stands in its picture."""
-    left, top = 165.0, 70.0
+    left, top = 172.0, 70.0
     # Each gene is compared with its own largest mean: a gene of little expression is a marker, too.
     largest = np.maximum(plot.mean.max(axis=0, initial=0.0), 1e-9)
     rows = []
