@@ -126,7 +126,7 @@ class EvidenceReader:
         return Evidence(
             cells=len(rows),
             looked_at=len(looked_at),
-            near=self.near(rows),
+            near=self.nearest_types(rows),
             confidence=self._confidence(rows),
             status={} if status is None else _counts(status[rows]),
             markers=against_known,
@@ -137,15 +137,15 @@ class EvidenceReader:
             notes=tuple(notes),
         )
 
-    def near(self, rows: np.ndarray) -> tuple[NearType, ...]:
+    def nearest_types(self, rows: np.ndarray) -> tuple[NearType, ...]:
         """Return the known types that most of the cells come nearest to, the commonest first."""
         centre = self._annotation.representation[rows].mean(axis=0, dtype=np.float64)
-        near = []
+        nearest = []
         for name, count in list(_counts(self.predicted[rows]).items())[:MOST_NEAR]:
             of_type = self.centres.get(name)
             distance = None if of_type is None else float(np.linalg.norm(of_type - centre))
-            near.append(NearType(name=name, share=count / len(rows), distance=distance))
-        return tuple(near)
+            nearest.append(NearType(name=name, share=count / len(rows), distance=distance))
+        return tuple(nearest)
 
     def _confidence(self, rows: np.ndarray) -> dict[str, float | None]:
         """Return mean and median confidence, and the accuracy of held-out cells of as much confidence."""

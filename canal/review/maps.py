@@ -12,8 +12,9 @@ from canal.review.values import Colour, MapPoints
 from canal.seeds import derived_seed
 from canal.stages.clusters import principal_components, umap_coordinates
 
-# Cells above which no UMAP is computed: the exact neighbours of each cell take a time that grows with the square of
-# their number. 20,000 cells of 2,000 genes take 50 s and 1.1 GB on two cores, 100,000 would take a quarter of an hour.
+# Cells above which no UMAP is computed. Of cells with 850 expressed genes, 10,000 take 64 s and 0.7 GB, 20,000 take 90
+# s and 1.1 GB, 40,000 take 112 s and 1.8 GB (two cores that others use, too; imports and compiling are half a minute).
+# The exact neighbours grow with the square of the number.
 MOST_UMAP = 100_000
 MOST_POINTS = 1_000_000  # cells that a page can draw
 MOST_CATEGORIES = 65_535  # of a column, as uint16 counts them
@@ -170,8 +171,8 @@ def category_colour(values: np.ndarray, title: str, order: Sequence[str] | None 
     """
     import pandas as pd
 
-    codes, found = pd.factorize(values)
-    names = [str(name) for name in found]
+    codes, categories = pd.factorize(values)
+    names = [str(name) for name in categories]
     if len(names) > MOST_CATEGORIES:
         message = f"{title} has {len(names)} values; expected {MOST_CATEGORIES} at most. Choose another column."
         raise DataError(message)

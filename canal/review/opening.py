@@ -461,8 +461,8 @@ def by_nearest_type(annotation: Annotation, novel: np.ndarray) -> tuple[np.ndarr
         facts: dict[str, Any] = {"apart": False, "silhouette": None, "own_share": None}
         facts["novelty"] = float(annotation.columns["novelty"][rows].mean())
         facts["confidence"] = float(annotation.confidence[rows].mean())
-        near = [{"name": str(types[place]), "share": 1.0, "distance": None}]
-        clusters.append({"name": str(number), "suggested": f"novel, near {types[place]}", "near": near, **facts})
+        facts["near"] = [{"name": str(types[place]), "share": 1.0, "distance": None}]
+        clusters.append({"name": str(number), "suggested": f"novel, near {types[place]}", **facts})
     return of_cell, {"clusters": clusters}
 
 
@@ -475,14 +475,14 @@ def _grouped(
     by_memory = annotation if "p_value" in annotation.columns else None
     progress.start(1, "grouping novel cells")
     options = FindOptions(alpha=float(annotation.facts.get("alpha", FindOptions.alpha)), gene_key=gene_key)
-    found = group_novel(
+    novel = group_novel(
         workspace.model(int(annotation.facts["stage"])), places.cells, options, progress, annotation=by_memory
     )
     clusters = np.full(len(annotation), "", dtype=object)
-    clusters[found.cells.rows] = np.where(
-        np.isin(found.cells.groups.astype(str), found.cells.clusters), found.cells.groups, ""
+    clusters[novel.cells.rows] = np.where(
+        np.isin(novel.cells.groups.astype(str), novel.cells.clusters), novel.cells.groups, ""
     )
-    return clusters, found.report.to_dict()
+    return clusters, novel.report.to_dict()
 
 
 def _given_labels(source: CellSource, asked: str | None, usual: str) -> tuple[str, np.ndarray | None]:

@@ -480,6 +480,14 @@ class Review:
         reviewed, _ = export.reviewed_columns(live, self._prepared.annotation, approved=False)
         return category_colour(reviewed, "reviewed")
 
+    def warm_up(self) -> None:
+        """Load what the first evidence needs, such as the model: some seconds, for a thread beside the page."""
+        self.workspace.model(self.stage)
+        live = self.queue().groups
+        if live:
+            self.evidence(live[0].group.id)
+        self.suggest_names("cell")
+
     # Evidence; of a group, or of any cells by their positions.
 
     def evidence(self, cells: str | Sequence[int] | np.ndarray) -> Evidence:
@@ -494,7 +502,7 @@ class Review:
 
     def _suggested(self, evidence: Evidence) -> list[NameSuggestion]:
         """Return names for cells: those of the types they come near to, and what their labels mean."""
-        wanted = [near.name for near in evidence.near]
+        wanted = [nearest.name for nearest in evidence.near]
         suggestions = [NameSuggestion(name=name, source="known", note="nearest known type") for name in wanted]
         for label in list(evidence.given)[:3]:
             if label and label not in self.types:

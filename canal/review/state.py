@@ -331,11 +331,11 @@ class ReviewState:
         for told in self._told.values():
             if not (told.group.id == made_id(change) or told.group.id.startswith(f"{change.id}-")):
                 continue
-            said = [vote for vote in told.votes.values() if vote.id != change.id]
-            said += [] if told.approval is None else [told.approval[0]]
-            said += [] if told.retired is None else [told.retired]
-            if said:
-                return f"{said[0].action} by {said[0].user}"
+            later = [vote for vote in told.votes.values() if vote.id != change.id]
+            later += [] if told.approval is None else [told.approval[0]]
+            later += [] if told.retired is None else [told.retired]
+            if later:
+                return f"{later[0].action} by {later[0].user}"
         return ""
 
     def _check_split(self, decision: Decision) -> None:

@@ -20,7 +20,7 @@ def opened(folder: Path, layout: str, *, stored: bool = True) -> Expression:
     """Return the expression of toy cells in a file."""
     file = folder / "cells.h5ad"
     make_adata(90, 40, layout=layout, seed=3).write_h5ad(file)
-    stream = open_stream(file)
+    stream = open_stream(file, chunk=16)
     if not stored:
         return Expression(stream, None)
     write_gene_columns(stream, folder / "genes", Silent())
@@ -39,7 +39,6 @@ def test_a_gene_is_what_the_file_holds(
 ) -> None:
     """Whatever the layout, and however many blocks: log-normalised values of all cells, within float32."""
     monkeypatch.setattr(module, "VALUES_A_BLOCK", 300)  # several blocks
-    monkeypatch.setattr("canal.data.stream.CHUNK", 16)
     expected = reference()
     cells = opened(tmp_path, layout, stored=stored)
     for gene in (0, 7, 39):

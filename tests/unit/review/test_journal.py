@@ -122,8 +122,10 @@ def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyP
         patch.setattr("canal.review.journal.os.write", half)
         with pytest.raises(DataError, match="The decision was not taken"):
             put(journal, "b")
+    assert path.read_bytes().endswith(b"}\n")
     put(journal, "c")
     assert [line.id for line in Journal(path).read_new()] == ["a", "c"]
+    assert journal.notes == []
 
 
 def test_a_torn_line_is_set_aside_and_said(path: Path) -> None:

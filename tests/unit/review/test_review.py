@@ -225,8 +225,8 @@ def test_the_evidence_tells_the_left_out_type(review: Review) -> None:
     assert told.cells == first.cells
     # Genes 40 to 47 belong to the sixth type of the toys.
     assert {marker.gene for marker in told.markers[:4]} <= {f"GENE{number}" for number in range(40, 48)}
-    assert sum(near.share for near in told.near) == pytest.approx(1.0)
-    assert all(near.distance is not None and near.distance > 0 for near in told.near)
+    assert sum(nearest.share for nearest in told.near) == pytest.approx(1.0)
+    assert all(nearest.distance is not None and nearest.distance > 0 for nearest in told.near)
     assert set(told.composition) == {"batch", "donor"}
     assert sum(told.composition["batch"].values()) == first.cells
     assert sum(told.status.values()) == sum(told.given.values()) == first.cells
@@ -250,6 +250,13 @@ def test_confidence_is_told_beside_what_was_measured_of_it(review: Review, monke
         told = EvidenceReader(review.workspace, review._record, review._prepared).evidence(rows, ()).confidence
         assert told["mean"] == pytest.approx(mean)
         assert told["measured"] == measured
+
+
+def test_a_review_can_be_warmed_up(review: Review) -> None:
+    """The evidence of the first group is there then, without a decision."""
+    review.warm_up()
+    assert [what for what, _ in review._kept] == ["evidence"]
+    assert review.history() == []
 
 
 def test_models_say_why_and_what_else(review: Review) -> None:
