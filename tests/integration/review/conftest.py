@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from canal.review.web.app import make_app
 from canal.review.web.security import ENTRANCE, Visitors
 from tests.integration.review.driver import Server, chromium
 from tests.make import make_adata
-from tests.review_client import served
+from tests.review_client import Client, served
 
 QUICK = ("training.epochs=3", "training.min_steps=20", "bank.size=60", "analytic.pseudo_cells=40")
 SCRIPT, RIGHT_TO_LEFT, LONG = "<script>alert(1)</script>", "תאי B \u202eabc", "long " + 495 * "x"
@@ -56,12 +57,27 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture
-def server(lab: Path) -> Iterator[Server]:
-    """Return a server of the copy, with links for two users; it runs in this process, which has compiled already."""
-    review = open_review(canal.open_workspace(lab / "ws"), lab / "query.h5ad")
+@contextmanager
+def in_process(folder: Path) -> Iterator[Server]:
+    """Serve a review from this process, which has compiled already, with links for two users."""
+    review = open_review(canal.open_workspace(folder / "ws"), folder / "query.h5ad")
     visitors = Visitors(cookie_name="canal_review")
     with served(lambda port: make_app(review, visitors, port)) as address:
         users = ("ann", "bob <i>b</i>")
         yield Server([f"{address}{ENTRANCE}?token={visitors.invite(user)}" for user in users], pid=0)
     review.close()
+
+
+@pytest.fixture
+def server(lab: Path) -> Iterator[Server]:
+    """Return a server of a copy that a test may change."""
+    with in_process(lab) as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def shared(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Return a client of one server, for tests that change nothing."""
+    folder = Path(shutil.copytree(made, tmp_path_factory.mktemp("shared") / "lab"))
+    with in_process(folder) as started:
+        yield started.client()
