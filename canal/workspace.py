@@ -514,6 +514,7 @@ class Workspace(Annotator):
         ontology: str | Path = "off",
         devices: int = 1,
         nodes: int = 1,
+        promote: bool = True,
         progress: Progress | bool | None = None,
     ) -> "StageResult":
         """Learn the labelled cells of one file as a stage, and keep it.
@@ -558,6 +559,9 @@ class Workspace(Annotator):
             as they are sure; a table as of `accept_labels` instead; ``"off"``: neither.
         devices, nodes
             Processes on each node, and nodes, that train together.
+        promote
+            Bring the stage into use where it does not forget too much; else it stays a candidate, to be looked at and
+            brought into use with `promote`.
         progress
             Told how far the training is.
 
@@ -590,6 +594,7 @@ class Workspace(Annotator):
             ontology=None if str(ontology) == "off" else ontology,
             devices=devices,
             nodes=nodes,
+            promote=promote,
         )
         return add_stage(self.layout, request, watching(progress))
 

@@ -32,7 +32,9 @@ def without_globals(words: list[str]) -> list[str]:
 
 
 def command_of(words: list[str]) -> str | None:
-    """Return the command that the words begin with, or None."""
+    """Return the command that the words begin with, or None; what opens a file needs no name of its own."""
+    if words[0] == "review" and " ".join(words[:2]) not in COMMANDS:
+        words = ["review", "open", *words[1:]]
     return next(
         (name for name in sorted(COMMANDS, key=len, reverse=True) if words[: name.count(" ") + 1] == name.split()), None
     )

@@ -77,6 +77,8 @@ OPTIONS = {
         "--uncertain",
     ],
     "novel name": ["--known-ok", "--labels", "--name", "--names", "--with-known", "DIR"],
+    "review open": ["--basis", "--fresh", "--gene-key", "--labels", "--no-browser", "--port", "--user", "FILE"],
+    "review export": ["--approved", "--cas", "--out", "--overwrite", "FILE"],
     "labels suggest": [
         "--data", "--labels", "--names", "--out", "--overwrite", "--species", "--stage", "--tissue",
     ],

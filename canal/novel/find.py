@@ -10,7 +10,7 @@ Shapes: n candidate cells, G genes, d principal components.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,22 +106,62 @@ def find_novel(
     DataError, StageError
         If file, folder, column or model cannot be used; nothing is written then.
     """
-    # 1. Whatever can be refused before the cells are read.
+    # Whatever can be refused before the cells are read.
     _check(options)
     target = check_folder(out)
+    groups = group_novel(model, data, options, progress)
+    sure = sure_known_cells(groups.annotation, groups.cells, groups.cells.seed)
+    report = replace(
+        groups.report, known_cells=dict(sorted(Counter(groups.annotation.cell_type[sure].tolist()).items()))
+    )
+    write_folder(target, report, result_files(data, groups.annotation, groups.cells, report, sure))
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class NovelGroups:
+    """The novel cells of a file in groups: what the model says of all cells, the groups, and the report of them."""
+
+    annotation: Annotation
+    cells: Groups
+    report: NovelReport
+
+
+def group_novel(
+    model: Model,
+    data: "str | Path | ad.AnnData",
+    options: FindOptions,
+    progress: Progress | None = None,
+    annotation: Annotation | None = None,
+) -> NovelGroups:
+    """Group the novel cells of a file; nothing is written.
+
+    Parameters
+    ----------
+    model, data, options, progress
+        As for `find_novel`.
+    annotation
+        What the model says of all cells of the file, where it was asked already; the file is not annotated again then.
+
+    Raises
+    ------
+    DataError, StageError
+        If file, column or model cannot be used.
+    """
+    _check(options)
     batches = _read_batches(data, options)
-    # 2. Which cells are novel, and which groups they form.
+    # 1. Which cells are novel, and which groups they form.
     asked = AnnotateOptions(
         gene_key=options.gene_key,
         novelty=NoveltyOptions(alpha=options.alpha),
         adapting=AdaptOptions(adapt=options.adapt, batch=options.batch if options.adapt else None),
     )
-    annotation = annotate(model, data, asked, progress)
+    if annotation is None:
+        annotation = annotate(model, data, asked, progress)
     seed = derived_seed(model.stage.seed, "novel")
     groups = _group_cells(data, annotation, options, seed)
-    sure = sure_known_cells(annotation, groups, seed)
     counts = _count_status(annotation)
-    # 3. The evidence for each group, as values and as files.
+    # 2. The evidence for each group.
     report = NovelReport(
         model=str(annotation.facts["model"]),
         stage=int(annotation.facts["stage"]),
@@ -147,10 +187,8 @@ def find_novel(
             *_doubts(counts, groups),
         ),
         sanity=str(annotation.facts["sanity"]),
-        known_cells=dict(sorted(Counter(annotation.cell_type[sure].tolist()).items())),
     )
-    write_folder(target, report, result_files(data, annotation, groups, report, sure))
-    return report
+    return NovelGroups(annotation=annotation, cells=groups, report=report)
 
 
 def _check(options: FindOptions) -> None:
@@ -203,6 +241,11 @@ def sure_known_cells(annotation: Annotation, groups: Groups, seed: int) -> np.nd
     """
     free = np.ones(len(annotation), dtype=bool)
     free[groups.rows[~groups.known]] = False
+    return sure_cells(annotation, free, seed)
+
+
+def sure_cells(annotation: Annotation, free: np.ndarray, seed: int) -> np.ndarray:
+    """Return positions, ascending, of the free cells, bool (cells,), that are surely of known types; see above."""
     sure = free & (annotation.columns["status"] == "known") & (annotation.confidence >= SURE)
     chosen = [np.zeros(0, dtype=np.int64)]
     for name in sorted(set(annotation.cell_type[sure].tolist())):

@@ -7,6 +7,7 @@ of the feature that shows it.
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,6 +257,13 @@ def render_page(template: str, **values: Any) -> str:
     values
         What the template shows, by name. A name that it uses and does not get is an error.
     """
+    page: str = _templates().get_template(template).render(values)
+    return page
+
+
+@cache
+def _templates() -> Any:
+    """Return where templates come from; each is read once, also by a server that renders many pages."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
@@ -264,12 +272,13 @@ def render_page(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     templates.filters["decimals"] = _decimals
     templates.filters["percent"] = _percent
     templates.filters["svg_address"] = _svg_address
     templates.filters["png_address"] = _png_address
-    return templates.get_template(template).render(values)
+    return templates
 
 
 def _decimals(value: float | None, digits: int) -> str:

@@ -95,7 +95,7 @@ def add_stage(
         # 6. Commit whole. A stage that forgets too much stays a candidate.
         record = _record(request, accepted, learned, exam, run, time.monotonic() - begin)
         files = _files(learned, exam, f"{record.number} {record.name}", draft.folder)
-        committed = draft.commit(record, files, promote=not exam.held_back)
+        committed = draft.commit(record, files, promote=request.promote and not exam.held_back)
         in_use = registry.champion() == committed.number
     warned = (*exam.warnings, *uncomparable_warnings(learned), *unplaced, *kinds_warnings(learned.model, parent))
     return _result(committed, accepted, exam, warned, in_use=in_use)

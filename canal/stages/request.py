@@ -56,6 +56,8 @@ class StageRequest:
         A type of the model in use that all cells are of, labelled by finer names: `canal labels split`.
     devices, nodes
         Processes on each node, one for each GPU or core, and nodes that train together.
+    promote
+        Bring the stage into use where the rule of promotion allows it; else it stays a candidate to look at.
     first_rules
         Read the file as the first version did, which took every label for a type and gene names as they stood: for a
         stage from then that is learned again.
@@ -81,6 +83,7 @@ class StageRequest:
     split: str | None = None
     devices: int = 1
     nodes: int = 1
+    promote: bool = True
     first_rules: bool = False
 
 

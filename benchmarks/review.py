@@ -1,0 +1,130 @@
+"""How long the pages of `canal review` take: points, a lasso, a gene, in chromium without a graphics card.
+
+    python -m benchmarks.review --cells 1000000
+
+Toy cells with their own UMAP, a workspace of one stage, the server of the command, Debian's chromium driven by
+Playwright. Times are those that a person waits: from the request to the last pixel.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tests.integration.review.driver import Visit, chromium, commanded
+from tests.make import make_adata
+
+TYPES = ("B", "NK", "CD4 T", "CD14 Mono")
+GENES = 200
+BLOCK = 20_000  # different cells; more are these again, elsewhere on the map
+LASSO = 100_000  # cells, about
+REPEATS = 5
+
+
+def make_lab(folder: Path, cells: int) -> Path:
+    """Make a workspace that knows all types but one, and a file of so many cells."""
+    import anndata as ad
+    import pandas as pd
+
+    import canal
+
+    workspace = canal.open_workspace(folder / "ws", create=True)
+    known = make_adata(400, GENES, types=TYPES[:3], prefix="known", seed=0)
+    workspace.add_stage(known, labels="cell_type", name="known")
+    block = make_adata(min(BLOCK, cells), GENES, types=TYPES, prefix="cell", seed=1)
+    times = -(-cells // block.n_obs)
+    matrix = sp.vstack([sp.csr_matrix(block.X)] * times, format="csr")[:cells]
+    obs = pd.DataFrame(
+        {"donor": pd.Categorical([f"d{k % 8}" for k in range(cells)])}, index=[f"c{k}" for k in range(cells)]
+    )
+    # A cloud for each type.
+    rng = np.random.default_rng(0)
+    kinds = np.arange(cells) % block.n_obs % len(TYPES)
+    centres = rng.normal(size=(len(TYPES), 2))
+    places = (centres[kinds] + rng.normal(scale=0.2, size=(cells, 2))).astype(np.float32)
+    path = folder / "cells.h5ad"
+    ad.AnnData(X=matrix, obs=obs, var=block.var, obsm={"X_umap": places}).write_h5ad(path)
+    return path
+
+
+def lasso(visit: Visit, share: float) -> tuple[int, float]:
+    """Draw around the left part of the map; return the cells that were selected, and the milliseconds that it took."""
+    box = visit.page.locator("#cells").bounding_box()
+    left, top, width, height = box["x"] + 1, box["y"] + 1, box["width"] * share, box["height"] - 2
+    mouse = visit.page.mouse
+    mouse.move(left, top)
+    mouse.down()
+    for place in ((left + width, top), (left + width, top + height), (left, top + height)):
+        mouse.move(*place, steps=20)
+    begun = time.perf_counter()
+    mouse.up()
+    visit.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    taken = 1000 * (time.perf_counter() - begun)
+    return int(visit.page.get_attribute("#map", "data-selected")), taken
+
+
+def median_colour(visit: Visit, by: list[str]) -> float:
+    """Return the median milliseconds of colouring, from the request to the last pixel."""
+    return float(
+        statistics.median(
+            visit.page.evaluate(
+                "async by => { await colour(by); return +map.canvas.closest('#map').dataset.milliseconds }", one
+            )
+            for one in by
+        )
+    )
+
+
+def measure(browser: Any, link: str) -> dict[str, Any]:
+    """Return all times of one visit."""
+    begun = time.perf_counter()
+    visit = Visit(browser, link)
+    entered = time.perf_counter() - begun
+    marks = visit.page.evaluate(
+        "['points-asked', 'points-shown'].map(name => performance.getEntriesByName(name)[0].startTime)"
+    )
+    # A lasso of about so many cells: its width is found by trying.
+    cells = visit.page.evaluate("map.count")
+    low, high = 0.0, 1.0
+    tried = []
+    for _ in range(8):
+        share = (low + high) / 2
+        selected, taken = lasso(visit, share)
+        tried.append((selected, taken))
+        low, high = (share, high) if selected < min(LASSO, cells / 2) else (low, share)
+    nearest = min(tried, key=lambda one: abs(one[0] - min(LASSO, cells / 2)))
+    figures = {
+        "cells": cells,
+        "entered_s": round(entered, 2),
+        "points_s": round((marks[1] - marks[0]) / 1000, 2),
+        "lasso_cells": nearest[0],
+        "lasso_ms": round(nearest[1]),
+        "colour_type_ms": median_colour(visit, ["type"] * REPEATS),
+        "colour_gene_ms": median_colour(visit, [f"gene:GENE{k}" for k in range(REPEATS)]),
+        "elsewhere": len(visit.elsewhere),
+    }
+    visit.close()
+    return figures
+
+
+def main() -> None:
+    """Make, serve, measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, default=100_000)
+    cells = parser.parse_args().cells
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_lab(Path(folder), cells)
+        begun = time.perf_counter()
+        with commanded(Path(folder) / "ws", path) as told, chromium() as browser:
+            opened = time.perf_counter() - begun
+            print(json.dumps({"open_s": round(opened, 1), **measure(browser, told["link"])}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Review: the novel, uncertain and disputed cells of a file, decided by people, taught to the next stage."""

@@ -1,0 +1,201 @@
+"""The pages in a browser, on a real server and a real workspace: the whole loop, by clicking alone."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.integration.review.conftest import GENES, LEFT_OUT, LONG, RIGHT_TO_LEFT, SCRIPT
+from tests.integration.review.driver import Server, Visit, commanded
+
+MOST_ACTIONS = 12  # that the whole loop may take
+LEAST_RECALL = 0.9
+COLOUR = "document.getElementById('map').dataset.colour"
+GROUP = "document.querySelector('#evidence [data-group]').dataset.group"
+
+
+def recall(annotated: Path, truth: Path) -> float:
+    """Return the share of the cells of the type that was left out that are annotated so."""
+    import anndata as ad
+
+    given = pd.read_csv(truth, index_col=0, dtype=str)["cell_type"]
+    obs = ad.read_h5ad(annotated).obs
+    answered = obs["canal_cell_type"].astype(str)
+    return float((answered[given[given == LEFT_OUT].index] == LEFT_OUT).mean())
+
+
+def test_a_type_that_was_left_out_is_taught_by_clicking(browser: Any, lab: Path) -> None:
+    """Find, name, teach, promote, annotate: few actions, the type is answered, and nothing is asked of anybody else."""
+    with commanded(lab / "ws", lab / "query.h5ad", "--user", "ann") as told:
+        visit = Visit(browser, told["link"])
+
+        # The first group is the largest novel one, and is open.
+        visit.wait("#evidence [data-group^=novel]")
+        visit.fill("#name", LEFT_OUT)
+        visit.click("#give-name")
+        visit.wait("#evidence .tag.done")
+        visit.click("nav >> text=Teach")
+        visit.click("#teach")
+        visit.wait("#promote")
+        visit.click("#promote")
+        visit.wait("#annotate")
+        visit.click("#annotate")
+        visit.wait("#annotated .good")
+
+        assert visit.actions <= MOST_ACTIONS
+        assert visit.elsewhere == []
+        assert visit.errors == []
+        visit.close()
+    assert recall(lab / "query.annotated.h5ad", lab / "truth.csv") >= LEAST_RECALL
+
+
+def test_hostile_names_are_shown_as_text(browser: Any, server: Server) -> None:
+    """Markup in types, genes, comments and names of users is text on every page, and no script of it runs."""
+    visit = Visit(browser, server.links[1])
+    page = visit.page
+
+    # Types of the model, in the legend and in the evidence; a gene with quotes.
+    visit.wait("#facts")
+    assert SCRIPT in page.inner_text("#legend")
+    assert page.inner_text("header .name") == "bob <i>b</i>"
+    gene = page.locator("button[data-gene]").evaluate_all("all => all.map(one => one.dataset.gene)")
+    quoted = GENES[40].upper()  # canal reads symbols of genes in capitals
+    assert quoted in gene
+    page.locator("button[data-gene]").nth(gene.index(quoted)).click()
+    visit.until(COLOUR, f"gene:{quoted}")
+    # Names and comments that people give.
+    for name in ('<b onmouseover=alert(2)>plasma</b> "', LONG, RIGHT_TO_LEFT):
+        visit.fill("#name", name)
+        visit.click("#give-name")
+        visit.until("document.querySelector('#queue [aria-current=true] strong').textContent", name)
+    visit.fill("#comment", "<img src=x onerror=alert(1)>")
+    visit.page.press("#comment", "Enter")
+    visit.wait("text=<img src=x onerror=alert(1)>")
+    # The type-ahead.
+    visit.fill("#name", "<scr")
+    visit.wait("#name-list li")
+    assert SCRIPT in page.inner_text("#name-list")
+    # Pages beside it.
+    for place in ("decisions", "teach", "stages", f"nothing/{SCRIPT}"):
+        page.goto(f"{visit.address}/{place}")
+        assert page.locator("script:not([src])").count() == 0
+        assert page.locator("main img, main script").count() == 0
+
+    # The one error is the page that does not exist.
+    assert [error for error in visit.errors if "404" not in error] == []
+    assert visit.elsewhere == []
+    # Nothing is wider than the screen.
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    visit.close()
+
+
+def test_everything_goes_by_keyboard(browser: Any, server: Server) -> None:
+    """Next group, name, comment, undo, a gene, a selection from the legend: without the mouse."""
+    visit = Visit(browser, server.links[0])
+    press = visit.page.keyboard.press
+    visit.wait("#facts")
+    first = visit.group
+
+    press("j")
+    visit.until(f"{GROUP} !== {json.dumps(first)}", True)
+    press("k")
+    visit.until(GROUP, first)
+    press("n")
+    visit.page.keyboard.type("plasma")
+    press("Enter")
+    visit.wait("#evidence .tag.done")
+    press("u")
+    visit.wait("#evidence .tag.open")
+    press("g")
+    visit.page.keyboard.type("GENE4")
+    visit.wait("#gene-list li")
+    press("ArrowDown")
+    press("Enter")
+    visit.until(f"{COLOUR}.startsWith('gene:GENE4')", True)
+    press("Escape")
+    visit.page.select_option("#by", "type")
+    visit.until(COLOUR, "type")
+    visit.page.focus("#legend button")
+    press("Enter")
+    visit.wait("#selection:not([hidden])")
+    visit.page.focus("#assign-into")
+    visit.page.keyboard.type("chosen")
+    press("Tab")
+    press("Enter")
+    visit.wait("#queue strong:text-is('chosen')")
+
+    assert visit.errors == []
+    visit.close()
+
+
+def test_a_lasso_splits_a_group(browser: Any, server: Server) -> None:
+    """What is drawn around is selected, looked at, and split off; another browser sees it without being asked to."""
+    visit, other = Visit(browser, server.links[0]), Visit(browser, server.links[1])
+    box = visit.page.locator("#cells").bounding_box()
+    mouse = visit.page.mouse
+    middle, height = box["x"] + box["width"] / 2, box["height"]
+    # The left half of the map.
+    mouse.move(box["x"] + 2, box["y"] + 2)
+    mouse.down()
+    for place in ((middle, box["y"] + 2), (middle, box["y"] + height - 2), (box["x"] + 2, box["y"] + height - 2)):
+        mouse.move(*place, steps=3)
+    mouse.up()
+    visit.wait("#selection:not([hidden])")
+    selected = int(visit.page.get_attribute("#map", "data-selected"))
+    assert 0 < selected < 320
+    visit.click("#look-selection")
+    visit.wait("#evidence [data-group=selection] #facts")
+    visit.click("#split-selection")
+    visit.wait(f"#queue >> text=/{selected} cells/")
+
+    other.wait(f"#queue >> text=/{selected} cells/")
+    assert visit.errors == []
+    visit.close()
+    other.close()
+
+
+def test_the_second_person_approves_or_differs(browser: Any, server: Server) -> None:
+    """Who decided cannot approve it; another can; who says otherwise makes a conflict that is shown."""
+    ann, bob = Visit(browser, server.links[0]), Visit(browser, server.links[1])
+    ann.wait("#facts")
+    ann.fill("#name", "DC")
+    ann.click("#give-name")
+    ann.wait("#evidence .tag.done")
+    assert ann.page.locator("#approve").count() == 0
+    bob.page.reload()
+    bob.wait("#approve")
+    bob.click("#approve")
+    bob.wait("text=Approved by")
+    ann.page.goto(f"{ann.address}/decisions")
+    assert "approve" in ann.page.inner_text("main")
+    # Bob changes his mind.
+    bob.fill("#name", "B")
+    bob.click("#give-name")
+    bob.wait("#evidence .tag.conflict")
+    ann.page.goto(f"{ann.address}/decisions")
+    assert "In conflict" in ann.page.inner_text("main")
+    ann.close()
+    bob.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_light_and_dark(browser: Any, server: Server, theme: str) -> None:
+    """The page is as the system prefers, and the other way round by a key."""
+    visit = Visit(browser, server.links[0], color_scheme=theme)
+
+    assert visit.page.get_attribute("html", "data-theme") == theme
+    visit.page.keyboard.press("t")
+    assert visit.page.get_attribute("html", "data-theme") != theme
+    visit.close()
+
+
+def test_a_stage_that_is_gone_is_told_on_the_page(browser: Any, lab: Path, server: Server) -> None:
+    """Where the workspace loses what the page needs, the page says so instead of staying empty."""
+    visit = Visit(browser, server.links[0])
+    shutil.rmtree(lab / "ws" / "registry")
+    visit.page.goto(f"{visit.address}/stages")
+    assert "registry" in visit.page.inner_text("main .warning")
+    visit.close()
