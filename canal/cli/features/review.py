@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from canal.cli.answer import Answer, GeneKey, Session, command, short_path, watcher
-from canal.errors import ConfigError, DataError
+from canal.errors import ConfigError
 
 if TYPE_CHECKING:
     from canal.review.review import Review
@@ -133,11 +133,8 @@ def export(
         raise ConfigError(message)
     review = open_review(session.workspace(), file, progress=watcher(session))
     try:
-        if not review.decisions_path.is_file():
-            message = f"Nothing was decided on {file} yet. Open it first: canal review {file}"
-            raise DataError(message)
         data = review.to_dict()
-        lines = []
+        lines = [] if review.history() else [f"Nothing was decided on {file} yet."]
         for state in review.queue().groups:
             lines.append(f"{state.group.id}: {state.group.cells:,} cells, {state.status} {state.name}".rstrip())
         if out is not None:
