@@ -16,7 +16,7 @@ from canal.files import write_file_whole, write_whole
 from canal.progress import Progress
 from canal.report.h5ad import write_adata
 from canal.review.opening import places_of, reviewed_answers
-from canal.review.teaching import CELLS, ERROR, LABELS, PROGRESS, REQUEST, RESULT, ROWS, FileProgress
+from canal.review.teaching import CELLS, ERROR, LABELS, NAMES, PROGRESS, REQUEST, RESULT, ROWS, FileProgress
 from canal.review.values import TeachingResult
 from canal.workspace import Workspace, open_workspace
 
@@ -53,8 +53,8 @@ def _taught(folder: Path, request: dict[str, Any], progress: Progress, begin: fl
     places = places_of(Path(request["reviewed"]))
     # 1. The cells, as a file of their own: later stages are tested on some of them.
     progress.start(1, "writing the cells")
-    rows = np.load(folder / ROWS)
-    cells = _cells_to_teach(places.cells, rows, request["names"])
+    rows, names = np.load(folder / ROWS), np.load(folder / NAMES)
+    cells = _cells_to_teach(places.cells, rows, names.tolist())
     write_file_whole(folder / CELLS, partial(write_adata, cells))
     # 2. The stage; it stays a candidate whatever the rule of promotion says.
     result = workspace.add_stage(
@@ -75,7 +75,7 @@ def _taught(folder: Path, request: dict[str, Any], progress: Progress, begin: fl
     after = workspace.annotate(places.cells, stage=result.stage, gene_key=request["gene_key"], progress=progress)
     named = {}
     for name in request["types"]:
-        of_name = rows[np.array(request["names"], dtype=object) == name]
+        of_name = rows[names == name]
         named[name] = {"cells": len(of_name), "answers": int((after.cell_type[of_name] == name).sum())}
     return _result(workspace, result, _changes(before, after), named, time.monotonic() - begin)
 

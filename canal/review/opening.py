@@ -119,8 +119,15 @@ def places_of(path: Path) -> Places:
 
 
 @contextmanager
-def alone(places: Places) -> Iterator[None]:
-    """Be the only one who prepares a review.
+def alone(places: Places, lock: str = "lock") -> Iterator[None]:
+    """Be the only process that prepares a review, or does whatever else a lock is for.
+
+    Parameters
+    ----------
+    places
+        Where the review stands.
+    lock
+        Name of the file that is locked.
 
     Raises
     ------
@@ -129,7 +136,7 @@ def alone(places: Places) -> Iterator[None]:
     """
     try:
         places.cache.mkdir(parents=True, exist_ok=True)
-        handle = os.open(places.folder / "lock", os.O_RDWR | os.O_CREAT, 0o664)
+        handle = os.open(places.folder / lock, os.O_RDWR | os.O_CREAT, 0o664)
     except OSError as error:
         message = (
             f"{places.folder} cannot be written: {error.strerror}. A review keeps its decisions beside what is "

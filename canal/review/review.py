@@ -6,7 +6,8 @@
 import re
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ from canal.review.opening import (
     stored_facts,
 )
 from canal.review.stages_view import stages_view
-from canal.review.state import ReviewState
+from canal.review.state import ReviewState, check_person
 from canal.review.suggestions import suggested_names
 from canal.review.teaching import Teachings, lesson_of
 from canal.review.values import (
@@ -63,6 +64,7 @@ from canal.review.values import (
     Teaching,
 )
 from canal.stages.sure_answers import terms_by_name
+from canal.stages.use import lineage
 from canal.workspace import Workspace
 
 
@@ -256,7 +258,7 @@ class Review:
         self._names = prepared.annotation.cell_names
         self._state = ReviewState(prepared.groups, self._names, record.types)
         self._reader = EvidenceReader(workspace, record, prepared)
-        self._teachings = Teachings(places.taught)
+        self._teachings = Teachings(places.taught, str(journal.head().get("created", "")))
         self._maps: dict[str, MapPoints] = {}
         self._kept: dict[tuple[str, str], Any] = {}  # evidence of groups, by what and digest
         self._lock = threading.RLock()  # of the state
@@ -516,9 +518,10 @@ class Review:
 
     def _keep(self, what: str, rows: np.ndarray, value: Any) -> None:
         """Keep what takes long to compute, of the last cells that were looked at."""
-        self._kept[what, self._digest(rows)] = value
-        while len(self._kept) > MOST_KEPT:
-            self._kept.pop(next(iter(self._kept)))
+        with self._lock:
+            self._kept[what, self._digest(rows)] = value
+            while len(self._kept) > MOST_KEPT:
+                self._kept.pop(next(iter(self._kept)))
 
     def _rows_of(self, cells: "str | Sequence[int] | np.ndarray") -> np.ndarray:
         """Return the positions of the cells of a group, or those given, ascending and each once."""
@@ -789,7 +792,7 @@ class Review:
         StageError
             If nothing is named, or a teaching is running or waits for promote or discard.
         """
-        with self._teach_lock:
+        with self._settling(user):
             last = self.teaching()
             if last is not None and last.state in {"running", "done"}:
                 what = "is still running" if last.state == "running" else "waits for promote or discard"
@@ -801,7 +804,8 @@ class Review:
             lesson = lesson_of(
                 live, self._prepared.annotation, self._record.seed, approved=approved, taught=self._taught_already()
             )
-            title = (name or "").strip() or _stage_name(self.path, self._teachings.numbers())
+            number = self._teachings.next_number()
+            title = (name or "").strip() or _stage_name(self.path, number)
             request = {
                 "workspace": str(self.workspace.root.absolute()),
                 "registry": self.workspace.layout.server,
@@ -813,12 +817,18 @@ class Review:
             }
             payload: dict[str, Any] = {"groups": list(lesson.groups), "types": lesson.types, "name": title}
             # Written down first: nothing is taught of which nobody knows who asked for it.
-            number = max(self._teachings.numbers(), default=0) + 1
             self._note("teach", user, payload | {"teaching": number})
-            self._teachings.begin(lesson, request)
+            self._teachings.begin(number, lesson, request)
         teaching = self.teaching()
         assert teaching is not None
         return teaching
+
+    @contextmanager
+    def _settling(self, user: str) -> Iterator[None]:
+        """Be the only one, of all threads and processes, who begins or settles a teaching of this review."""
+        check_person(user)
+        with self._teach_lock, alone(self._places, "teaching.lock"):
+            yield
 
     def _note(self, action: str, user: str, payload: dict[str, Any]) -> Decision:
         """Write down what somebody did with a stage."""
@@ -829,10 +839,13 @@ class Review:
         return self._write(make)
 
     def _taught_already(self) -> set[tuple[str, str]]:
-        """Return digest and name of the groups of teachings that are in use."""
+        """Return digest and name of the groups that the stage in use was taught, or one that it was learned from."""
+        in_use = self.workspace.champion()
+        line = [] if in_use is None else lineage(self.workspace.stages(), in_use)
         taught = set()
         for number in self._teachings.numbers():
-            if self._settled(self._teachings.teaching(number)).state == "promoted":
+            result = self._teachings.teaching(number).result
+            if result is not None and result.stage in line:
                 for group in self._teachings.request(number)["groups"]:
                     taught.add((str(group["digest"]), str(group["name"])))
         return taught
@@ -842,6 +855,9 @@ class Review:
         with self._lock:
             lines = list(self._state.lines)
         state = teaching.state
+        # Somebody may have brought it into use by a command.
+        if teaching.result is not None and self.workspace.champion() == teaching.result.stage:
+            state = "promoted"
         for line in lines:
             if line.action in {"promote", "discard"} and line.payload.get("teaching") == teaching.id:
                 state = "promoted" if line.action == "promote" else "discarded"
@@ -856,7 +872,7 @@ class Review:
 
     def promote(self, user: str) -> Teaching:
         """Bring the candidate of the last teaching into use."""
-        with self._teach_lock:
+        with self._settling(user):
             teaching = self._last_done("promoted")
             assert teaching.result is not None
             outcome = self.workspace.promote(teaching.result.stage)
@@ -875,7 +891,7 @@ class Review:
 
     def discard(self, user: str) -> Teaching:
         """Do not use the candidate of the last teaching; a running teaching is stopped."""
-        with self._teach_lock:
+        with self._settling(user):
             teaching = self.teaching()
             if teaching is not None and teaching.state == "running":
                 self._teachings.stop(teaching.id)
@@ -904,12 +920,14 @@ class Review:
 
     def promote_stage(self, number: int, user: str) -> dict[str, Any]:
         """Bring any stage into use; return what changed."""
+        check_person(user)
         outcome = self.workspace.promote(number).to_dict()
         self._note("promote", user, {"stage": number, "before": outcome["before"]})
         return outcome
 
     def roll_back(self, user: str) -> dict[str, Any]:
         """Bring the parent of the stage in use into use; return what changed."""
+        check_person(user)
         outcome = self.workspace.rollback().to_dict()
         self._note("promote", user, {"stage": outcome["champion"], "before": outcome["before"]})
         return outcome
@@ -934,7 +952,7 @@ def _searched(state: GroupState) -> str:
     return "\n".join(parts).casefold()
 
 
-def _stage_name(path: Path, before: Sequence[int]) -> str:
+def _stage_name(path: Path, number: int) -> str:
     """Return a name for a stage that is taught of a file: its name, with a number from the second on."""
     plain = path.name.split(".")[0] or "review"
-    return f"{plain}-review" if not before else f"{plain}-review-{max(before) + 1}"
+    return f"{plain}-review" if number == 1 else f"{plain}-review-{number}"

@@ -269,7 +269,7 @@ class ReviewState:
         if action not in ACTIONS:
             message = f"There is no action {action!r}; expected one of {', '.join(ACTIONS)}."
             raise DataError(message)
-        _check_text(decision.user, "name of the person", LONGEST_NAME)
+        check_person(decision.user)
         if action in STAGES:
             return
         if decision.payload.get("name"):
@@ -414,6 +414,11 @@ def _differences(told: _Told) -> str:
         action, name = vote.verdict
         parts.append(f"{user} says {name if action == 'name' else action}")
     return ", ".join(parts)
+
+
+def check_person(user: str) -> None:
+    """Refuse a person without a name."""
+    _check_text(user, "name of the person", LONGEST_NAME)
 
 
 def _check_text(text: str, what: str, most: int) -> None:

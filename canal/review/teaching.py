@@ -27,9 +27,10 @@ from canal.progress import Progress
 from canal.report.annotation import Annotation
 from canal.review.values import GroupState, Teaching, TeachingResult
 
-REQUEST, ROWS, CELLS, PROGRESS, RESULT, ERROR, LOG, LOCK = (
+REQUEST, ROWS, NAMES, CELLS, PROGRESS, RESULT, ERROR, LOG, LOCK = (
     "request.json",
     "rows.npy",
+    "names.npy",
     "cells.h5ad",
     "progress.json",
     "result.json",
@@ -146,13 +147,27 @@ class Teachings:
     ----------
     folder
         ``taught/`` of the review.
+    review
+        Says which decisions they belong to: a review that began anew has none yet, whatever was taught before.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, review: str) -> None:
+        self._folder, self._review = folder, review
+
+    def next_number(self) -> int:
+        """Return the number of the next teaching: none is used twice, also where a review began anew."""
+        return max(self._all(), default=0) + 1
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the teachings so far, ascending."""
+        """Return the numbers of the teachings of this review so far, ascending."""
+        numbers = []
+        for number in self._all():
+            # One without a request was never begun: its writer was killed.
+            if (self.folder(number) / REQUEST).is_file() and self.request(number).get("review") == self._review:
+                numbers.append(number)
+        return numbers
+
+    def _all(self) -> list[int]:
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
@@ -161,31 +176,32 @@ class Teachings:
         """Return the folder of a teaching."""
         return self._folder / f"{number:03d}"
 
-    def begin(self, lesson: Lesson, request: Mapping[str, Any]) -> int:
-        """Write a teaching down and start its process; return its number.
+    def begin(self, number: int, lesson: Lesson, request: Mapping[str, Any]) -> None:
+        """Write a teaching down and start its process.
 
         Parameters
         ----------
+        number
+            As `next_number` returned it.
         lesson
             The cells.
         request
             What else the process has to know; plain values.
         """
-        number = max(self.numbers(), default=0) + 1
         folder = self.folder(number)
         folder.mkdir(parents=True)
         np.save(folder / ROWS, lesson.rows)
+        np.save(folder / NAMES, lesson.names.astype(str))
         facts = {
             **request,
+            "review": self._review,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "names": lesson.names.astype(str).tolist(),
             "types": lesson.types,
             "known": lesson.known,
             "groups": list(lesson.groups),
         }
         write_whole(folder / REQUEST, json.dumps(facts).encode())
         self._start(folder)
-        return number
 
     def _start(self, folder: Path) -> None:
         # The lock is taken here and handed on: from now until its end the process holds it.
@@ -194,7 +210,13 @@ class Teachings:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (folder / LOG).open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "canal.review.learner", str(folder)],
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "canal.review.learner",
+                        str(folder),
+                    ],  # -P: no module of the working folder
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import canal
-from canal.errors import StageError
+from canal.errors import DataError, StageError
 from canal.review import learner
 from canal.review.review import Review, open_review
 from canal.review.teaching import Teachings, lesson_of
@@ -114,6 +114,12 @@ def test_a_left_out_type_is_named_taught_and_known(lab: Path, own: Review) -> No
     ]
     own.promote_stage(3, "cleo")
     assert own.roll_back("cleo")["champion"] == 2
+    # 6. A review that begins anew has nothing taught yet, whatever was taught before.
+    own.close()
+    anew = open_review(own.workspace, own.path, fresh=True)
+    assert anew.teaching() is None
+    assert anew._teachings.next_number() == 2
+    anew.close()
 
 
 def ended(review: Review) -> Teaching:
@@ -138,6 +144,8 @@ def test_a_process_that_is_killed_is_said_and_teaching_begins_anew(own: Review) 
     assert process != os.getpid()
     os.kill(process, signal.SIGKILL)
     told = ended(own)
+    with pytest.raises(DataError, match="name of the person is empty"):
+        own.teach(" ")
     assert told.state == "failed"
     assert "was ended before it was done" in told.error
     # Another one is stopped by whoever discards it.
