@@ -1,9 +1,11 @@
 """How long the pages of `canal review` take: points, a lasso, a gene, in chromium without a graphics card.
 
-    python -m benchmarks.review --cells 1000000
+    python -m benchmarks.review --cells 20000
+    python -m benchmarks.review --points 1000000
 
 Toy cells with their own UMAP, a workspace of one stage, the server of the command, Debian's chromium driven by
-Playwright. Times are those that a person waits: from the request to the last pixel.
+Playwright. Times are those that a person waits: from the request to the last pixel. With ``--points`` nothing is
+annotated: the same server and pages show so many made-up points.
 """
 
 import argparse
@@ -17,8 +19,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from canal.review.values import Colour, MapPoints, Queue
+from canal.review.web.app import make_app
+from canal.review.web.security import ENTRANCE, Visitors
 from tests.integration.review.driver import Visit, chromium, commanded
 from tests.make import make_adata
+from tests.review_client import served
 
 TYPES = ("B", "NK", "CD4 T", "CD14 Mono")
 GENES = 200
@@ -51,6 +57,50 @@ def make_lab(folder: Path, cells: int) -> Path:
     path = folder / "cells.h5ad"
     ad.AnnData(X=matrix, obs=obs, var=block.var, obsm={"X_umap": places}).write_h5ad(path)
     return path
+
+
+class Points:
+    """In place of a review: points with a type each and one number, and an empty queue."""
+
+    title, path, notes, decisions_path = "points", Path("points.h5ad"), (), Path("points.h5ad.review.jsonl")
+
+    def __init__(self, cells: int) -> None:
+        rng = np.random.default_rng(0)
+        self.cells = cells
+        self._types = rng.integers(0, len(TYPES), cells).astype(np.uint16)
+        places = rng.normal(size=(len(TYPES), 2))[self._types] * 0.4 + rng.normal(scale=0.1, size=(cells, 2))
+        self._points = MapPoints(coordinates=places.astype(np.float32), basis="X_umap", note="made up")
+        self._numbers = rng.random(cells).astype(np.float32)
+
+    def queue(self, *_: Any, **__: Any) -> Queue:
+        """Return no groups."""
+        return Queue(groups=(), counts={}, cells=0, cells_decided=0)
+
+    def history(self) -> list[Any]:
+        """Return no decisions."""
+        return []
+
+    def columns(self) -> list[Any]:
+        """Return no columns."""
+        return []
+
+    def map(self) -> MapPoints:
+        """Return the points."""
+        return self._points
+
+    def colour(self, by: str, name: str = "") -> Colour:
+        """Return the types, or the numbers."""
+        if by == "gene":
+            return Colour(kind="number", values=self._numbers, title=name, high=1.0)
+        return Colour(kind="category", values=self._types, title=by, names=TYPES)
+
+
+def measure_points(cells: int) -> dict[str, Any]:
+    """Return the times of one visit to so many points."""
+    visitors = Visitors(cookie_name="canal_review")
+    review: Any = Points(cells)
+    with served(lambda port: make_app(review, visitors, port)) as address, chromium() as browser:
+        return measure(browser, f"{address}{ENTRANCE}?token={visitors.invite('ann')}")
 
 
 def lasso(visit: Visit, share: float) -> tuple[int, float]:
@@ -116,8 +166,13 @@ def measure(browser: Any, link: str) -> dict[str, Any]:
 def main() -> None:
     """Make, serve, measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=100_000)
-    cells = parser.parse_args().cells
+    parser.add_argument("--cells", type=int, default=20_000)
+    parser.add_argument("--points", type=int)
+    given = parser.parse_args()
+    cells = given.cells
+    if given.points:
+        print(json.dumps(measure_points(given.points), indent=2))
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = make_lab(Path(folder), cells)
         begun = time.perf_counter()

@@ -50,7 +50,7 @@ def test_cookies_cannot_be_read_by_scripts(server: Server) -> None:
         ("/decide", {"action": "fly", "group": "novel-1"}, "fly"),
         ("/decide", {"action": "name", "group": "novel-1", "name": " "}, "name is empty"),
         ("/decide", {"action": "merge", "group": "novel-1", "into": "novel-1"}, "two groups"),
-        ("/decide", {"action": "undo", "decision": "none"}, "none"),
+        ("/decide", {"action": "undo", "decision": "none"}, "no such decision"),
         ("/invite", {"user": " "}, "Nobody was named"),
         ("/stages/promote", {"number": "one"}, "no number"),
         ("/stages/promote", {"number": "99"}, "99"),

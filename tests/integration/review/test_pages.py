@@ -71,9 +71,9 @@ def test_hostile_names_are_shown_as_text(browser: Any, server: Server) -> None:
         visit.fill("#name", name)
         visit.click("#give-name")
         visit.until("document.querySelector('#queue [aria-current=true] strong').textContent", name)
-    visit.fill("#comment", "<img src=x onerror=alert(1)>")
+    visit.fill("#comment", "remark <img src=x onerror=alert(1)>")
     visit.page.press("#comment", "Enter")
-    visit.wait("text=<img src=x onerror=alert(1)>")
+    visit.wait("text=remark <img src=x onerror=alert(1)>")
     # The type-ahead.
     visit.fill("#name", "<scr")
     visit.wait("#name-list li")
