@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from canal.data.blosc_checks import check_blosc_chunks
 from canal.data.genes import EXPRESSION
 from canal.data.soma import is_soma, open_soma, read_soma
 from canal.data.source import CellSource, Matrix, StoredTable, from_adata, stated_base
@@ -363,6 +364,7 @@ def _open_old_h5ad(path: Path) -> CellSource:
 def _open_zarr(path: Path) -> CellSource:
     import zarr
 
+    check_blosc_chunks(path)
     group = zarr.open_group(str(path), mode="r")
     found = set(group.keys())
     if not {"obs", "var"} <= found or not {"X", "layers", "raw"} & found:

@@ -18,6 +18,11 @@ def test_damaged_bytes_are_refused_or_read() -> None:
     assert min(kinds.count("read"), kinds.count("refused")) > 60
 
 
+def test_a_case_that_crashed_a_long_run() -> None:
+    """A chunk of Blosc that says it is longer than it is."""
+    assert [outcome.kind for outcome in sweep(0, 0, "zarr_csc:1664")] == ["refused"]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_files_made_to_do_harm(name: str, tmp_path: Path) -> None:
     """Links to other files, loops, shapes of terabytes, tables that do not fit."""
