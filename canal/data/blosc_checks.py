@@ -47,7 +47,7 @@ def check_blosc_chunks(store: Path) -> None:
 
 
 def _blosc_arrays(store: Path) -> Iterator[tuple[Path, int | None]]:
-    """Yield the folder of each array whose chunks are Blosc's, and the bytes of an unpacked one where they are known."""
+    """Yield the folder of each array whose chunks are Blosc's, and the bytes of an unpacked one, if known."""
     for name, described in ((".zarray", _described_v2), ("zarr.json", _described_v3)):
         for path in sorted(store.rglob(name)):
             try:
