@@ -14,9 +14,8 @@ import numpy as np
 
 from canal.errors import DataError
 
-HEADER = struct.Struct(
-    "<BBBBIII"
-)  # versions, flags, size of an element; bytes of the content, of a block, of the chunk
+# Two versions, flags, size of an element; bytes of the content, of a block, of the chunk.
+HEADER = struct.Struct("<BBBBIII")
 
 
 def check_blosc_chunks(store: Path) -> None:
