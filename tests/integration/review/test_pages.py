@@ -70,7 +70,7 @@ def test_hostile_names_are_shown_as_text(browser: Any, server: Server) -> None:
     for name in ('<b onmouseover=alert(2)>plasma</b> "', LONG, RIGHT_TO_LEFT):
         visit.fill("#name", name)
         visit.click("#give-name")
-        visit.until("document.querySelector('#queue [aria-current=true] strong').textContent", name)
+        visit.until("document.querySelector('#queue [aria-current=true] strong')?.textContent", name)
     visit.fill("#comment", "remark <img src=x onerror=alert(1)>")
     visit.page.press("#comment", "Enter")
     visit.wait("text=remark <img src=x onerror=alert(1)>")
