@@ -201,8 +201,6 @@ class ValidationPlugin(SupervisedPlugin):
         Whether the loss decides among epochs of the same accuracy; else the first of them is the best.
     frozen_outputs
         Of the validation cells, where the encoder has frozen layers and their outputs are kept.
-    meant
-        Which types each label may mean, bool (C, C), where some label means several.
     """
 
     def __init__(
@@ -215,10 +213,8 @@ class ValidationPlugin(SupervisedPlugin):
         *,
         by_loss: bool = True,
         frozen_outputs: FrozenOutputs | None = None,
-        meant: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.meant = meant
         self.cells, self.types = cells, torch.from_numpy(types)
         self.patience, self.state, self.on_epoch = patience, state, on_epoch
         self.by_loss = by_loss
@@ -273,14 +269,14 @@ class ValidationPlugin(SupervisedPlugin):
             logits = outputs[1].float()
             types = self.types[rows].to(device)
             answers = logits.argmax(dim=1)
-            if self.meant is None:
+            if strategy.meant is None:
                 right += int((answers == types).sum())
                 loss += float(F.cross_entropy(logits, types, reduction="sum"))
             else:
                 # A kind of a coarse label is as good an answer as the label says.
-                right += int(self.meant[types, answers].sum())
+                right += int(strategy.meant[types, answers].sum())
                 every = torch.ones(len(rows), device=device)
-                loss += float(classification_loss(logits, types, every, 0.0, self.meant)) * len(rows)
+                loss += float(classification_loss(logits, types, every, 0.0, strategy.meant)) * len(rows)
         # Their sums are those of all cells.
         if processes is not None:
             right, loss = processes.sum(torch.tensor([right, loss], dtype=torch.float64)).tolist()

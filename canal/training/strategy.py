@@ -48,6 +48,8 @@ class StageStrategy(SupervisedTemplate):
         (start, stop, total): the rows of the batch that this process computes, and how many the batch has.
     cell_share, weight_share
         Share that these rows have in the batch's cells and in their weight; 1 where the process is alone.
+    meant
+        Which types each label may mean, bool (C, C); set where some label means several.
 
     Parameters
     ----------
@@ -65,8 +67,6 @@ class StageStrategy(SupervisedTemplate):
         Of the training cells, where the encoder has frozen layers and their outputs are kept.
     processes
         The group that shares the training, if there is one; each process computes a slice of every batch.
-    meant
-        Which types each label may mean, bool (C, C), where some label means several.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class StageStrategy(SupervisedTemplate):
         device: torch.device,
         frozen_outputs: FrozenOutputs | None = None,
         processes: ProcessGroup | None = None,
-        meant: Tensor | None = None,
     ) -> None:
         # Else Avalanche warns of them in a group of processes.
         for plugin in plugins:
@@ -96,7 +95,7 @@ class StageStrategy(SupervisedTemplate):
         self.precision = _precision(config, device)
         self.frozen_outputs = frozen_outputs
         self.processes = processes
-        self.meant = meant
+        self.meant: Tensor | None = None
         # Of the current batch; plugins read them.
         self.mbatch: Any
         self.mb_slice, self.cell_share, self.weight_share = (0, 0, 0), 1.0, 1.0

@@ -213,7 +213,6 @@ def train_network(
     batches = Batches(data.cells, data.types, data.weights, config.batch_size, hiding, draw, config.sampling)
     # A small stage gets more epochs, so that every stage takes the least number of steps.
     epochs = max(config.epochs, -(-config.min_steps // len(batches)))
-    meant = None if data.meant is None else torch.from_numpy(data.meant).to(device)
     # The plugins that every stage has.
     plugins = [
         SchedulePlugin(config, state, epochs, len(batches)),
@@ -225,7 +224,6 @@ def train_network(
             run.log_epoch,
             by_loss=config.best == "accuracy-loss",
             frozen_outputs=data.validation_frozen_outputs,
-            meant=meant,
         ),
         ProgressPlugin(run.progress, state),
         *_encoder_plugins(network, data, batches, processes),
@@ -248,8 +246,8 @@ def train_network(
             device=device,
             frozen_outputs=data.frozen_outputs,
             processes=processes,
-            meant=meant,
         )
+        strategy.meant = None if data.meant is None else torch.from_numpy(data.meant).to(device)
         strategy.fit(run.number, batches)
     run.progress.close()
     # The weights of the best epoch stay.
