@@ -57,6 +57,7 @@ def _taught(folder: Path, request: dict[str, Any], progress: Progress, begin: fl
     cells = _cells_to_teach(places.cells, rows, names.tolist())
     write_file_whole(folder / CELLS, partial(write_adata, cells))
     # 2. The stage; it stays a candidate whatever the rule of promotion says.
+    progress.start(1, "preparing the stage")
     result = workspace.add_stage(
         folder / CELLS,
         labels=LABELS,

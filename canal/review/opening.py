@@ -498,8 +498,8 @@ def _given_labels(source: CellSource, asked: str | None, usual: str) -> tuple[st
         return (usual, plain_values(source.obs[usual])) if usual in source.obs else ("", None)
     if asked and asked not in source.obs:
         message = (
-            f"{source.source} has no column obs[{asked!r}]. It has {', '.join(map(str, source.obs.columns))}. Name the "
-            "column of the given labels with --labels."
+            f"{source.source} has no column obs[{asked!r}]. It has {', '.join(map(str, source.obs.columns))}. Name one "
+            "of these as the given labels."
         )
         raise DataError(message)
     return (asked, plain_values(source.obs[asked])) if asked else ("", None)

@@ -119,6 +119,7 @@ def open_review(
             labels, gene_key = _as_begun(head, labels, gene_key, notes)
         # 2. What is computed once.
         prepared = prepare(workspace, places, record, labels=labels, gene_key=gene_key, progress=told)
+        prepared = replace(prepared, notes=(*notes, *prepared.notes))
         # 3. The decisions so far; a new file of them says what they are about.
         digest = digest_of(prepared.annotation.cell_names)
         if head is None:
@@ -130,7 +131,7 @@ def open_review(
                 f"then, {len(prepared.annotation)} now, or other names. Move that file away, or restore the cells."
             )
             raise DataError(message)
-    return Review(workspace, places, record, prepared, journal, gene_key=gene_key, basis=basis, notes=tuple(notes))
+    return Review(workspace, places, record, prepared, journal, gene_key=gene_key, basis=basis)
 
 
 def _reviewed_stage(
@@ -229,8 +230,6 @@ class Review:
         The decisions.
     gene_key, basis
         As for `open_review`.
-    notes
-        What to mind, beside what was noted in preparing it.
 
     Attributes
     ----------
@@ -250,11 +249,10 @@ class Review:
         *,
         gene_key: str | None = None,
         basis: str | None = None,
-        notes: tuple[str, ...] = (),
     ) -> None:
         self.workspace, self.path, self.stage = workspace, places.reviewed, record.number
         self._places, self._record, self._prepared, self._journal = places, record, prepared, journal
-        self._gene_key, self._basis, self._notes = gene_key, basis, notes
+        self._gene_key, self._basis = gene_key, basis
         self._names = prepared.annotation.cell_names
         self._state = ReviewState(prepared.groups, self._names, record.types)
         self._reader = EvidenceReader(workspace, record, prepared)
@@ -277,7 +275,7 @@ class Review:
     def notes(self) -> tuple[str, ...]:
         """What to mind: of the file, the model, and decisions that count for nothing."""
         with self._lock:
-            return (*self._notes, *self._prepared.notes, *self._journal.notes, *self._state.notes)
+            return (*self._prepared.notes, *self._journal.notes, *self._state.notes)
 
     # What is reviewed.
 

@@ -135,7 +135,7 @@ def _nothing_to_teach(states: Sequence[GroupState], named: Sequence[GroupState],
         return "Every named group was taught already. Name further ones, or change a name."
     conflicts = sum(state.status == "conflict" for state in states)
     if approved and any(state.name for state in states):
-        return "No named group is approved by a second person yet. Approve one, or teach without --approved."
+        return "No named group is approved by a second person yet. Approve one, or teach all that are named."
     told = f" {conflicts} groups are in conflict: settle them first." if conflicts else ""
     return f"No group has a name that holds: there is nothing to teach.{told} Name a group."
 

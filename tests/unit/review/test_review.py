@@ -422,3 +422,12 @@ def test_too_many_novel_cells_are_grouped_by_the_nearest_type(
     assert [group.cells for group in groups] == sorted((group.cells for group in groups), reverse=True)
     assert any("more than the 10 that are clustered" in note for note in opened.notes)
     opened.close()
+
+
+def test_a_column_of_labels_that_is_not_there_is_refused(lab: Path, workspace: Workspace) -> None:
+    """The columns that there are are named; without labels nothing disagrees."""
+    with pytest.raises(DataError, match=r"has no column obs\['author_type'\]\. It has cell_type, batch, donor"):
+        open_review(workspace, lab / "query.h5ad", labels="author_type")
+    opened = open_review(workspace, lab / "query.h5ad", labels="")
+    assert {told.group.kind for told in opened.queue().groups} <= {"novel", "uncertain"}
+    opened.close()
