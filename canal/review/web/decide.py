@@ -128,7 +128,16 @@ def annotate(site: TheSite, user: User, form: Form) -> str:
 
 
 def source_of(review: Review) -> str:
-    """Return the file whose cells are reviewed."""
+    """Return the file whose cells are reviewed.
+
+    Raises
+    ------
+    DataError
+        If it is a folder of novel cells, of which the whole file is elsewhere.
+    """
+    if review.path.is_dir():
+        message = f"{review.path} holds the novel cells of another file. Annotate that one: canal annotate --data FILE"
+        raise DataError(message)
     return str(review.path)
 
 
