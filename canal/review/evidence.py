@@ -32,6 +32,7 @@ from canal.workspace import Workspace
 if TYPE_CHECKING:
     import anndata as ad
 
+FEWEST_MEASURED = 10  # held-out cells of a confidence, below which their share of right answers says nothing
 # Cells that stand for more: their genes are read one cell at a time, about a millisecond each from a compressed file.
 MOST_LOOKED_AT = 300  # of the cells in question
 MOST_KNOWN = 600  # known cells of the file, to compare with
@@ -156,7 +157,7 @@ class EvidenceReader:
         if reliability is not None:
             bins = reliability.bins
             place = min(int(mean * len(bins.cells)), len(bins.cells) - 1)
-            measured = bins.accuracy[place] if bins.cells[place] else None
+            measured = bins.accuracy[place] if bins.cells[place] >= FEWEST_MEASURED else None
         return {"mean": mean, "median": float(np.median(confidence)), "measured": measured}
 
     def _markers(

@@ -303,7 +303,7 @@ class Evidence:
         Known types, nearest first.
     confidence
         ``mean`` and ``median`` of the confidence, ``measured``: the accuracy that held-out cells of that confidence
-        had, ``None`` where the stage kept no calibration.
+        had, ``None`` where the stage kept no calibration or too few cells say it.
     status
         Cells by verdict of the model: ``known``, ``uncertain``, ``novel``.
     markers

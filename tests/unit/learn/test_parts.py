@@ -90,6 +90,18 @@ def test_later_stages_rehearse_pseudo_cells(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(seen[0].cells) > len(pool)
 
 
+def test_a_coarse_label_means_its_kinds_and_never_itself() -> None:
+    """Every other label means itself; where none is coarse there is no table."""
+    panel = learn(toy()).model.panel
+    types = ("T cell", "CD4 T", "B", "CD8 T")
+    spec = fitting.NetworkSpec(preset=quick(), panel=panel, types=types, kinds={"T cell": ("CD4 T", "CD8 T")})
+    expected = np.eye(4, dtype=bool)
+    expected[0] = [False, True, False, True]
+    assert spec.meant is not None
+    np.testing.assert_array_equal(spec.meant, expected)
+    assert fitting.NetworkSpec(preset=quick(), panel=panel, types=types).meant is None
+
+
 def test_a_coarse_label_teaches_the_network_its_kinds() -> None:
     """Cells of one lab's "T cell" are learned as kinds that another lab taught, never as a type of their own."""
     ids = {"T cell": "CL:0000084", "CD4 T": "CL:0000624", "CD8 T": "CL:0000625", "B": "CL:0000236"}

@@ -241,11 +241,11 @@ def test_the_evidence_tells_the_left_out_type(review: Review) -> None:
 
 
 def test_confidence_is_told_beside_what_was_measured_of_it(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The accuracy of held-out cells of as much confidence; none where there were none, or the stage kept nothing."""
+    """The accuracy of held-out cells of as much confidence; none where there were few or none, or nothing was kept."""
     rows = review.group("novel-1").group.rows
     mean = float(review._prepared.annotation.confidence[rows].mean())
-    for confidence, measured in ((mean, 0.75), (0.05, None)):
-        kept = Reliability.of(np.full(4, confidence), np.array([1.0, 1.0, 1.0, 0.0]), 1.0)
+    for confidence, cells, measured in ((mean, 12, 0.75), (mean, 4, None), (0.05, 12, None)):
+        kept = Reliability.of(np.full(cells, confidence), np.tile([1.0, 1.0, 1.0, 0.0], cells // 4), 1.0)
         monkeypatch.setattr(Workspace, "reliability", lambda _self, _number, kept=kept: kept)
         told = EvidenceReader(review.workspace, review._record, review._prepared).evidence(rows, ()).confidence
         assert told["mean"] == pytest.approx(mean)
