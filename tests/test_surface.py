@@ -90,7 +90,7 @@ OPTIONS = {
     "labels split": ["--data", "--gene-key", "--label-map", "--labels", "--name", "TYPE"],
     "site genes": ["--gene-key", "--out", "FILES"],
     "site export": ["--genes", "--max-directions", "--min-cells", "--site", "--stage", "--with-network", "FILE"],
-    "site show": ["FILE"],
+    "site show": ["--html", "FILE"],
     "site key": [],
     "site trust": ["KEY", "NAME"],
     "site report": ["--html", "FILES"],

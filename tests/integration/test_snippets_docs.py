@@ -26,6 +26,10 @@ ELSEWHERE = ("README.md", "docs/python.md", "CONTRIBUTING.md")  # test_snippets.
 NOT_RUN = {
     "canal ui": "serves until it is stopped: tests/unit/cli/test_ui.py",
     "canal -C canal-demo ui": "serves until it is stopped: tests/unit/cli/test_ui.py",
+    "canal review new.h5ad": "serves until it is stopped: tests/integration/review/test_pages.py",
+    "import canal\nfrom canal.review.review": (
+        "teaches a stage in the background: tests/unit/review/test_review.py, tests/unit/review/test_teaching.py"
+    ),
     "canal demo": "takes a minute: tests/integration/test_demo.py",
     "canal benchmark": "takes minutes to hours: tests/integration/test_benchmark.py",
     "canal pretrain": "trains for long: tests/integration/test_pretrain.py",
