@@ -85,7 +85,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
     """No option of `evaluate` is without effect."""
     found = run_json(
         "evaluate --data a.h5ad --labels kind --stage 1 --label-map m.csv --gene-key id --novel HSC --alpha 0.1",
-        "--min-probability 0.4 --drop-label mess --keep-label other --adapt --batch donor",
+        "--min-probability 0.4 --drop-label mess --keep-label other --adapt --batch donor --filter n>1",
     )
     assert workspace.asked == {
         "data": Path("a.h5ad"),
@@ -101,6 +101,7 @@ def test_evaluate_passes_every_option_on(run_json, workspace):
         "adapt": True,
         "batch": "donor",
         "transductive": False,
+        "filter": "n>1",
     }
     assert set(found) >= {"stage", "cells", "accuracy", "macro_f1", "ari", "per_type"}
 
