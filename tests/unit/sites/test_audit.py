@@ -111,7 +111,7 @@ def test_generated_donors_are_told_by_what_is_their_own():
     alike, different = donors_told(0.0), donors_told(1.0)
     assert alike[0] > 0.8
     assert abs(alike[1] - 0.5) < 0.15
-    assert different[1] > 0.95
+    assert different[1] > 0.85
 
 
 def test_what_cannot_be_audited(exports, tmp_path):
