@@ -34,12 +34,11 @@ def uri(learned: Path) -> Iterator[str]:
     """Address of the registry with the learned stage, set as MLflow's own."""
     mlflow = import_mlflow()
     registry = Registry.open(learned / "registry", canal.open_workspace(learned).layout.settings.name)
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    before = mlflow.get_tracking_uri()
+    # The registry follows; once it is set by itself it stays so for every later test of this process.
     mlflow.set_tracking_uri(registry.uri)
-    mlflow.set_registry_uri(registry.uri)
     yield f"models:/{registry.name}@champion"
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    mlflow.set_tracking_uri(before)
     registry.close()
 
 
