@@ -1,6 +1,8 @@
 """The server lets in who was given the link, from its own page, under its own name, and nobody else."""
 
+import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -8,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from canal.review.web.security import LARGEST_BODY, Doorkeeper, Visitors
+from canal.review.web.security import LARGEST_BODY, POLICY, Doorkeeper, Visitors, _with_headers
 from tests.review_client import Client, served
 
 COOKIE = "canal_review"
@@ -96,3 +98,16 @@ def test_pages_may_load_and_run_files_of_this_server_alone(client: Client) -> No
     assert "unsafe" not in policy
     assert "http" not in policy
     assert "of the application" not in policy
+
+
+def test_the_application_cannot_weaken_the_policy() -> None:
+    """Of two policies a browser may take either: there is one, ours."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"Content-Security-Policy", b"of the application")]
+    asyncio.run(_with_headers(send)({"type": "http.response.start", "status": 200, "headers": headers}))
+    policies = [value for name, value in sent[0]["headers"] if name.lower() == b"content-security-policy"]
+    assert policies == [POLICY.encode()]
