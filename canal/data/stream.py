@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -135,6 +136,7 @@ class CellStream:
         """Names of the annotations."""
         return tuple(map(str, self._source.obs.columns))
 
+    @cached_property
     def _donors(self) -> dict[str, int]:
         """Return of how many donors the cells of each type are; nothing where the file names no types or donors."""
         named = [name for name in DONOR_COLUMNS if name in self.columns]
@@ -164,7 +166,7 @@ class CellStream:
             scale_evidence=f"Taken as {verdict.scale}: {verdict.evidence}.",
             gene_ids=self._named.kind,
             gene_key=self._named.key,
-            donors=self._donors(),
+            donors=dict(self._donors),
             unlabelled=taken.unlabelled if taken else 0,
             dropped_types=dict(taken.dropped_types) if taken else {},
             warnings=tuple(w for w in warnings if w),

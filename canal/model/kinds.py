@@ -111,6 +111,27 @@ def _named_beside(
     return False
 
 
+def coarse_kinds(
+    types: Sequence[str],
+    placement: Placement | None,
+    together: Sequence[frozenset[str]],
+    split: Mapping[str, Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    """Return the kinds of each coarse type of a model: those of `taught_kinds`, and what types were split into.
+
+    Parameters
+    ----------
+    types, together
+        As for `taught_kinds`.
+    placement
+        Where the types stand; ``None`` where that makes none of them coarse.
+    split
+        Finer names by type; see `with_split`.
+    """
+    kinds = {} if placement is None else taught_kinds(types, placement, together)
+    return with_split(kinds, split, types) if split else kinds
+
+
 def with_split(
     kinds: Mapping[str, Sequence[str]], split: Mapping[str, Sequence[str]], types: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:

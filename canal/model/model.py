@@ -29,7 +29,7 @@ from canal.data.panel import GenePanel
 from canal.errors import CanalError, RegistryError
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.checks import check_model
-from canal.model.kinds import taught_kinds, with_split
+from canal.model.kinds import coarse_kinds
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.stage_keys import stages_by_key, used_keys
@@ -248,10 +248,8 @@ class Model:
         Those of a type that was split are what it was split into. A model without places, or of before coarse labels
         taught their kinds, has no others.
         """
-        kinds: dict[str, tuple[str, ...]] = {}
-        if self.sure is not None and self.sure.kinds:
-            kinds = taught_kinds(self.types, self.sure.placement, self.taught_together)
-        return with_split(kinds, self.split, self.types) if self.split else kinds
+        placement = self.sure.placement if self.sure is not None and self.sure.kinds else None
+        return coarse_kinds(self.types, placement, self.taught_together, self.split)
 
     @cached_property
     def taught_together(self) -> list[frozenset[str]]:

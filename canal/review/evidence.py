@@ -13,14 +13,13 @@ import scipy.sparse as sp
 
 from canal.errors import CanalError
 from canal.model.record import StageRecord
+from canal.novel.report import MarkerGene, NearestType
 from canal.report.annotation import Annotation
 from canal.review.opening import Prepared, obs_kind
 from canal.review.values import (
     DotPlot,
     Evidence,
-    Marker,
     NameSuggestion,
-    NearType,
     Reason,
     ReferenceCells,
     StageAnswer,
@@ -138,14 +137,14 @@ class EvidenceReader:
             notes=tuple(notes),
         )
 
-    def nearest_types(self, rows: np.ndarray) -> tuple[NearType, ...]:
+    def nearest_types(self, rows: np.ndarray) -> tuple[NearestType, ...]:
         """Return the known types that most of the cells come nearest to, the commonest first."""
         centre = self._annotation.representation[rows].mean(axis=0, dtype=np.float64)
         nearest = []
         for name, count in list(_counts(self.predicted[rows]).items())[:MOST_NEAR]:
             of_type = self.centres.get(name)
             distance = None if of_type is None else float(np.linalg.norm(of_type - centre))
-            nearest.append(NearType(name=name, share=count / len(rows), distance=distance))
+            nearest.append(NearestType(name=name, share=count / len(rows), distance=distance))
         return tuple(nearest)
 
     def _confidence(self, rows: np.ndarray) -> dict[str, float | None]:
@@ -162,7 +161,7 @@ class EvidenceReader:
 
     def _markers(
         self, rows: np.ndarray, looked_at: np.ndarray
-    ) -> tuple[tuple[Marker, ...], tuple[Marker, ...], list[str]]:
+    ) -> tuple[tuple[MarkerGene, ...], tuple[MarkerGene, ...], list[str]]:
         """Return marker genes against known cells, and against other cells of the file, and what to mind."""
         from canal.novel.groups import find_markers
 
@@ -182,7 +181,7 @@ class EvidenceReader:
             )
             groups = np.array(["cells"] * len(looked_at) + ["reference"] * len(reference), dtype=object)
             markers = find_markers(expression, groups, genes, reference="reference", top=MOST_MARKERS)
-            result.append(tuple(_marker(marker) for marker in markers.get("cells", ())))
+            result.append(markers.get("cells", ()))
         return result[0], result[1], notes
 
     def composition(self, rows: np.ndarray, column: str) -> dict[str, int]:
@@ -310,16 +309,6 @@ def _counts(values: np.ndarray) -> dict[str, int]:
     """Return the values and how often they occur, most first; equals in the order of the alphabet."""
     counted = Counter(map(str, values.tolist()))
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _marker(marker: Any) -> Marker:
-    return Marker(
-        gene=marker.gene,
-        fold=marker.fold,
-        share=marker.share,
-        share_others=marker.share_others,
-        p_value=marker.p_value,
-    )
 
 
 def _scores(entries: Sequence[dict[str, Any]]) -> tuple[tuple[str, float], ...]:

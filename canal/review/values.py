@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from canal.novel.report import MarkerGene, NearestType
+
 Kind = Literal["novel", "uncertain", "label", "part", "merged", "selection"]
 Status = Literal["open", "decided", "conflict", "approved"]
 
@@ -262,36 +264,6 @@ class Colour:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marker:
-    """A gene that the cells have more of than those they are compared with."""
-
-    gene: str
-    fold: float
-    share: float
-    share_others: float
-    p_value: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class NearType:
-    """A known type that cells come nearest to.
-
-    Attributes
-    ----------
-    name
-        Of the type.
-    share
-        Of the cells whose best known type it is.
-    distance
-        Between the centres in the model's representation, ``None`` where the file has no known cell of the type.
-    """
-
-    name: str
-    share: float
-    distance: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What speaks for one type or another, of the cells of a group or a selection.
 
@@ -320,11 +292,11 @@ class Evidence:
 
     cells: int
     looked_at: int
-    near: tuple[NearType, ...]
+    near: tuple[NearestType, ...]
     confidence: dict[str, float | None]
     status: dict[str, int]
-    markers: tuple[Marker, ...]
-    markers_others: tuple[Marker, ...]
+    markers: tuple[MarkerGene, ...]
+    markers_others: tuple[MarkerGene, ...]
     composition: dict[str, dict[str, int]]
     given: dict[str, int]
     suggestions: "tuple[NameSuggestion, ...]"

@@ -3,7 +3,6 @@
 `learn_stage` is the whole of it, top to bottom; what it calls stands below it in the order of the calls.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from canal.data.panel import GenePanel
 from canal.data.values import unit_rows
 from canal.data.variable_genes import highly_variable, rank_by_variance, type_specific
 from canal.errors import StageError
-from canal.model.kinds import taught_kinds, with_split
+from canal.model.kinds import coarse_kinds
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Fusion, Model
 from canal.model.network import Network, new_network, run_network, seeded, weights_of
@@ -116,7 +115,8 @@ def learn_stage(
     check_bank_size(preset, types)
     panel = _grown_panel(parent, cells, train_rows, preset, run, ranked)
     splits = _split(parent, split, cells.labels)
-    kinds = _kinds(parent, types, cells.labels, placement, splits)
+    together = [*([] if parent is None else parent.taught_together), frozenset(cells.labels.tolist())]
+    kinds = coarse_kinds(types, placement, together, splits)
     spec = NetworkSpec(preset=preset, panel=panel, types=types, kinds=kinds)
     # 3. Fit the network on the example bank, the stage and pseudo-cells of the parent's memory.
     bank = CellPool.empty() if parent is None else parent.bank
@@ -167,21 +167,6 @@ def _split(parent: Model | None, split: str | None, labels: np.ndarray) -> dict[
     if split is not None:
         before[split] = tuple(dict.fromkeys((*before.get(split, ()), *sorted(set(labels.tolist())))))
     return before
-
-
-def _kinds(
-    parent: Model | None,
-    types: tuple[str, ...],
-    labels: np.ndarray,
-    placement: Placement | None,
-    split: Mapping[str, tuple[str, ...]],
-) -> dict[str, tuple[str, ...]]:
-    """Return the kinds of each coarse type of the new model, as `Model.kinds` will have them."""
-    kinds: dict[str, tuple[str, ...]] = {}
-    if placement is not None:
-        before = [] if parent is None else parent.taught_together
-        kinds = taught_kinds(types, placement, [*before, frozenset(labels.tolist())])
-    return with_split(kinds, split, types) if split else kinds
 
 
 def check_bank_size(preset: Preset, types: tuple[str, ...]) -> None:

@@ -255,7 +255,7 @@ def _summary(manifest: dict[str, Any]) -> list[str]:
             f"Left out: {left_out['types']} types of fewer than {manifest['min_cells']} cells in a stage, "
             f"{left_out['cells']} cells in all"
         )
-    alone = [name for name, facts in manifest["types"].items() if facts.get("donors") == 1]
+    alone = [name for name, facts in manifest["types"].items() if facts["donors"] == 1]
     if alone:
         lines.append(f"Of one donor alone, whose mean profile they tell: {', '.join(alone)}")
     if manifest["genes_without_statistics"]:
@@ -270,7 +270,6 @@ def _types_table(types: dict[str, dict[str, Any]]) -> "Table":
     for title in ("type", "id", "cells", "donors, at least"):
         table.add_column(title)
     for name, facts in types.items():
-        # Exports of canal 0.1 say nothing of donors.
-        donors = facts.get("donors")
+        donors = facts["donors"]
         table.add_row(name, facts["id"], f"{facts['cells']:,}", "not known" if donors is None else str(donors))
     return table
