@@ -34,9 +34,10 @@ from canal.novel.groups import (
     renumbered,
     separation,
 )
-from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelReport
+from canal.novel.report import NovelCluster, NovelReport
 from canal.progress import Progress
 from canal.report.annotation import Annotation
+from canal.report.groups import MarkerGene, NearestType
 from canal.seeds import derived_seed, numpy_generator
 from canal.stages.adapting import AdaptOptions, batch_column
 from canal.stages.annotate import AnnotateOptions, annotate

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from canal.data.threads import same_threads_after
-from canal.novel.report import MarkerGene
+from canal.report.groups import MarkerGene
 from canal.stages.clusters import NEAREST, find_neighbours, principal_components, seed32
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 
 from canal.errors import CanalError
 from canal.model.record import StageRecord
-from canal.novel.report import MarkerGene, NearestType
 from canal.report.annotation import Annotation
+from canal.report.groups import MarkerGene, NearestType
 from canal.review.opening import Prepared, obs_kind
 from canal.review.values import (
     DotPlot,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from canal.novel.report import MarkerGene, NearestType
+from canal.report.groups import MarkerGene, NearestType
 
 Kind = Literal["novel", "uncertain", "label", "part", "merged", "selection"]
 Status = Literal["open", "decided", "conflict", "approved"]

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.image import imread
 
 from canal.novel.page import dot_plot, novel_page, shortened
-from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelReport
+from canal.novel.report import NovelCluster, NovelReport
+from canal.report.groups import MarkerGene, NearestType
 
 LONG = "ENSG00000167286_CD3D_delta_subunit_of_T_cell_receptor_complex"
 

@@ -11,7 +11,8 @@ from canal.compare import figures
 from canal.compare.page import compare_page
 from canal.compare.report import AlarmCurve, PageArt, Picture, ReferenceMethod, StageMap
 from canal.novel.page import novel_page
-from canal.novel.report import MarkerGene, NearestType, NovelCluster, NovelReport
+from canal.novel.report import NovelCluster, NovelReport
+from canal.report.groups import MarkerGene, NearestType
 from tests.unit.report.test_compare_page import make_report
 
 # It opens elements, ends attributes of either quotes, and is a piece of a template; no slash, which ends a file name.
