@@ -8,6 +8,7 @@ K = bins + 2 tokens, M masked.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from canal.config import PerformerConfig
+from canal.model.encoders.layers import FEWEST_SHARING, FirstLayer, Layer
 from canal.model.encoders.performer import performer_layers
 from canal.model.encoders.published import TABLE
+from canal.model.network import product_dtype
 from canal.pretrain.cells import TokenBlock
 
 BATCH = 16  # held-out cells that go through the model together
@@ -40,15 +43,17 @@ class MaskedModel(nn.Module):
         super().__init__()
         self.config, self.n_genes = config, n_genes
         self.mask_token = config.bins + 1
+        self.product_dtype = product_dtype("auto")
         # Layers are named as in the published checkpoint, but for the gene vectors.
         self.token_emb = nn.Embedding(config.bins + 2, config.dim)
         self.gene_emb = nn.Embedding(n_genes, config.dim)
         self.performer = performer_layers(config)
         self.norm = nn.LayerNorm(config.dim)
         self.to_out = nn.Linear(config.dim, config.bins + 2)
+        # Of unit spread, as in the stages' encoder: smaller ones drown in what the layers add to every token alike.
         # The fixed vectors replace what is drawn, so that all other weights start the same with and without them.
-        nn.init.normal_(self.token_emb.weight, std=0.02)
-        nn.init.normal_(self.gene_emb.weight, std=0.02)
+        nn.init.normal_(self.token_emb.weight)
+        nn.init.normal_(self.gene_emb.weight)
         if vectors is not None:
             self.gene_emb.weight.requires_grad_(False)
             with torch.no_grad():
@@ -67,11 +72,40 @@ class MaskedModel(nn.Module):
             Which bins to predict, bool.
         """
         # scBERT appends one token of bin 0 to every cell; nothing is predicted for it.
-        x_BSE = self.token_emb(tokens_BS) + self.gene_emb(genes_S)
-        last_BE = self.token_emb.weight[0].expand(len(tokens_BS), 1, -1)
-        x_BTE = self.performer(torch.cat([x_BSE, last_BE], dim=1))
-        logits: Tensor = self.to_out(self.norm(x_BTE[:, :-1][masked_BS]))
+        tokens_BT, masked_BT = F.pad(tokens_BS, (0, 1)), F.pad(masked_BS, (0, 1))
+        genes_TE = F.pad(self.gene_emb(genes_S), (0, 0, 0, 1))
+        if tokens_BT.device.type == "cpu":
+            x_ME = self._one_by_one(tokens_BT, genes_TE, masked_BT)
+        else:
+            x_ME = self.performer(self.token_emb(tokens_BT) + genes_TE)[masked_BT]
+        logits: Tensor = self.to_out(self.norm(x_ME))
         return logits
+
+    def _one_by_one(self, tokens_BT: Tensor, genes_TE: Tensor, masked_BT: Tensor) -> Tensor:
+        """Return the masked tokens after the last layer, (M, E), as `canal.model.encoders.layers` computes them.
+
+        Of the last layer the masked tokens alone are asked for; the others are its keys and values.
+        """
+        network: Any = self.performer.net
+        layers = [Layer.of(module, self.product_dtype) for module in network.layers]
+        # What the first layers of the cells share, where there are cells enough to share it.
+        first, common_T = None, tokens_BT.mode(dim=0).values
+        if len(tokens_BT) > FEWEST_SHARING and len(layers) > 1:
+            first = FirstLayer(layers[0], self.token_emb(common_T) + genes_TE)
+        outputs = []
+        for tokens_T, masked_T in zip(tokens_BT, masked_BT, strict=True):
+            embedded_TE, masked_K = self.token_emb(tokens_T) + genes_TE, torch.nonzero(masked_T)[:, 0]
+            x_TE, rest = embedded_TE, layers[:-1]
+            if first is not None:
+                x_TE, rest = first(x_TE, torch.nonzero(tokens_T != common_T)[:, 0]), layers[1:-1]
+            for layer in rest:
+                x_TE = layer(x_TE)
+            x_KE = layers[-1].of_rows(x_TE, masked_K)
+            # A cell whose features overflowed is computed again, as performer-pytorch does.
+            if not bool(torch.isfinite(x_KE).all()):
+                x_KE = self.performer(embedded_TE[None])[0][masked_K]
+            outputs.append(x_KE)
+        return torch.cat(outputs)
 
     def published_tensors(self) -> dict[str, Tensor]:
         """Return the weights in the published layout: gene vectors in double precision, then a row of zeros."""

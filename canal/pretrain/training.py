@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from canal.model.encoders.layers import in_threads
 from canal.model.network import best_device
 from canal.pretrain.cells import TokenBlock, TokenBlocks
 from canal.pretrain.config import PretrainPreset
@@ -26,6 +27,7 @@ from canal.seeds import numpy_generator, torch_generator
 from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, tensors_under
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0  # what a killed run loses at most, beside the group it was in
+SLICES = 8  # of a batch on a CPU, at most: what as many cores can share
 LEAST_RATE = 0.01  # share of the learning rate at the end of the cosine
 
 
@@ -150,26 +152,47 @@ class Pretraining:
         draw = torch_generator(self.seed, f"pretraining {state.epoch} {state.group}")
         batches = list(_batch_rows(len(group.tokens), config.batch_size, draw))
         for number, rows in enumerate(batches, 1):
-            loss, n_masked = self._loss(group, rows, draw)
-            if n_masked:  # cells that express nothing have nothing to mask
-                (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-                state.loss += float(loss.detach()) * n_masked
-                state.masked += n_masked
+            loss, n_masked = self._add_gradients(group, rows, draw)
+            state.loss += loss * n_masked
+            state.masked += n_masked
             if number % config.accumulate == 0 or number == len(batches):
                 groups_done = state.group + number / len(batches)
                 self._step((state.epoch + groups_done / self.cells.blocks.groups) / config.epochs)
             progress.advance(len(rows))
 
-    def _loss(self, group: TokenBlock, rows: np.ndarray, draw: torch.Generator) -> tuple[Tensor, int]:
-        """Return the mean cross-entropy on the masked tokens of a batch, and their number."""
-        mask_token, masking = self.model.mask_token, self.preset.masking
-        tokens, genes = _draw_genes(group, rows, self.preset.training.genes_per_batch, mask_token, draw)
+    def _add_gradients(self, group: TokenBlock, rows: np.ndarray, draw: torch.Generator) -> tuple[float, int]:
+        """Add the gradients of a batch; return its mean cross-entropy on the masked tokens, and their number."""
+        config, masking = self.preset.training, self.preset.masking
+        mask_token = self.model.mask_token
+        tokens, genes = _draw_genes(group, rows, config.genes_per_batch, mask_token, draw)
         shown, masked = mask_tokens(
             tokens, share=masking.share, replaced=masking.replaced, mask_token=mask_token, draw=draw
         )
-        targets = tokens[masked].to(self.device)
-        logits = self.model(shown.to(self.device), genes.to(self.device), masked.to(self.device))
-        return F.cross_entropy(logits, targets), len(targets)
+        n_masked = int(masked.sum())
+        if not n_masked:  # cells that express nothing have nothing to mask
+            return 0.0, 0
+        # On a CPU slice by slice, each by one core: their gradients are added in the order of the slices, so that the
+        # weights do not depend on the number of cores. Elsewhere the batch as a whole.
+        cells = len(rows)
+        size = -(-cells // SLICES) if self.device.type == "cpu" else cells
+        slices = [slice(start, start + size) for start in range(0, cells, size)]
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+
+        def of_slice(part: slice) -> tuple[float, Sequence[Tensor | None]]:
+            targets = tokens[part][masked[part]].to(self.device)
+            if not len(targets):
+                return 0.0, [None] * len(trained)
+            logits = self.model(shown[part].to(self.device), genes.to(self.device), masked[part].to(self.device))
+            loss = F.cross_entropy(logits, targets, reduction="sum") / n_masked
+            return float(loss.detach()), torch.autograd.grad(loss / config.accumulate, trained, allow_unused=True)
+
+        total = 0.0
+        for loss, gradients in in_threads(of_slice, slices):
+            total += loss
+            for weight, gradient in zip(trained, gradients, strict=True):
+                if gradient is not None:
+                    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+        return total, n_masked
 
     def _step(self, done: float) -> None:
         """Take one step of the optimizer, at the learning rate for this share of all steps."""

@@ -145,6 +145,19 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert not [p for p in (layout.weights / ".drafts").iterdir() if p.is_dir()]
 
 
+def test_the_number_of_cores_does_not_change_the_weights(files: Path, tmp_path: Path) -> None:
+    """Slices of a batch are computed by as many threads as there are, and added in their own order."""
+    digests, allowed = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            request = PretrainRequest(data=[files / "a.h5ad"], overrides=(*QUICK, "training.epochs=1"))
+            digests.append(pretrain(Layout(tmp_path / str(threads)), request).digest)
+    finally:
+        torch.set_num_threads(allowed)
+    assert digests[0] == digests[1]
+
+
 def test_what_a_stopped_run_left_is_deleted_but_not_under_a_run(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

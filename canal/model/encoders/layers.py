@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from canal.model.encoders.attention import EPS, eps_of_queries, favor, read, softmax, weighted
 
 HEADS_AT_ONCE = 5  # their features, 2.5 MB in bfloat16 at the published sizes, stay in the cache
+FEWEST_SHARING = 3  # more cells than these share the first layer of their common tokens
 MOST_DIFFERING = 0.4  # share of tokens that differ, above which a cell's first layer is computed as a whole
 
 
@@ -110,6 +111,13 @@ class Layer:
         """Return the layer's tokens, float32 (tokens, E)."""
         return self.after(x_TE, self.attend(x_TE))
 
+    def of_rows(self, x_TE: Tensor, rows_K: Tensor) -> Tensor:
+        """Return the layer's tokens in some rows, float32 (K, E): all tokens are keys, those rows alone are queries."""
+        q, k, v = self.qkv(x_TE)
+        q = q[:, rows_K]
+        attended = softmax(q, k, v) if self.projection is None else favor(q, k, v, self.projection)
+        return self.after(x_TE[rows_K], attended)
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -123,13 +131,20 @@ def one_thread() -> Iterator[None]:
 
 
 def map_cells(function: Any, cells: list[Any]) -> list[Any]:
-    """Apply a function to every cell, in as many threads of one core each as torch may use here."""
-    threads = min(torch.get_num_threads(), len(cells))
-    if threads <= 1 or torch.is_grad_enabled():
+    """Apply a function to every cell; without gradients in as many threads as torch may use here."""
+    if torch.is_grad_enabled():
         return [function(cell) for cell in cells]
+    return in_threads(partial(_without_gradients, function), cells)
+
+
+def in_threads(function: Any, items: list[Any]) -> list[Any]:
+    """Apply a function to every item, in as many threads of one core each as torch may use here; in their order."""
+    threads = min(torch.get_num_threads(), len(items))
+    if threads <= 1:
+        return [function(item) for item in items]
     allowed = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1)) as pool:
-        done = list(pool.map(partial(_without_gradients, function), cells))
+        done = list(pool.map(function, items))
     torch.set_num_threads(allowed)  # what threads set is also what later threads begin with
     return done
 
@@ -193,7 +208,7 @@ class FirstLayer:
         # Sums over the common tokens, and the largest feature of each key, (heads, tokens).
         self.context = torch.bmm(common.keys.transpose(1, 2), common.weighted_values).float()
         self.total = common.values.sum(1, dtype=torch.float32)
-        self.top = common.keys.amax(-1).float()
+        self.top = common.keys.detach().amax(-1).float()
 
     def __call__(self, x_TE: Tensor, differs_K: Tensor) -> Tensor:
         """Return the first layer's tokens of a cell whose tokens ``differs_K`` are not the common ones."""
@@ -216,6 +231,6 @@ class FirstLayer:
         total = self.total + (own.values.float() - common.values[:, differs_K].float()).sum(1)
         # The largest feature of the cell's keys, in units of which eps counts.
         top = self.top.index_fill(1, differs_K, 0.0).amax(1)
-        top = torch.maximum(top, own.keys.amax((1, 2)).float())
+        top = torch.maximum(top, own.keys.detach().amax((1, 2)).float())
         ones = torch.full((len(total), 1), float(self.top.shape[1]))
         return sums / top[:, None, None] + EPS * torch.cat([total, ones], dim=1)[:, None]

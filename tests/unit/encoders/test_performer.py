@@ -5,6 +5,7 @@ import torch
 
 from canal.config import PerformerConfig
 from canal.data.stream import read_cells
+from canal.model.encoders import performer
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
 from canal.model.network import build_encoder
 from canal.pretrain.cells import log2_tokens
@@ -215,3 +216,28 @@ def test_threads_change_no_bit() -> None:
         torch.set_num_threads(before)
 
     assert torch.equal(*found)
+
+
+def test_long_cells_keep_little_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer's inner arrays are made again: a fraction of the memory, the same gradients bit for bit."""
+    encoder = make_encoder(400)
+    values, measured = batch(2, 400)
+
+    def gradients() -> tuple[list[torch.Tensor], int]:
+        kept = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            total = encoder(values, measured).sum()
+        return list(torch.autograd.grad(total, list(encoder.performer.parameters()))), kept
+
+    short, kept_all = gradients()
+    monkeypatch.setattr(performer, "MOST_TOKENS_KEPT", 300)
+    long, kept_little = gradients()
+
+    assert all(torch.equal(a, b) for a, b in zip(short, long, strict=True))
+    assert kept_little < 0.3 * kept_all

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from canal.config import PerformerConfig
 from canal.model.encoders.published import check_published
@@ -93,6 +94,55 @@ def test_the_published_architecture_gives_the_same_logits() -> None:
 
     expected = other(torch.cat([given, torch.zeros(4, 1, dtype=torch.long)], dim=1))[:, :-1][masked]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def sparse_tokens(n: int, genes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return shown tokens of which most are 0, as of real cells, and some of them masked."""
+    draw = torch.Generator().manual_seed(4)
+    given = torch.randint(1, 6, (n, genes), generator=draw) * (torch.rand(n, genes, generator=draw) < 0.2)
+    return mask_tokens(given, share=0.3, replaced=0.9, mask_token=6, draw=draw)
+
+
+@pytest.mark.parametrize("cells", [2, 6])
+def test_gradients_are_those_of_the_published_modules(cells: int) -> None:
+    """One by one, with the first layer shared among six cells and not among two: every weight learns the same."""
+    torch.manual_seed(0)
+    model = MaskedModel(CONFIG, 60)
+    model.product_dtype = torch.float32
+    shown, masked = sparse_tokens(cells, 60)
+    weights = dict(model.named_parameters())
+
+    own = torch.autograd.grad(model(shown, torch.arange(60), masked).square().sum(), list(weights.values()))
+
+    x = model.token_emb(F.pad(shown, (0, 1))) + F.pad(model.gene_emb.weight, (0, 0, 0, 1))
+    logits = model.to_out(model.norm(model.performer(x)[:, :-1][masked]))
+    expected = torch.autograd.grad(logits.square().sum(), list(weights.values()))
+    for name, ours, theirs in zip(weights, own, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()), msg=name)
+
+
+def test_features_that_overflow_are_computed_the_long_way() -> None:
+    """Queries far longer than training makes them: the answer is performer-pytorch's, and finite."""
+    torch.manual_seed(0)
+    model = MaskedModel(CONFIG, 60).eval()
+    with torch.no_grad():
+        for attention, _ in model.performer.net.layers:  # type: ignore[union-attr, misc]
+            attention.fn.to_q.weight.mul_(300)
+            attention.fn.to_k.weight.mul_(300)
+        shown, masked = sparse_tokens(2, 60)
+        x = model.token_emb(F.pad(shown, (0, 1))) + F.pad(model.gene_emb.weight, (0, 0, 0, 1))
+        expected = model.to_out(model.norm(model.performer(x)[:, :-1][masked]))
+        found = model(shown, torch.arange(60), masked)
+    assert torch.isfinite(expected).all()
+    torch.testing.assert_close(found, expected)
+
+
+def test_tokens_and_genes_start_with_unit_spread() -> None:
+    """Smaller vectors drown in what the layers add to every token alike."""
+    torch.manual_seed(0)
+    model = MaskedModel(CONFIG, 500)
+    assert float(model.gene_emb.weight.detach().std()) == pytest.approx(1, abs=0.05)
+    assert float(model.token_emb.weight.detach().std()) == pytest.approx(1, abs=0.3)
 
 
 def test_only_the_shown_genes_count() -> None:
