@@ -211,6 +211,17 @@ def write_file_whole(out: Path, write: Callable[[Path], object]) -> None:
         sync_folder(out.parent)
 
 
+def write_text_whole(out: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all; see `write_file_whole`.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    write_file_whole(out, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
 def write_and_move(out: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside its place, bring it to disk and move it there.
 

@@ -45,12 +45,12 @@ def forgetting_curves(report: CompareReport) -> str:
     colours = type_colours([held_out.name for held_out in report.sets])
     for column, label in enumerate(_set_names(report)):
         colour = colours[report.sets[column].name]
-        axes.plot(positions, table[:, column], marker="o", ms=4, lw=1.4, label=label, color=colour)
+        axes.plot(positions, table[:, column], marker="o", ms=4, lw=1.4, label=picture_text(label), color=colour)
     # The mean over the sets.
     means = [_or_nan(stage.average) for stage in report.stages]
     axes.plot(positions, np.array(means), color="k", ls="--", lw=1.6, label="mean")
     axes.set_xticks(
-        list(positions), _stage_names(report), rotation=30, ha="right", rotation_mode="anchor", fontsize=7.5
+        list(positions), _as_drawn(_stage_names(report)), rotation=30, ha="right", rotation_mode="anchor", fontsize=7.5
     )
     axes.set_ylabel("accuracy")
     axes.grid(axis="y", color=GRID, lw=0.8)
@@ -111,7 +111,7 @@ def bank_bars(report: CompareReport) -> str:
             range(len(left)), cells, left=left, color=colours[name], label=picture_text(name), edgecolor="w", lw=0.3
         )
         left += cells
-    axes.set_yticks(range(len(left)), _stage_names(report), fontsize=7.5)
+    axes.set_yticks(range(len(left)), _as_drawn(_stage_names(report)), fontsize=7.5)
     axes.invert_yaxis()
     axes.set_xlabel("cells in the bank")
     _legend(axes, len(types))
@@ -155,7 +155,7 @@ def reference_bars(report: CompareReport) -> str:
         shift = (k - (len(methods) - 1) / 2) * width
         axes.bar(np.arange(len(heights)) + shift, heights, width * 0.92, label=name)
     ticks = range(len(report.sets))
-    axes.set_xticks(ticks, _set_names(report), rotation=30, ha="right", rotation_mode="anchor", fontsize=7.5)
+    axes.set_xticks(ticks, _as_drawn(_set_names(report)), rotation=30, ha="right", rotation_mode="anchor", fontsize=7.5)
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy")
     _legend(axes, len(methods))
@@ -191,12 +191,17 @@ def _legend(axes: "Axes", names: int) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=7.5, borderaxespad=0.0)
 
 
+def _as_drawn(names: list[str]) -> list[str]:
+    """Return names as the pictures show them; `draw_heat_map` does so itself."""
+    return [picture_text(name) for name in names]
+
+
 def _stage_names(report: CompareReport) -> list[str]:
-    return [f"{stage.number} {picture_text(stage.name)}{' *' if stage.in_use else ''}" for stage in report.stages]
+    return [f"{stage.number} {stage.name}{' *' if stage.in_use else ''}" for stage in report.stages]
 
 
 def _set_names(report: CompareReport) -> list[str]:
-    return [f"{held_out.stage} {picture_text(held_out.name)}" for held_out in report.sets]
+    return [f"{held_out.stage} {held_out.name}" for held_out in report.sets]
 
 
 # The maps.

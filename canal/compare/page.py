@@ -9,7 +9,7 @@ import numpy as np
 from canal import __version__
 from canal.compare import figures
 from canal.compare.report import CompareReport, PageArt, Picture, StageMap
-from canal.files import write_file_whole
+from canal.files import write_text_whole
 from canal.model.bank import BANK
 from canal.model.model import WEIGHTS, Model
 from canal.model.record import StageRecord
@@ -51,7 +51,7 @@ def write_compare_page(layout: Layout, report: CompareReport, path: Path, progre
     shown = stages_with_maps([stage.number for stage in report.stages], report.focus)
     art = _draw_art(registry, [records[number] for number in shown], progress or Silent())
     page = compare_page(report, art)
-    write_file_whole(path, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_text_whole(path, page)
 
 
 def compare_page(report: CompareReport, art: PageArt) -> str:

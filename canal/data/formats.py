@@ -7,7 +7,8 @@ import csv
 import gzip
 import mmap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,11 +217,18 @@ def open_file(path: str | Path) -> CellSource:
     if not path.exists():
         message = f"There is no file {path}. Expected {KINDS}; check the spelling and the folder."
         raise DataError(message)
+    with _damage_as_data_error(path):
+        reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
+        return reader(path)
+
+
+@contextmanager
+def _damage_as_data_error(path: Path) -> Iterator[None]:
+    """Raise whatever reading a damaged file raises as one message; notices about old formats are no user's concern."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notices about old formats are not the user's concern
+        warnings.simplefilter("ignore")
         try:
-            reader = _folder_reader(path) if path.is_dir() else _file_reader(path)
-            return reader(path)
+            yield
         except (DataError, ModuleNotFoundError):  # a library that is not installed is no fault of the file
             raise
         except BadSparseError as error:
@@ -245,10 +253,11 @@ def read_adata(path: str | Path) -> "ad.AnnData":
     import anndata as ad
 
     path = Path(path)
+    if is_soma(path):  # opening one reads it whole
+        with _damage_as_data_error(path):
+            return read_soma(path)
     with open_file(path) as source, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if is_soma(path):
-            return read_soma(path)
         if path.is_dir() and not _is_mtx(path):
             return _checked(ad.read_zarr(path), path)
         if not path.is_dir() and not _is_tenx(path):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canal.errors import DataError
-from canal.files import check_file, write_file_whole
+from canal.files import check_file, write_file_whole, write_text_whole
 from canal.labels.accepted import LabelTree, TreeNode
 from canal.report.plots import FONT_SIZE, as_svg
 from canal.text import picture_text
@@ -38,7 +38,7 @@ def write_tree_picture(tree: LabelTree, out: Path) -> None:
     figure = tree_figure(tree)
     if out.suffix == ".svg":
         text = as_svg(figure)
-        write_file_whole(out, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text_whole(out, text)
     else:
         write_file_whole(out, lambda path: figure.savefig(path, format="png", dpi=150))
 

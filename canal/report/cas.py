@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from canal.files import write_file_whole
+from canal.files import write_text_whole
 from canal.report.annotation import Annotation
 
 SCHEMA_VERSION = "0.1.0"  # of the Cell Annotation Schema
@@ -86,4 +86,4 @@ def _annotation(
 def write_cell_annotations(document: Mapping[str, Any], out: Path) -> None:
     """Write the document, whole or not at all."""
     text = json.dumps(document, ensure_ascii=False, indent=1)
-    write_file_whole(out, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_text_whole(out, text + "\n")

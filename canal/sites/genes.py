@@ -6,7 +6,7 @@ from pathlib import Path
 from canal.data.gene_list import read_gene_list
 from canal.data.stream import open_stream
 from canal.errors import DataError
-from canal.files import check_new, write_file_whole
+from canal.files import check_new, write_text_whole
 
 LISTS = (".txt", ".json")  # endings of lists of genes; anything else is a file of cells
 
@@ -56,4 +56,4 @@ def write_genes(out: Path, genes: Sequence[str]) -> None:
         If the file is there already, or cannot be written.
     """
     check_new(out, DataError)
-    write_file_whole(out, lambda beside: beside.write_text("".join(f"{name}\n" for name in genes), encoding="utf-8"))
+    write_text_whole(out, "".join(f"{name}\n" for name in genes))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from canal import __version__
 from canal.errors import DataError
-from canal.files import check_file, refuse_newer, short_digest, write_file_whole
+from canal.files import check_file, refuse_newer, short_digest, write_text_whole
 from canal.model.model import Model
 from canal.registry.flavour import without_flavour
 from canal.report.plots import as_svg, draw_heat_map, name_room, render_page
@@ -107,7 +107,7 @@ def check_numbers_file(out: Path) -> None:
 def write_numbers(out: Path, numbers: Numbers) -> None:
     """Write a file of numbers."""
     text = json.dumps(numbers.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_file_whole(out, lambda beside: beside.write_text(text, encoding="utf-8"))
+    write_text_whole(out, text)
 
 
 def read_numbers(path: Path) -> Numbers:
@@ -266,4 +266,4 @@ def _heat_map(report: SiteReport) -> str:
 def write_page(out: Path, report: SiteReport) -> None:
     """Write the page of a report."""
     page = site_page(report)
-    write_file_whole(out, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_text_whole(out, page)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from canal import __version__
-from canal.files import check_file, write_file_whole
+from canal.files import check_file, write_text_whole
 from canal.report.plots import render_page
 from canal.sites.manifest import AUDIT, read_export
 
@@ -46,4 +46,4 @@ def write_export_page(out: Path, facts: Mapping[str, Any]) -> None:
     """
     check_file(out, ".html", "--html")
     page = export_page(facts)
-    write_file_whole(out, lambda beside: beside.write_text(page, encoding="utf-8"))
+    write_text_whole(out, page)

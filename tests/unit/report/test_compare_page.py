@@ -164,3 +164,22 @@ def test_epochs_are_whole_numbers():
     assert "<!-- 2 -->" in svg
     assert "<!-- 2.5 -->" not in svg
     assert "<!-- 1.5 -->" not in svg
+
+
+def test_names_are_made_fit_for_pictures_once(monkeypatch: pytest.MonkeyPatch):
+    """A dollar sign of a stage's name is drawn as it is written, on both sides of a heat map and in the legend."""
+    report = make_report()
+    report = replace(report, sets=tuple(replace(held_out, name="a$b") for held_out in report.sets))
+    report = replace(report, stages=tuple(replace(stage, name="a$b") for stage in report.stages))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(compare_figures, "as_svg", drawn.append)
+
+    compare_figures.accuracy_heat_map(report)
+    compare_figures.forgetting_curves(report)
+
+    texts = [label.get_text() for figure in drawn for axes in figure.axes[:1] for label in axes.get_xticklabels()]
+    texts += [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    texts += drawn[1].axes[0].get_legend_handles_labels()[1][:3]
+    assert [text.count("$") for text in texts] == [text.count(r"\$") for text in texts]
+    assert r"1 a\$b" in texts
+    assert not any(r"\\$" in text or r"\\\\" in text for text in texts)
