@@ -36,6 +36,7 @@ from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.data.variable_genes import highly_variable
+from canal.model.encoders.published import layer_operations
 from canal.model.network import Network, PanelCells, best_device, new_network
 from canal.model.novelty.neighbours import NeighbourIndex
 from canal.training.fitting import on_panel, type_index
@@ -60,6 +61,8 @@ class Plan:
         Files are called so, with ``.md`` and ``.json``; the benchmarks' results are kept beside them.
     preset, overrides
         Of the network.
+    methods
+        Of `canal benchmark`.
     batch
         Cells of a step and of a block.
     cells
@@ -74,6 +77,7 @@ class Plan:
     out: Path
     preset: str
     overrides: tuple[str, ...]
+    methods: str
     batch: int
     cells: int
     references: int
@@ -99,14 +103,6 @@ def shortest(work: Callable[[], Any], device: torch.device, runs: int = 3) -> fl
         if run:
             best = min(best, time.perf_counter() - begin)
     return best
-
-
-def layer_flop(config: PerformerConfig, tokens: int) -> float:
-    """Return operations of one layer's products for a cell, forward: two for each multiplication."""
-    inner, features = config.heads * config.dim_head, int(config.dim_head * np.log(config.dim_head))
-    weights = 4 * config.dim * inner + 8 * config.dim**2
-    attention = 4 * inner * features  # features of queries and keys, the context, and reading it
-    return 2.0 * tokens * (weights + attention)
 
 
 def real_cells(plan: Plan, preset: Preset) -> tuple[PanelCells, torch.Tensor, int]:
@@ -167,7 +163,7 @@ def speed(measured: Measured) -> list[list[str]]:
     plan, device, config = measured.plan, measured.device, measured.preset.encoder
     assert isinstance(config, PerformerConfig)
     rows = np.arange(min(plan.batch, len(measured.cells)))
-    forward = config.depth * layer_flop(config, measured.cells.values.shape[1] + 1)
+    forward = config.depth * layer_operations(config, measured.cells.values.shape[1] + 1)
     # Backward through the layers that are trained or lie behind one: twice their forward pass.
     behind = config.depth - measured.network.encoder.frozen_layers
     training = forward + 2.0 * behind / config.depth * forward
@@ -249,7 +245,7 @@ def streams(plan: Plan, begin: float) -> list[list[str]]:
             continue
         results = plan.out.with_name(f"{plan.out.name}-{folder.name}")
         line = [sys.executable, "-m", "canal.cli.main", "benchmark", "--stream", str(stream_file(folder, plan.out))]
-        line += ["--methods", "canal,naive,lr-joint", "--preset", plan.preset, "--out", str(results)]
+        line += ["--methods", plan.methods, "--preset", plan.preset, "--out", str(results)]
         for override in plan.overrides:
             line += ["--set", override]
         done = subprocess.run([*line, "--json"], stdout=subprocess.PIPE, text=True, check=False)
@@ -306,6 +302,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu"))
     parser.add_argument("--preset", default="canal-paper")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--methods", default="canal,naive,lr-joint", help="canal is the preset's network")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--minutes", type=float, default=20)
@@ -320,6 +317,7 @@ def main() -> None:
             out=options.out,
             preset=options.preset,
             overrides=(*(QUICK if quick else ()), *options.overrides),
+            methods=options.methods,
             batch=14 if quick else options.batch,
             cells=60 if quick else options.cells,
             references=500 if quick else 100_000,

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from canal.config import PerformerConfig, Preset, load_preset
+from canal.config import Preset, load_preset
 from canal.data.cells import CellPool
 from canal.data.panel import GenePanel
 from canal.data.stream import read_cells
 from canal.data.variable_genes import highly_variable
 from canal.model.encoders.performer import PerformerEncoder
+from canal.model.encoders.published import layer_operations
 from canal.model.network import Network, PanelCells, new_network
 from canal.training.fitting import on_panel, type_index
 from canal.training.frozen import FrozenOutputs
@@ -35,15 +36,6 @@ from canal.training.plugins import classification_loss, distillation_loss
 
 GENES = 1000
 BATCH = 14  # of the paper
-
-
-def flop(config: PerformerConfig, tokens: int) -> float:
-    """Return floating-point operations of a forward pass of one cell: products alone, two an element."""
-    inner, features = config.heads * config.dim_head, int(config.dim_head * np.log(config.dim_head))
-    projections = config.dim * inner * 4
-    perceptron = config.dim * config.dim * 4 * 2
-    attention = 2 * inner * features + 2 * inner * features  # features of q and k; context and reading it
-    return 2.0 * tokens * (projections + perceptron + attention) * config.depth
 
 
 def shortest(work: dict[str, Callable[[], Any]], runs: int) -> dict[str, float]:
@@ -149,7 +141,7 @@ def main() -> None:
 def forward(network: Network, cells: PanelCells, runs: int) -> None:
     """Print cells a second and the share of the machine's limit."""
     encoder, numbers = encoder_of(network), network.encoder.product_dtype
-    work_of = flop(encoder.config, GENES + 1)
+    work_of = encoder.config.depth * layer_operations(encoder.config, GENES + 1)
     limit = {dtype: peak(dtype) for dtype in (torch.float32, torch.bfloat16)}
     n = 16
     values, measured = cells.dense(np.arange(n))

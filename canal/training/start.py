@@ -27,7 +27,7 @@ from canal.data.genes import GeneNames, name_genes
 from canal.data.panel import GenePanel
 from canal.errors import DataError, StageError, WeightsError
 from canal.files import digest_file, refuse_newer
-from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_published
+from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_published, layer_operations
 from canal.model.network import Network
 from canal.seeds import torch_generator
 
@@ -76,6 +76,18 @@ class PretrainedWeights:
         position = panel.match(self.gene_names.genes).columns
         rows = self.gene_names.columns
         return np.asarray(np.where(position >= 0, rows[np.maximum(position, 0)], -1))
+
+    def expected(self, genes: int) -> dict[str, float]:
+        """Return what a stage of so many genes costs: operations of a cell's forward pass, and what is kept of it.
+
+        Returns
+        -------
+        ``genes``, ``gflop`` (all layers, products alone) and ``kept_mb``: the outputs of the frozen layers in float32,
+        half of it in bfloat16, where the stage trains as the paper does.
+        """
+        operations = self.sizes.depth * layer_operations(self.sizes, genes + 1)
+        kept = 4 * (genes + 1) * self.sizes.dim
+        return {"genes": genes, "gflop": round(operations / 1e9, 2), "kept_mb": round(kept / 1e6, 2)}
 
     def described(self) -> dict[str, Any]:
         """Return name, digest, sizes and origin as plain values."""

@@ -49,6 +49,9 @@ def test_round_trip_is_bit_equal(files: Path) -> None:
         files, "weights", "import", files / "panglao.pth", "--genes", files / "genes.txt",
         "--gene2vec", files / "gene2vec.npy",
     )  # fmt: skip
+    # What a stage from them costs is said: operations of a pass, and what is kept of a cell.
+    assert [costs["genes"] for costs in facts["expected"]] == [GENES, GENES]
+    assert facts["expected"][0]["kept_mb"] == round(4 * (GENES + 1) * facts["sizes"]["dim"] / 1e6, 2)
     for name in ("out.pth", "out.safetensors"):
         run(files, "weights", "export", "panglao", files / name)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+USUAL_GENES = 1000  # of a stage of the presets with a Performer
 MOST_VALUES = 12  # of a list that is printed; --json has all
 
 
@@ -42,6 +43,14 @@ def import_weights(
     weights = session.workspace(anywhere=True).import_weights(file, genes=genes, gene2vec=gene2vec, name=name)
     facts = weights.described()
     lines = [f"{weights.name}: {facts['tensors']} tensors, {_sizes(facts)}", f"  {weights.digest}"]
+    # What a stage from them takes: of a panel of the presets' size, and of all genes of the table.
+    expected = [weights.expected(min(USUAL_GENES, facts["sizes"]["genes"])), weights.expected(facts["sizes"]["genes"])]
+    facts["expected"] = expected
+    for costs in expected:
+        lines.append(
+            f"  a stage of {costs['genes']} genes: {costs['gflop']:.1f} GFLOP a cell and forward pass; frozen layers' "
+            f"outputs {costs['kept_mb']:.1f} MB a cell on disk"
+        )
     return Answer(facts, [*lines, *(f"warning: {text}" for text in facts.get("warnings", ()))])
 
 

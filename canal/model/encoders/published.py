@@ -57,6 +57,22 @@ class Sizes:
         return all(getattr(config, key) == size for key, size in self.encoder_keys().items())
 
 
+def layer_operations(config: PerformerConfig | Sizes, tokens: int) -> float:
+    """Return the floating-point operations of one layer for a cell, forward: its products alone, two a multiplication.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    tokens
+        Genes and the extra token.
+    """
+    inner, features = config.heads * config.dim_head, int(config.dim_head * math.log(config.dim_head))
+    weights = 4 * config.dim * inner + 8 * config.dim**2  # into and out of attention, and the perceptron
+    attention = 4 * inner * features  # features of queries and keys, the context, and reading it
+    return 2.0 * tokens * (weights + attention)
+
+
 def published_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor of the layout by its name."""
     d, inner = sizes.dim, sizes.heads * sizes.dim_head
