@@ -34,8 +34,8 @@ from canal.figures import score
 from canal.model.model import Model
 from canal.seeds import numpy_generator
 from canal.stages.evaluate import fit_logistic_regression, joint_logistic_regression
-from canal.training.batches import stratified_split
 from canal.training.run import Run
+from canal.training.splits import stratified_split
 from canal.training.stage import learn_stage
 
 RARE = 30

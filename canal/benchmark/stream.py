@@ -15,7 +15,7 @@ from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import ConfigError
 from canal.seeds import numpy_generator
-from canal.training.batches import stratified_split
+from canal.training.splits import stratified_split
 
 DEMO = "demo"
 HELD_OUT_SHARE = 0.2  # of each type of a stage without a test file, as `canal stage add` holds out

@@ -19,11 +19,11 @@ from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
 from canal.model.network import Network, PanelCells, best_device, join_cells, run_network
 from canal.seeds import numpy_generator
-from canal.training.batches import stratified_split
 from canal.training.distributed import train_on_devices
 from canal.training.frozen import FrozenOutputs, can_precompute
 from canal.training.plugins import distillation_weight
 from canal.training.run import Run
+from canal.training.splits import stratified_split
 from canal.training.train import Distillation, TrainingData
 
 

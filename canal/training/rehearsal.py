@@ -11,9 +11,9 @@ from canal.errors import StageError
 from canal.model.model import Model
 from canal.model.network import new_network, weights_of
 from canal.seeds import numpy_generator
-from canal.training.batches import stratified_split
 from canal.training.fitting import NetworkSpec, draw_pseudo_cells, fit_network
 from canal.training.run import Run
+from canal.training.splits import stratified_split
 
 PSEUDO_CELLS_PER_TYPE = 10  # at the least, where the bank alone is too small to train on
 

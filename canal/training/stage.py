@@ -24,10 +24,10 @@ from canal.model.stage_keys import free_key
 from canal.model.sure import SureCalibration
 from canal.ontology.placement import Placement
 from canal.seeds import numpy_generator
-from canal.training.batches import stratified_split
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
 from canal.training.fitting import NetworkSpec, fit_network, on_panel, type_index
 from canal.training.run import Run
+from canal.training.splits import stratified_split
 from canal.training.start import PretrainedGenes, PretrainedWeights, start_from_pretrained
 
 

@@ -2,7 +2,7 @@
 
 Avalanche's buffers and data sets copy and concatenate what they are given. They are given row numbers, which cost
 nothing: a cell that is replayed after the gene panel has grown is looked up on the current panel, as the cells of the
-example bank are. `canal.benchmark.methods.strategies` teaches these strategies stage after stage.
+example bank are. `canal.benchmark.methods.compared` teaches these strategies stage after stage.
 
 Shapes: B cells, G genes of the current panel, C types so far, W types of the whole stream, D representation.
 """

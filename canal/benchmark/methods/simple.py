@@ -18,7 +18,6 @@ from canal.data.variable_genes import highly_variable
 from canal.model.memory import AnalyticMemory
 from canal.seeds import numpy_generator
 from canal.training.examples import balanced_quotas
-from canal.training.fitting import draw_pseudo_cells
 
 VARIABLE_GENES = 2000  # of each stage, for logistic regression; Seurat's default
 LDA_GENES = 6000  # of the first stage, for the discriminants
@@ -53,6 +52,8 @@ def _rehearsing_regression(*, stage_cells: bool, pseudo_cells: bool) -> Learn:
             rows = [unit_rows(pool.on(panel)[0]) for pool in pools if len(pool)]
             labels = [pool.labels for pool in pools if len(pool)]
             if pseudo_cells and memory.statistics:
+                from canal.training.fitting import draw_pseudo_cells  # loads torch
+
                 drawn = draw_pseudo_cells(
                     memory, PSEUDO_CELLS, panel, numpy_generator(context.seed, f"simple-pseudo-{number}")
                 )

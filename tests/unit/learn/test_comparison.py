@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from canal.benchmark.methods.compared import ComparedStrategy
 from canal.benchmark.methods.recipes import ABSENT, STRATEGIES, RowCells, RowNetwork
-from canal.benchmark.methods.strategies import ComparedStrategy
 from canal.config import load_preset
 from canal.data.stream import read_cells
 from canal.model.network import PanelCells

@@ -10,9 +10,10 @@ from canal.config import load_preset
 from canal.data.cells import CellPool
 from canal.model.network import PanelCells
 from canal.seeds import numpy_generator, torch_generator
-from canal.training.batches import Batches, Hiding, stratified_split
+from canal.training.batches import Batches, Hiding
 from canal.training.fitting import training_weights
 from canal.training.plugins import classification_loss, distillation_loss, distillation_weight, learning_rate
+from canal.training.splits import stratified_split
 from tests.learning import toy
 
 

@@ -9,7 +9,7 @@ import torch
 
 from canal.model.model import Model
 from canal.seeds import numpy_generator
-from canal.training.batches import stratified_split
+from canal.training.splits import stratified_split
 from tests.learning import ToyDraft, learn, quick, same, toy
 
 
