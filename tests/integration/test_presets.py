@@ -23,6 +23,7 @@ SETS = {
     "canal-paper": TINY_PERFORMER,
     "transanno": TINY_PERFORMER,
 }
+EACH = 20  # cells of a type that are taught
 FILES = {"transanno": ("1_baron_human", "2_baron_mouse")}  # mouse symbols are mapped
 
 
@@ -49,7 +50,7 @@ def test_two_stages_annotate_and_evaluate(preset: str, streams: Path, tmp_path: 
     folder = streams / ("pancreas" if preset in FILES else "immune")
     options = [word for text in SETS[preset] for word in ("--set", text)]
     for name in names:
-        data = some(folder / f"{name}.train.h5ad", tmp_path / f"{name}.h5ad", 40)
+        data = some(folder / f"{name}.train.h5ad", tmp_path / f"{name}.h5ad", EACH)
         added = call(tmp_path / "ws", "stage", "add", "--data", data, "--preset", preset, "--set",
                      "promotion.max_fall=1", "--set", "genes.min_overlap=0.01", *options)  # fmt: skip
 
