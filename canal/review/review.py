@@ -51,6 +51,7 @@ from canal.review.values import (
     Colour,
     Column,
     Decision,
+    DecisionRequest,
     DotPlot,
     Evidence,
     GroupState,
@@ -592,37 +593,15 @@ class Review:
 
     # Decisions.
 
-    def decide(
-        self,
-        action: str,
-        user: str,
-        *,
-        group: str = "",
-        groups: Sequence[str] = (),
-        cells: Sequence[int] | np.ndarray = (),
-        name: str = "",
-        text: str = "",
-        decision: str = "",
-        key: str = "",
-    ) -> Decision:
+    def decide(self, user: str, request: DecisionRequest, *, key: str = "") -> Decision:
         """Write one decision down; when this returns it is on disk.
-
-        ::
-
-            name         group, name             reject, doublet, low_quality   group
-            split        cells (and group: they leave this one; else whichever they are in), name where known
-            merge        groups (two or more), name where known
-            comment      group or none, text     approve  group (in a conflict also the decision that is right)
-            undo         decision (one's own)
 
         Parameters
         ----------
-        action
-            One of `canal.review.values.ACTIONS` but those of stages.
         user
             Who decides.
-        group, groups, cells, name, text, decision
-            As above; ``cells`` are positions in the file.
+        request
+            What is to be written down.
         key
             Id for the decision; one that is there already is returned, and nothing is written.
 
@@ -632,21 +611,23 @@ class Review:
             If it is not possible: unknown action or group, empty name, one's own decision to approve, a group that
             somebody split meanwhile. Nothing is written then.
         """
-        if action in STAGES:
-            message = f"{action!r} is no decision on cells: it is done where the stages are."
+        if request.action in STAGES:
+            message = f"{request.action!r} is no decision on cells: it is done where the stages are."
             raise DataError(message)
         if key and not KEY_FORM.fullmatch(key):
             message = f"{key!r} cannot be the id of a decision; expected up to 64 letters, digits, - and _."
             raise DataError(message)
-        rows = self._rows_of(cells) if len(cells) else np.zeros(0, dtype=np.int64)
-        asked = {"name": name.strip(), "text": text.strip(), "decision": decision}
-        ids = tuple(dict.fromkeys(groups))
+        rows = self._rows_of(request.cells) if len(request.cells) else np.zeros(0, dtype=np.int64)
+        plain = replace(
+            request,
+            groups=tuple(dict.fromkeys(request.groups)),
+            cells=rows,
+            name=request.name.strip(),
+            text=request.text.strip(),
+        )
 
         def make() -> Decision:
-            empty = Decision(
-                id=key or uuid.uuid4().hex[:16], user=user.strip(), time=_now(), action=action, group=group
-            )
-            return self._filled(empty, ids, rows, asked)
+            return self._filled(plain, user.strip(), key or uuid.uuid4().hex[:16])
 
         return self._write(make, key)
 
@@ -670,31 +651,33 @@ class Review:
             self._state.add([written])
             return written
 
-    def _filled(self, made: Decision, groups: tuple[str, ...], rows: np.ndarray, asked: dict[str, str]) -> Decision:
-        """Return a decision with digest and payload, as it is to be written down."""
-        action, group, user = made.action, made.group, made.user
+    def _filled(self, request: DecisionRequest, user: str, key: str) -> Decision:
+        """Return a decision with digest and payload, as it is to be written down; the cells are an array."""
+        action, group, rows = request.action, request.group, np.asarray(request.cells)
         payload: dict[str, Any] = {}
         digest = ""
+        # 1. Which cells it is about.
         if action == "split":
-            sources = self._sources(group, rows)
-            payload = {"cells": [str(cell) for cell in self._names[rows]], "from": sources}
+            payload = {"cells": [str(cell) for cell in self._names[rows]], "from": self._sources(group, rows)}
             digest = digest_of(self._names[rows])
             self._state.know_cells(digest, rows)
         elif action == "merge":
-            payload = {"groups": list(groups)}
-            parts = [self._state.group(name).group.rows for name in groups]
+            payload = {"groups": list(request.groups)}
+            parts = [self._state.group(name).group.rows for name in request.groups]
             digest = digest_of(self._names[np.concatenate(parts)]) if parts else ""
         elif group:
             digest = self._state.group(group).group.digest
+        # 2. What is said of them.
         if action in {"approve", "undo"}:
-            payload = {"decision": asked["decision"] or self._to_approve(group, user)}
+            payload = {"decision": request.decision or self._to_approve(group, user)}
         elif action == "comment":
-            payload = {"text": asked["text"]}
-        if action == "name" or (action in CHANGES and asked["name"]):
-            payload["name"] = asked["name"]
-        elif action in VERDICTS and asked["text"]:
-            payload["text"] = asked["text"]
-        return replace(made, digest=digest, payload=payload, group="" if action in CHANGES else group)
+            payload = {"text": request.text}
+        if action == "name" or (action in CHANGES and request.name):
+            payload["name"] = request.name
+        elif action in VERDICTS and request.text:
+            payload["text"] = request.text
+        about = "" if action in CHANGES else group
+        return Decision(id=key, user=user, time=_now(), action=action, group=about, digest=digest, payload=payload)
 
     def _sources(self, group: str, rows: np.ndarray) -> list[str]:
         """Return the groups that a split takes cells from: the one that was named, or all that the cells are in."""

@@ -121,7 +121,7 @@ function step(by) {
 }
 
 function open(group) {
-  htmx.ajax("GET", `/evidence?group=${encodeURIComponent(group)}`, { target: "#evidence", swap: "innerHTML" });
+  return htmx.ajax("GET", `/evidence?group=${encodeURIComponent(group)}`, { target: "#evidence", swap: "innerHTML" });
 }
 
 // The map.
@@ -260,12 +260,13 @@ async function sendSelection(action, into) {
     const answer = await fetch(address, { method: "POST", body: rows, headers: { "content-type": "application/octet-stream" } });
     if (!answer.ok) throw new Error(await reasonOf(answer));
     const done = await answer.json();
+    if (action !== "look") byId("selection").hidden = true;
+    await open(done.group);
+    // Told once the new group is open: the one that it was taken from is no more.
     if (action !== "look") {
-      byId("selection").hidden = true;
       htmx.trigger(document.body, "changed");
       tell(done.told);
     }
-    open(done.group);
   } catch (error) { tell(error.message, true); }
 }
 
@@ -320,6 +321,12 @@ async function setUpMap() {
 }
 
 // What changes when a part of the page was fetched.
+
+// What was decided on a group that is no longer the open one is not shown in place of the one that is.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const asking = event.detail.requestConfig.elt;
+  if (asking.id === "standing" && !asking.isConnected) event.detail.shouldSwap = false;
+});
 
 document.addEventListener("htmx:afterSettle", (event) => {
   setUpAll(document);

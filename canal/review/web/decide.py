@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from canal.errors import DataError
 from canal.review.review import Review
+from canal.review.values import DecisionRequest
 from canal.review.web.evidence import evidence
 from canal.review.web.requests import Form, Rows, TheSite, User
 from canal.review.web.security import ENTRANCE
@@ -21,16 +22,18 @@ def decide(site: TheSite, user: User, form: Form) -> Response:
     """Write a decision down, and show the group it leaves."""
     review = site.review
     action, group = form.get("action", ""), form.get("group", "")
-    fields: dict[str, Any] = {"name": form.get("name", "").strip(), "text": form.get("text", "").strip()}
     # A merge is about several groups and makes a new one, of the decision's name.
-    if action == "merge":
-        done = review.decide(action, user, groups=(group, form.get("into", "")), key=form.get("key", ""))
-        shown = done.id
-    else:
-        done = review.decide(
-            action, user, group=group, decision=form.get("decision", ""), key=form.get("key", ""), **fields
-        )
-        shown = group
+    merges = action == "merge"
+    request = DecisionRequest(
+        action,
+        group="" if merges else group,
+        groups=(group, form.get("into", "")) if merges else (),
+        name=form.get("name", ""),
+        text=form.get("text", ""),
+        decision=form.get("decision", ""),
+    )
+    done = review.decide(user, request, key=form.get("key", ""))
+    shown = done.id if merges else group
     # After an undo the group may be no more.
     try:
         state = review.group(shown)
@@ -40,7 +43,8 @@ def decide(site: TheSite, user: User, form: Form) -> Response:
         live = review.queue().groups
         shown = live[0].group.id if live else shown
     triggers = {"changed": True, "told": {"value": f"Kept: {decision_text(done)[:200]}"}}
-    return HTMLResponse(evidence(site, user, shown), headers={"HX-Trigger": json.dumps(triggers)})
+    # After the swap: the group that was open may be no more, and is asked about no longer.
+    return HTMLResponse(evidence(site, user, shown), headers={"HX-Trigger-After-Swap": json.dumps(triggers)})
 
 
 @router.post("/select")
@@ -51,14 +55,14 @@ def select(site: TheSite, user: User, rows: Rows, action: str, into: str = "") -
         site.keep_selection(user, rows)
         return {"group": SELECTION, "told": ""}
     if action == "split":
-        done = site.review.decide("split", user, cells=rows)
+        done = site.review.decide(user, DecisionRequest("split", cells=rows))
         return {"group": f"{done.id}-a", "told": f"Kept: {cells} are a group of their own."}
     if action == "assign":
         name = into.strip()
         if not name:
             message = "The selected cells were given no name. Write one."
             raise DataError(message)
-        done = site.review.decide("split", user, cells=rows, name=name)
+        done = site.review.decide(user, DecisionRequest("split", cells=rows, name=name))
         return {"group": f"{done.id}-a", "told": f"Kept: {cells} are {name[:200]}."}
     message = f"{action!r} is nothing that can be done with cells; expected look, split or assign."
     raise DataError(message)

@@ -181,6 +181,46 @@ def test_the_second_person_approves_or_differs(browser: Any, server: Server) -> 
     bob.close()
 
 
+def test_the_open_group_shows_what_another_decides(browser: Any, server: Server) -> None:
+    """Verdict, approval, conflict, comment and split of another person are seen without a reload; a text stays."""
+    ann, bob = Visit(browser, server.links[0]), Visit(browser, server.links[1])
+    for visit in (ann, bob):
+        visit.wait("#evidence [data-group=novel-1] #facts svg.dots")
+    bob.fill("#comment", "half a sentence")
+    ann.fill("#name", "DC")
+    ann.click("#give-name")
+
+    # Bob sees who said what and may approve it; what he writes and the evidence are still there.
+    bob.wait("#standing .tag.done")
+    bob.wait("#approve")
+    assert "ann: DC" in bob.page.inner_text("#standing")
+    assert bob.page.input_value("#comment") == "half a sentence"
+    assert bob.page.locator("#facts svg.dots").count() == 1
+    bob.click("#approve")
+    ann.wait("#standing >> text=Approved by")
+    # A conflict and a comment.
+    bob.fill("#name", "B")
+    bob.click("#give-name")
+    ann.wait("#standing .tag.conflict")
+    bob.fill("#comment", "no CLEC9A")
+    bob.page.press("#comment", "Enter")
+    ann.wait("#remarks >> text=no CLEC9A")
+    # Bob splits the group that Ann looks at; she can decide on it no longer, and goes on to a part of it.
+    halve = "async () => { map.select(new Uint32Array(await bytes('/map/rows?group=novel-1')).slice(9)); "
+    bob.page.evaluate(halve + "await sendSelection('split') }")
+    ann.wait("#standing .warning >> text=split or merged since")
+    assert ann.page.locator("#name").count() == 0
+    ann.click("#queue >> text=/part of/")
+    ann.wait("#evidence [data-group$=-a] #name")
+    # He takes it back: her group is no more, which she is told.
+    bob.click("#undo")
+    ann.wait("#message >> text=/is no more/")
+    ann.wait("#evidence [data-group=novel-1] #name")
+    for visit in (ann, bob):
+        assert visit.errors == []
+        visit.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_light_and_dark(browser: Any, server: Server, theme: str) -> None:
     """The page is as the system prefers, and the other way round by a key."""
