@@ -480,7 +480,6 @@ def _grouped(
 
     # Answers by another rule have no p-values: the cells are judged anew then.
     by_memory = annotation if "p_value" in annotation.columns else None
-    progress.start(1, "grouping novel cells")
     options = FindOptions(alpha=float(annotation.facts.get("alpha", FindOptions.alpha)), gene_key=gene_key)
     novel = group_novel(
         workspace.model(int(annotation.facts["stage"])), places.cells, options, progress, annotation=by_memory

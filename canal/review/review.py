@@ -27,7 +27,16 @@ from canal.review import export
 from canal.review.evidence import SELECTION, EvidenceReader
 from canal.review.groups import digest_of
 from canal.review.journal import Journal
-from canal.review.maps import category_colour, computed_points, number_colour, stored_bases, stored_points
+from canal.review.maps import (
+    PCA,
+    category_colour,
+    computed_basis,
+    computed_note,
+    computed_points,
+    number_colour,
+    stored_bases,
+    stored_points,
+)
 from canal.review.opening import (
     Places,
     Prepared,
@@ -64,6 +73,7 @@ from canal.review.values import (
     StagesView,
     Teaching,
 )
+from canal.review.waiting import Wait, Waiting
 from canal.stages.sure_answers import terms_by_name
 from canal.stages.use import lineage
 from canal.workspace import Workspace
@@ -120,6 +130,7 @@ def open_review(
             labels, gene_key = _as_begun(head, labels, gene_key, notes)
         # 2. What is computed once.
         prepared = prepare(workspace, places, record, labels=labels, gene_key=gene_key, progress=told)
+        notes += _map_notes(prepared, basis)
         prepared = replace(prepared, notes=(*notes, *prepared.notes))
         # 3. The decisions so far; a new file of them says what they are about.
         digest = digest_of(prepared.annotation.cell_names)
@@ -168,6 +179,13 @@ def _own_facts(places: Places) -> dict[str, Any] | None:
             return read_summary(places.reviewed)
     with open_file(file) as source:
         return stored_facts(source)
+
+
+def _map_notes(prepared: Prepared, basis: str | None) -> list[str]:
+    """Return what is to be minded of a map that is no UMAP; told at opening, not only where it is drawn."""
+    cells = len(prepared.annotation)
+    stored = basis is not None or "X_umap" in stored_bases(prepared.source.handles[0].get("obsm", {}))
+    return [] if stored or computed_basis(cells) != PCA else [computed_note(cells)]
 
 
 def _as_begun(
@@ -262,6 +280,7 @@ class Review:
         self._kept: dict[tuple[str, str], Any] = {}  # evidence of groups, by what and digest
         self._lock = threading.RLock()  # of the state
         self._map_lock = threading.Lock()
+        self._waiting = Waiting()  # for the map
         self._teach_lock = threading.Lock()
         self.refresh()
         if basis is not None:
@@ -392,13 +411,21 @@ class Review:
                 if wanted is None or wanted in {"umap", "pca"}:
                     annotation = self._prepared.annotation
                     points = computed_points(
-                        self._prepared.expression, annotation.representation, self._record.seed, self._places.cache
+                        self._prepared.expression,
+                        annotation.representation,
+                        self._record.seed,
+                        self._places.cache,
+                        self._waiting,
                     )
                 else:
                     obsm = self._prepared.source.handles[0].get("obsm", {})
                     points = stored_points(obsm, wanted, self.cells, str(self.path))
                 self._maps[key] = points
             return self._maps[key]
+
+    def map_progress(self) -> Wait | None:
+        """Return how far the drawing of the map is, ``None`` where none is being drawn."""
+        return self._waiting.told()
 
     def bases(self) -> list[str]:
         """Return the names in ``obsm`` that a map can be drawn by."""

@@ -24,8 +24,14 @@ async function reasonOf(answer) {
 }
 
 document.addEventListener("htmx:responseError", (event) => {
-  const text = event.detail.xhr.responseText;
-  try { tell(JSON.parse(text).error || text, true); } catch { tell(text, true); }
+  let text = event.detail.xhr.responseText;
+  try { text = JSON.parse(text).error || text; } catch { /* no JSON: the text itself */ }
+  // A part of the page that was waited for says itself why it does not come.
+  const waiting = event.detail.target.querySelector?.(":scope > .waiting");
+  if (waiting) {
+    waiting.textContent = text;
+    waiting.className = "warning";
+  } else tell(text, true);
 });
 document.addEventListener("htmx:sendError", () => tell("The server does not answer. Start canal review again, and open its new link.", true));
 document.addEventListener("told", (event) => tell(event.detail.value));
@@ -143,9 +149,18 @@ function unpack(buffer) {
   return [head, 4 + length + ((4 - ((4 + length) % 4)) % 4)];
 }
 
+// While the map is being drawn, how far that is.
+async function tellProgress() {
+  try {
+    const { told } = await (await fetch("/map/progress")).json();
+    if (told && !byId("map").dataset.ready) byId("map-note").textContent = told;
+  } catch { /* the points say what is wrong */ }
+}
+
 async function loadPoints() {
   performance.mark("points-asked");
-  const buffer = await bytes("/map/points");
+  const asking = setInterval(tellProgress, 1000);
+  const buffer = await bytes("/map/points").finally(() => clearInterval(asking));
   const [head, start] = unpack(buffer);
   map.setPoints(new Float32Array(buffer, start, head.cells), new Float32Array(buffer, start + 4 * head.cells, head.cells));
   byId("map-note").textContent = head.note;

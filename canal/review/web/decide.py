@@ -1,6 +1,7 @@
 """What people do: decisions, selections, teaching, stages. Every address here takes POST alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -86,11 +87,25 @@ def write(site: TheSite, user: User, form: Form) -> str:
     path = site.review.decisions_path
     stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
     out = path.with_name(f"{stem}.reviewed.h5ad")
-    written = site.review.write_reviewed(
-        out, overwrite=bool(form.get("overwrite")), approved=bool(form.get("approved"))
-    )
+    overwrite = _may_replace(out, form)
+    written = site.review.write_reviewed(out, overwrite=overwrite, approved=bool(form.get("approved")))
     rows = [(name or "not decided", f"{cells:,} cells") for name, cells in _counts(written)]
     return site.page("answer", user, lines=[f"Written: {out}"], warnings=[], rows=rows, good=True)
+
+
+def _may_replace(out: Path, form: dict[str, str]) -> bool:
+    """Return whether an earlier file may be replaced.
+
+    Raises
+    ------
+    DataError
+        If it is there and may not; it is said in the words of the page.
+    """
+    overwrite = bool(form.get("overwrite"))
+    if out.exists() and not overwrite:
+        message = f'{out} is there already. Tick "replace an earlier one", or move that file away.'
+        raise DataError(message)
+    return overwrite
 
 
 def _counts(written: dict[str, Any]) -> list[tuple[str, int]]:
@@ -125,7 +140,8 @@ def annotate(site: TheSite, user: User, form: Form) -> str:
     path = review.decisions_path
     stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
     out = path.with_name(f"{stem}.annotated.h5ad")
-    annotation = review.workspace.annotate(source_of(review), out=out, overwrite=bool(form.get("overwrite")))
+    overwrite = _may_replace(out, form)
+    annotation = review.workspace.annotate(source_of(review), out=out, overwrite=overwrite)
     counts = annotation.to_frame()["cell_type"].value_counts()
     rows = [(str(name), f"{int(cells):,} cells") for name, cells in counts.items()]
     return site.page("answer", user, lines=[f"Written: {out}"], warnings=[], rows=rows, good=True)

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+from tests.integration.review.conftest import CELLS
 from tests.integration.review.driver import Server
 from tests.review_client import Client
 
@@ -69,7 +70,7 @@ def test_what_is_not_possible_is_said(shared: Client, path: str, fields: dict[st
     assert json.loads(shared.get("/export.json").body)["decisions"] == []
 
 
-@pytest.mark.parametrize("body", [b"", b"abc", np.array([320], "<u4").tobytes()])
+@pytest.mark.parametrize("body", [b"", b"abc", np.array([CELLS], "<u4").tobytes()])
 def test_cells_that_are_not_there_are_refused(shared: Client, body: bytes) -> None:
     """No positions, half a position, a position behind the last cell."""
     assert shared.post("/select?action=split", body).status == 400
