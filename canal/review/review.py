@@ -280,6 +280,7 @@ class Review:
         self._kept: dict[tuple[str, str], Any] = {}  # evidence of groups, by what and digest
         self._lock = threading.RLock()  # of the state
         self._map_lock = threading.Lock()
+        self._evidence_lock = threading.Lock()
         self._waiting = Waiting()  # for the map
         self._teach_lock = threading.Lock()
         self.refresh()
@@ -521,10 +522,11 @@ class Review:
     def evidence(self, cells: str | Sequence[int] | np.ndarray) -> Evidence:
         """Return what speaks for one type or another."""
         rows = self._rows_of(cells)
-        known: Evidence | None = self._kept.get(("evidence", self._digest(rows)))
-        if known is None:
-            known = self._reader.evidence(rows, ())
-            self._keep("evidence", rows, known)
+        with self._evidence_lock:  # who asks for the same cells meanwhile waits for it
+            known: Evidence | None = self._kept.get(("evidence", self._digest(rows)))
+            if known is None:
+                known = self._reader.evidence(rows, ())
+                self._keep("evidence", rows, known)
         # What may be chosen as a name follows from what was decided since.
         return replace(known, suggestions=tuple(self._suggested(known)))
 
