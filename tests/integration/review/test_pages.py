@@ -202,9 +202,10 @@ def test_the_open_group_shows_what_another_decides(browser: Any, server: Server)
     # A conflict and a comment.
     bob.fill("#name", "B")
     bob.click("#give-name")
-    ann.wait("#standing .tag.conflict")
+    bob.wait("#evidence .tag.conflict")
     bob.fill("#comment", "no CLEC9A")
     bob.page.press("#comment", "Enter")
+    ann.wait("#standing .tag.conflict")
     ann.wait("#remarks >> text=no CLEC9A")
     # Bob splits the group that Ann looks at; she can decide on it no longer, and goes on to a part of it.
     halve = "async () => { map.select(new Uint32Array(await bytes('/map/rows?group=novel-1')).slice(9)); "
