@@ -173,7 +173,7 @@ async function colour(by) {
   const [head, start] = unpack(buffer);
   map.setColours(new Uint16Array(buffer, start, head.cells), head.palette);
   shown = { by, names: head.names, title: head.title };
-  byId("by").value = by; // of a gene none is chosen
+  byId("by").value = by.startsWith("gene:") ? "gene" : by;
   drawLegend(head);
   // A gene or a figure is looked at in all cells; types and the like beside the group that is open.
   const own = byId("map").dataset.own === "yes";

@@ -77,7 +77,8 @@ def dots(site: TheSite, user: User, group: str) -> str:
     cells = site.cells(group, user)
     found = review.evidence(cells)
     genes = [marker.gene for marker in (found.markers or found.markers_others)[:MOST_GENES]]
-    types = [near.name for near in found.near[:MOST_TYPES]]
+    # A type without known cells in the file has no row: its distance cannot be told either.
+    types = [near.name for near in found.near if near.distance is not None][:MOST_TYPES]
     rows = ([cells], None) if isinstance(cells, str) else ([], cells)  # a group, or a selection
     plot = review.dot_plot([*rows[0], *types], genes, rows[1])
     return site.page("parts", user, part="dots", plot=drawn(plot))

@@ -116,6 +116,7 @@ def test_everything_goes_by_keyboard(browser: Any, server: Server) -> None:
     press("ArrowDown")
     press("Enter")
     visit.until(f"{COLOUR}.startsWith('gene:GENE4')", True)
+    assert visit.page.input_value("#by") == "gene"
     press("Escape")
     visit.page.select_option("#by", "type")
     visit.until(COLOUR, "type")
