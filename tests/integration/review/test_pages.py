@@ -215,6 +215,8 @@ def test_the_open_group_shows_what_another_decides(browser: Any, server: Server)
     assert ann.page.locator("#name").count() == 0
     ann.click("#queue >> text=/part of/")
     ann.wait("#evidence [data-group$=-a] #name")
+    for visit in (ann, bob):  # nothing of that group is being fetched any more
+        visit.wait("#evidence [data-group$=-a] #facts svg.dots")
     # He takes it back: her group is no more, which she is told.
     bob.click("#undo")
     ann.wait("#message >> text=/is no more/")
