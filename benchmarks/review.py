@@ -28,34 +28,38 @@ from tests.review_client import served
 
 TYPES = ("B", "NK", "CD4 T", "CD14 Mono")
 GENES = 200
-BLOCK = 20_000  # different cells; more are these again, elsewhere on the map
+BLOCK = 10_000  # cells that are made at a time
 LASSO = 100_000  # cells, about
 REPEATS = 5
 
 
-def make_lab(folder: Path, cells: int) -> Path:
-    """Make a workspace that knows all types but one, and a file of so many cells."""
+def make_lab(folder: Path, cells: int, genes: int = GENES, *, mapped: bool = True) -> Path:
+    """Make a workspace that knows all types but one, and a file of so many cells, with their map or without."""
     import anndata as ad
     import pandas as pd
 
     import canal
 
     workspace = canal.open_workspace(folder / "ws", create=True)
-    known = make_adata(400, GENES, types=TYPES[:3], prefix="known", seed=0)
+    known = make_adata(400, genes, types=TYPES[:3], prefix="known", seed=0)
     workspace.add_stage(known, labels="cell_type", name="known")
-    block = make_adata(min(BLOCK, cells), GENES, types=TYPES, prefix="cell", seed=1)
-    times = -(-cells // block.n_obs)
-    matrix = sp.vstack([sp.csr_matrix(block.X)] * times, format="csr")[:cells]
+    # No two cells are the same: copies would be each other's neighbours, and hundreds of clusters.
+    blocks = []
+    for first in range(0, cells, BLOCK):
+        block = make_adata(min(BLOCK, cells - first), genes, types=TYPES, prefix="cell", seed=1 + first)
+        blocks.append(sp.csr_matrix(block.X))
     obs = pd.DataFrame(
         {"donor": pd.Categorical([f"d{k % 8}" for k in range(cells)])}, index=[f"c{k}" for k in range(cells)]
     )
-    # A cloud for each type.
-    rng = np.random.default_rng(0)
-    kinds = np.arange(cells) % block.n_obs % len(TYPES)
-    centres = rng.normal(size=(len(TYPES), 2))
-    places = (centres[kinds] + rng.normal(scale=0.2, size=(cells, 2))).astype(np.float32)
+    adata = ad.AnnData(X=sp.vstack(blocks, format="csr"), obs=obs, var=block.var)
+    if mapped:
+        # A cloud for each type.
+        rng = np.random.default_rng(0)
+        kinds = np.arange(cells) % BLOCK % len(TYPES)
+        centres = rng.normal(size=(len(TYPES), 2))
+        adata.obsm["X_umap"] = (centres[kinds] + rng.normal(scale=0.2, size=(cells, 2))).astype(np.float32)
     path = folder / "cells.h5ad"
-    ad.AnnData(X=matrix, obs=obs, var=block.var, obsm={"X_umap": places}).write_h5ad(path)
+    adata.write_h5ad(path)
     return path
 
 
@@ -83,6 +87,9 @@ class Points:
     def columns(self) -> list[Any]:
         """Return no columns."""
         return []
+
+    def map_progress(self) -> None:
+        """Return that no map is being drawn."""
 
     def map(self) -> MapPoints:
         """Return the points."""
@@ -132,7 +139,7 @@ def median_colour(visit: Visit, by: list[str]) -> float:
 
 
 def measure(browser: Any, link: str) -> dict[str, Any]:
-    """Return all times of one visit."""
+    """Return all times of one visit; of a file without a map it is drawn meanwhile."""
     begun = time.perf_counter()
     visit = Visit(browser, link)
     entered = time.perf_counter() - begun
@@ -167,6 +174,8 @@ def main() -> None:
     """Make, serve, measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=20_000)
+    parser.add_argument("--genes", type=int, default=GENES)
+    parser.add_argument("--no-map", action="store_true", help="the file has no UMAP: it is computed")
     parser.add_argument("--points", type=int)
     given = parser.parse_args()
     cells = given.cells
@@ -174,7 +183,7 @@ def main() -> None:
         print(json.dumps(measure_points(given.points), indent=2))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = make_lab(Path(folder), cells)
+        path = make_lab(Path(folder), cells, given.genes, mapped=not given.no_map)
         begun = time.perf_counter()
         with commanded(Path(folder) / "ws", path) as told, chromium() as browser:
             opened = time.perf_counter() - begun

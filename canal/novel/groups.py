@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.threads import same_threads_after
+from canal.data.threads import same_threads_after, single_threaded
 from canal.report.groups import MarkerGene
 from canal.stages.clusters import NEAREST, find_neighbours, principal_components, seed32
 
@@ -113,7 +113,11 @@ def cluster_cells(
     numbers = np.zeros(n, dtype=np.int64)
     if n >= max(LEAST_TO_SPLIT, 2 * min_size):
         spaces = ((points, JOINED_FROM * resolution), (representation, JOINED_FROM_IN_MODEL * resolution))
-        numbers = join_mixed(_leiden(expression, resolution, seed), spaces, seed=seed)
+        split = _leiden(expression, resolution, seed)
+        # Hundreds of searches among 800 cells: sharing one out between two threads takes as long as ten of them, or
+        # more where other processes want the cores, too.
+        with single_threaded():
+            numbers = join_mixed(split, spaces, seed=seed)
     # Name the clusters by size; those that are too small stay aside.
     values, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     names = np.full(len(values), ASIDE, dtype=object)

@@ -172,10 +172,10 @@ class Expression:
             return sp.csr_matrix((0, len(self.genes)), dtype=np.float32)
         return sp.vstack(blocks, format="csr")
 
-    def all_cells(self) -> sp.csr_matrix:
-        """Return the expression of all cells, CSR float32 (cells, genes)."""
+    def blocks(self) -> list[sp.csr_matrix]:
+        """Return the expression of all cells in their order, as blocks, CSR float32 (cells, genes)."""
         with self._lock:
-            return sp.vstack(list(self._stream.chunks()), format="csr")
+            return list(self._stream.chunks())
 
     def close(self) -> None:
         """Close the file."""

@@ -5,17 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from canal.errors import DataError
+from canal.progress import Progress
 from canal.review.expression import Expression
 from canal.review.values import Colour, MapPoints
-from canal.seeds import derived_seed
-from canal.stages.clusters import principal_components, umap_coordinates
+from canal.seeds import derived_seed, numpy_generator
+from canal.stages.clusters import components_of, umap_coordinates
 
-# Cells above which no UMAP is computed. Of cells with 850 expressed genes, 10,000 take 64 s and 0.7 GB, 20,000 take 90
-# s and 1.1 GB, 40,000 take 112 s and 1.8 GB (two cores that others use, too; imports and compiling are half a minute).
-# The exact neighbours grow with the square of the number.
+# Cells above which no UMAP is computed: all of them are in memory for it, 0.8 GB for 100,000 of 1,000 expressed genes.
 MOST_UMAP = 100_000
+# Cells above which a sample is laid out, and the others are placed beside the sampled cells that they are nearest to.
+# Of 100,000 cells the layout of all takes three minutes of a core, that of the sample a quarter of a minute.
+MOST_LAID_OUT = 20_000
+PLACED_BY = 3  # sampled cells that another cell stands between
+PLACED_AT_ONCE = 4_000  # cells
 MOST_POINTS = 1_000_000  # cells that a page can draw
 MOST_CATEGORIES = 65_535  # of a column, as uint16 counts them
 
@@ -99,7 +104,30 @@ def stored_points(obsm: Any, name: str, cells: int, source: str) -> MapPoints:
     return MapPoints(coordinates=scaled(points), basis=name, note=f"{note}.")
 
 
-def computed_points(expression: Expression, representation: np.ndarray, seed: int, kept: Path) -> MapPoints:
+def computed_basis(cells: int) -> str:
+    """Return what is computed of so many cells: ``"umap"``, or ``"pca"`` where they are too many."""
+    return UMAP if cells <= MOST_UMAP else PCA
+
+
+def computed_note(cells: int) -> str:
+    """Return a sentence on the map that is computed of so many cells."""
+    if cells > MOST_UMAP:
+        return (
+            f"Two principal components of the model's representation: the file has no X_umap, and of {cells} cells "
+            f"(more than {MOST_UMAP}) none is computed here. Types lie over each other; add X_umap to the file for a "
+            "map that parts them."
+        )
+    if cells > MOST_LAID_OUT:
+        return (
+            f"A UMAP of the variable genes, computed here of {MOST_LAID_OUT} cells that stand for all: the file has no "
+            "X_umap. Each other cell stands between those of them that it is nearest to."
+        )
+    return "A UMAP of the variable genes, computed here: the file has no X_umap."
+
+
+def computed_points(
+    expression: Expression, representation: np.ndarray, seed: int, kept: Path, progress: Progress
+) -> MapPoints:
     """Return a UMAP of the cells, or principal components where they are too many; computed once.
 
     Parameters
@@ -112,32 +140,90 @@ def computed_points(expression: Expression, representation: np.ndarray, seed: in
         Of the stage.
     kept
         Folder to keep the coordinates in.
+    progress
+        Told about every step.
+
+    Raises
+    ------
+    DataError
+        If they cannot be kept.
     """
     cells = len(representation)
-    small = cells <= MOST_UMAP
-    basis = UMAP if small else PCA
+    basis = computed_basis(cells)
     file = kept / f"map-{basis}.npy"
     if file.is_file() and (stored := np.load(file)).shape == (cells, 2):
         points = stored
     else:
-        if small:
-            # As `canal novel find` draws its map: principal components of variable genes, then UMAP.
-            use = derived_seed(seed, "review")
-            matrix = expression.all_cells()
-            components = principal_components(matrix, use) if cells > 1 else np.zeros((cells, 1), np.float32)
-            points = scaled(umap_coordinates(components, use))
+        if basis == UMAP:
+            points = scaled(_umap(expression, cells, derived_seed(seed, "review"), progress))
         else:
             points = scaled(_leading_components(representation))
-        np.save(file, points)
-    if small:
-        note = "A UMAP of the variable genes, computed here: the file has no X_umap."
-    else:
-        note = (
-            f"Two principal components of the model's representation: the file has no X_umap, and of {cells} cells "
-            f"(more than {MOST_UMAP}) none is computed here. Types lie over each other; add X_umap to the file for a "
-            "map that parts them."
-        )
-    return MapPoints(coordinates=np.ascontiguousarray(points, dtype=np.float32), basis=basis, note=note)
+        try:
+            np.save(file, points)
+        except OSError as error:
+            message = f"{file} cannot be written: {error.strerror}. Check the free space and your rights there."
+            raise DataError(message) from error
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    return MapPoints(coordinates=points, basis=basis, note=computed_note(cells))
+
+
+def _umap(expression: Expression, cells: int, seed: int, progress: Progress) -> np.ndarray:
+    """Return the coordinates, (cells, 2), as `canal novel find` draws its map: components of variable genes, UMAP."""
+    if cells < 2:
+        return np.zeros((cells, 2))
+    # Of the whole time reading takes a tenth, the components three tenths, the layout half of it.
+    progress.start(10, "drawing the map")
+    blocks = expression.blocks()
+    progress.advance(1)
+    # 1. The cells that are laid out: all, or a sample.
+    rows = np.arange(cells)
+    if cells > MOST_LAID_OUT:
+        rows = np.sort(numpy_generator(seed, "laid out").choice(cells, MOST_LAID_OUT, replace=False))
+    sampled, start = [], 0
+    for block in blocks:
+        inside = rows[(rows >= start) & (rows < start + block.shape[0])]
+        sampled.append(block[inside - start])
+        start += block.shape[0]
+    points, components = components_of(sp.vstack(sampled, format="csr"), seed)
+    progress.advance(3)
+    layout = umap_coordinates(points, seed)
+    progress.advance(5)
+    # 2. The others stand between the nearest of them.
+    if len(rows) < cells:
+        everywhere = np.concatenate([components.of(block) for block in blocks])
+        layout = placed(layout, points, rows, everywhere)
+    progress.advance(1)
+    progress.close()
+    return layout
+
+
+def placed(layout: np.ndarray, points: np.ndarray, rows: np.ndarray, everywhere: np.ndarray) -> np.ndarray:
+    """Return where all cells stand, (cells, 2), given where some of them do.
+
+    Parameters
+    ----------
+    layout, points
+        Coordinates on the map, (m, 2), and in the space of the components, (m, d), of those that were laid out.
+    rows
+        Their positions among all cells, ascending, (m,).
+    everywhere
+        All cells in the space of the components, (cells, d).
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    result = np.empty((len(everywhere), 2))
+    result[rows] = layout
+    others = np.setdiff1d(np.arange(len(everywhere)), rows, assume_unique=True)
+    index: Any = NearestNeighbors(n_neighbors=min(PLACED_BY, len(rows)), algorithm="brute").fit(points)
+    for start in range(0, len(others), PLACED_AT_ONCE):
+        part = others[start : start + PLACED_AT_ONCE]
+        distances, nearest = index.kneighbors(everywhere[part])
+        # The nearest weighs most, so that a cell between two types stands with one of them.
+        distances = np.maximum(distances, 1e-12)
+        weights = (distances[:, :1] / distances) ** 4
+        weights /= weights.sum(axis=1, keepdims=True)
+        result[part] = (weights[:, :, None] * layout[nearest]).sum(axis=1)
+    return result
 
 
 def _leading_components(representation: np.ndarray) -> np.ndarray:

@@ -27,7 +27,16 @@ from canal.review import export
 from canal.review.evidence import SELECTION, EvidenceReader
 from canal.review.groups import digest_of
 from canal.review.journal import Journal
-from canal.review.maps import category_colour, computed_points, number_colour, stored_bases, stored_points
+from canal.review.maps import (
+    PCA,
+    category_colour,
+    computed_basis,
+    computed_note,
+    computed_points,
+    number_colour,
+    stored_bases,
+    stored_points,
+)
 from canal.review.opening import (
     Places,
     Prepared,
@@ -51,6 +60,7 @@ from canal.review.values import (
     Colour,
     Column,
     Decision,
+    DecisionRequest,
     DotPlot,
     Evidence,
     GroupState,
@@ -63,6 +73,7 @@ from canal.review.values import (
     StagesView,
     Teaching,
 )
+from canal.review.waiting import Wait, Waiting
 from canal.stages.sure_answers import terms_by_name
 from canal.stages.use import lineage
 from canal.workspace import Workspace
@@ -119,6 +130,7 @@ def open_review(
             labels, gene_key = _as_begun(head, labels, gene_key, notes)
         # 2. What is computed once.
         prepared = prepare(workspace, places, record, labels=labels, gene_key=gene_key, progress=told)
+        notes += _map_notes(prepared, basis)
         prepared = replace(prepared, notes=(*notes, *prepared.notes))
         # 3. The decisions so far; a new file of them says what they are about.
         digest = digest_of(prepared.annotation.cell_names)
@@ -167,6 +179,13 @@ def _own_facts(places: Places) -> dict[str, Any] | None:
             return read_summary(places.reviewed)
     with open_file(file) as source:
         return stored_facts(source)
+
+
+def _map_notes(prepared: Prepared, basis: str | None) -> list[str]:
+    """Return what is to be minded of a map that is no UMAP; told at opening, not only where it is drawn."""
+    cells = len(prepared.annotation)
+    stored = basis is not None or "X_umap" in stored_bases(prepared.source.handles[0].get("obsm", {}))
+    return [] if stored or computed_basis(cells) != PCA else [computed_note(cells)]
 
 
 def _as_begun(
@@ -261,6 +280,8 @@ class Review:
         self._kept: dict[tuple[str, str], Any] = {}  # evidence of groups, by what and digest
         self._lock = threading.RLock()  # of the state
         self._map_lock = threading.Lock()
+        self._evidence_lock = threading.Lock()
+        self._waiting = Waiting()  # for the map
         self._teach_lock = threading.Lock()
         self.refresh()
         if basis is not None:
@@ -391,13 +412,21 @@ class Review:
                 if wanted is None or wanted in {"umap", "pca"}:
                     annotation = self._prepared.annotation
                     points = computed_points(
-                        self._prepared.expression, annotation.representation, self._record.seed, self._places.cache
+                        self._prepared.expression,
+                        annotation.representation,
+                        self._record.seed,
+                        self._places.cache,
+                        self._waiting,
                     )
                 else:
                     obsm = self._prepared.source.handles[0].get("obsm", {})
                     points = stored_points(obsm, wanted, self.cells, str(self.path))
                 self._maps[key] = points
             return self._maps[key]
+
+    def map_progress(self) -> Wait | None:
+        """Return how far the drawing of the map is, ``None`` where none is being drawn."""
+        return self._waiting.told()
 
     def bases(self) -> list[str]:
         """Return the names in ``obsm`` that a map can be drawn by."""
@@ -493,10 +522,11 @@ class Review:
     def evidence(self, cells: str | Sequence[int] | np.ndarray) -> Evidence:
         """Return what speaks for one type or another."""
         rows = self._rows_of(cells)
-        known: Evidence | None = self._kept.get(("evidence", self._digest(rows)))
-        if known is None:
-            known = self._reader.evidence(rows, ())
-            self._keep("evidence", rows, known)
+        with self._evidence_lock:  # who asks for the same cells meanwhile waits for it
+            known: Evidence | None = self._kept.get(("evidence", self._digest(rows)))
+            if known is None:
+                known = self._reader.evidence(rows, ())
+                self._keep("evidence", rows, known)
         # What may be chosen as a name follows from what was decided since.
         return replace(known, suggestions=tuple(self._suggested(known)))
 
@@ -592,37 +622,15 @@ class Review:
 
     # Decisions.
 
-    def decide(
-        self,
-        action: str,
-        user: str,
-        *,
-        group: str = "",
-        groups: Sequence[str] = (),
-        cells: Sequence[int] | np.ndarray = (),
-        name: str = "",
-        text: str = "",
-        decision: str = "",
-        key: str = "",
-    ) -> Decision:
+    def decide(self, user: str, request: DecisionRequest, *, key: str = "") -> Decision:
         """Write one decision down; when this returns it is on disk.
-
-        ::
-
-            name         group, name             reject, doublet, low_quality   group
-            split        cells (and group: they leave this one; else whichever they are in), name where known
-            merge        groups (two or more), name where known
-            comment      group or none, text     approve  group (in a conflict also the decision that is right)
-            undo         decision (one's own)
 
         Parameters
         ----------
-        action
-            One of `canal.review.values.ACTIONS` but those of stages.
         user
             Who decides.
-        group, groups, cells, name, text, decision
-            As above; ``cells`` are positions in the file.
+        request
+            What is to be written down.
         key
             Id for the decision; one that is there already is returned, and nothing is written.
 
@@ -632,21 +640,23 @@ class Review:
             If it is not possible: unknown action or group, empty name, one's own decision to approve, a group that
             somebody split meanwhile. Nothing is written then.
         """
-        if action in STAGES:
-            message = f"{action!r} is no decision on cells: it is done where the stages are."
+        if request.action in STAGES:
+            message = f"{request.action!r} is no decision on cells: it is done where the stages are."
             raise DataError(message)
         if key and not KEY_FORM.fullmatch(key):
             message = f"{key!r} cannot be the id of a decision; expected up to 64 letters, digits, - and _."
             raise DataError(message)
-        rows = self._rows_of(cells) if len(cells) else np.zeros(0, dtype=np.int64)
-        asked = {"name": name.strip(), "text": text.strip(), "decision": decision}
-        ids = tuple(dict.fromkeys(groups))
+        rows = self._rows_of(request.cells) if len(request.cells) else np.zeros(0, dtype=np.int64)
+        plain = replace(
+            request,
+            groups=tuple(dict.fromkeys(request.groups)),
+            cells=rows,
+            name=request.name.strip(),
+            text=request.text.strip(),
+        )
 
         def make() -> Decision:
-            empty = Decision(
-                id=key or uuid.uuid4().hex[:16], user=user.strip(), time=_now(), action=action, group=group
-            )
-            return self._filled(empty, ids, rows, asked)
+            return self._filled(plain, user.strip(), key or uuid.uuid4().hex[:16])
 
         return self._write(make, key)
 
@@ -670,31 +680,33 @@ class Review:
             self._state.add([written])
             return written
 
-    def _filled(self, made: Decision, groups: tuple[str, ...], rows: np.ndarray, asked: dict[str, str]) -> Decision:
-        """Return a decision with digest and payload, as it is to be written down."""
-        action, group, user = made.action, made.group, made.user
+    def _filled(self, request: DecisionRequest, user: str, key: str) -> Decision:
+        """Return a decision with digest and payload, as it is to be written down; the cells are an array."""
+        action, group, rows = request.action, request.group, np.asarray(request.cells)
         payload: dict[str, Any] = {}
         digest = ""
+        # 1. Which cells it is about.
         if action == "split":
-            sources = self._sources(group, rows)
-            payload = {"cells": [str(cell) for cell in self._names[rows]], "from": sources}
+            payload = {"cells": [str(cell) for cell in self._names[rows]], "from": self._sources(group, rows)}
             digest = digest_of(self._names[rows])
             self._state.know_cells(digest, rows)
         elif action == "merge":
-            payload = {"groups": list(groups)}
-            parts = [self._state.group(name).group.rows for name in groups]
+            payload = {"groups": list(request.groups)}
+            parts = [self._state.group(name).group.rows for name in request.groups]
             digest = digest_of(self._names[np.concatenate(parts)]) if parts else ""
         elif group:
             digest = self._state.group(group).group.digest
+        # 2. What is said of them.
         if action in {"approve", "undo"}:
-            payload = {"decision": asked["decision"] or self._to_approve(group, user)}
+            payload = {"decision": request.decision or self._to_approve(group, user)}
         elif action == "comment":
-            payload = {"text": asked["text"]}
-        if action == "name" or (action in CHANGES and asked["name"]):
-            payload["name"] = asked["name"]
-        elif action in VERDICTS and asked["text"]:
-            payload["text"] = asked["text"]
-        return replace(made, digest=digest, payload=payload, group="" if action in CHANGES else group)
+            payload = {"text": request.text}
+        if action == "name" or (action in CHANGES and request.name):
+            payload["name"] = request.name
+        elif action in VERDICTS and request.text:
+            payload["text"] = request.text
+        about = "" if action in CHANGES else group
+        return Decision(id=key, user=user, time=_now(), action=action, group=about, digest=digest, payload=payload)
 
     def _sources(self, group: str, rows: np.ndarray) -> list[str]:
         """Return the groups that a split takes cells from: the one that was named, or all that the cells are in."""

@@ -187,11 +187,13 @@ class Teachings:
             The cells.
         request
             What else the process has to know; plain values.
+
+        Raises
+        ------
+        StageError
+            If the folder of the teaching cannot be written.
         """
         folder = self.folder(number)
-        folder.mkdir(parents=True)
-        np.save(folder / ROWS, lesson.rows)
-        np.save(folder / NAMES, lesson.names.astype(str))
         facts = {
             **request,
             "review": self._review,
@@ -200,7 +202,17 @@ class Teachings:
             "known": lesson.known,
             "groups": list(lesson.groups),
         }
-        write_whole(folder / REQUEST, json.dumps(facts).encode())
+        try:
+            folder.mkdir(parents=True)
+            np.save(folder / ROWS, lesson.rows)
+            np.save(folder / NAMES, lesson.names.astype(str))
+            write_whole(folder / REQUEST, json.dumps(facts).encode())
+        except OSError as error:
+            message = (
+                f"{folder} cannot be written: {error.strerror}. Nothing was taught: the cells of a stage are kept "
+                "there. Check the free space and your right to write there."
+            )
+            raise StageError(message) from error
         self._start(folder)
 
     def _start(self, folder: Path) -> None:

@@ -3,6 +3,7 @@
 Everything with a `to_dict` goes to a page or to ``--json`` as it is; the names of its fields are the keys.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -57,6 +58,39 @@ class Group:
     def cells(self) -> int:
         """Its size."""
         return len(self.rows)
+
+
+@dataclass(frozen=True)
+class DecisionRequest:
+    """What somebody wants to be written down.
+
+    ::
+
+        name         group, name             reject, doublet, low_quality   group
+        split        cells (and group: they leave this one; else whichever they are in), name where known
+        merge        groups (two or more), name where known
+        comment      group or none, text     approve  group (in a conflict also the decision that is right)
+        undo         decision (one's own)
+
+    Attributes
+    ----------
+    action
+        One of `ACTIONS` but those of stages.
+    group, groups
+        Ids, as above.
+    cells
+        Positions in the file, (cells,).
+    name, text, decision
+        As above; spaces around name and text do not count.
+    """
+
+    action: str
+    group: str = ""
+    groups: Sequence[str] = ()
+    cells: Sequence[int] | np.ndarray = ()
+    name: str = ""
+    text: str = ""
+    decision: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

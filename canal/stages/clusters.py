@@ -4,6 +4,9 @@ Leiden and UMAP come from scanpy, which is imported when it is needed. Shapes: n
 """
 
 import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +35,29 @@ ASSIGNED_AT_ONCE = 4_000  # other cells that are put into clusters at a time
 SCANPY_EXACT = 4_096  # cells below which scanpy's own neighbours are exact
 
 
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """Axes of principal components, onto which further cells can be put.
+
+    Attributes
+    ----------
+    genes
+        Positions of the genes that they are of, (g,).
+    centre
+        Mean of these genes, (g,).
+    axes
+        One column a component, (g, d).
+    """
+
+    genes: np.ndarray
+    centre: np.ndarray
+    axes: np.ndarray
+
+    def of(self, expression: sp.csr_matrix) -> np.ndarray:
+        """Return the components, float32 (n, d), of log-normalised cells, (n, G)."""
+        return np.asarray(expression[:, self.genes] @ self.axes - self.centre @ self.axes, dtype=np.float32)
+
+
 def principal_components(expression: sp.csr_matrix, seed: int) -> np.ndarray:
     """Return principal components of the highly variable genes, float32 (n, d); the same for the same cells.
 
@@ -42,23 +68,39 @@ def principal_components(expression: sp.csr_matrix, seed: int) -> np.ndarray:
     seed
         Seed of the decomposition.
     """
+    return components_of(expression, seed)[0]
+
+
+def components_of(expression: sp.csr_matrix, seed: int) -> tuple[np.ndarray, Components]:
+    """Return what `principal_components` does, and the axes.
+
+    Parameters
+    ----------
+    expression, seed
+        As for `principal_components`.
+    """
     import anndata as ad
     import scanpy as sc
 
     # Genes that hardly any cell expresses say nothing of groups of cells.
     expressed = np.asarray((expression > 0).sum(axis=0)).ravel() >= min(3, expression.shape[0])
+    genes = np.flatnonzero(expressed) if expressed.any() else np.arange(expression.shape[1])
     values = expression[:, expressed] if expressed.any() else expression
     d = min(COMPONENTS, values.shape[0] - 1, values.shape[1] - 1)
     if d < 1:
-        return np.asarray(values.toarray(), dtype=np.float32)
+        as_they_are = Components(genes=genes, centre=np.zeros(len(genes)), axes=np.eye(len(genes)))
+        return np.asarray(values.toarray(), dtype=np.float32), as_they_are
     adata = ad.AnnData(X=values.copy(), uns={"log1p": {"base": None}})
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # scanpy's notices on its own future defaults
         if values.shape[1] > HIGHLY_VARIABLE:
             sc.pp.highly_variable_genes(adata, flavor="seurat", n_top_genes=HIGHLY_VARIABLE)
-            adata = adata[:, adata.var["highly_variable"].to_numpy()].copy()
+            variable = adata.var["highly_variable"].to_numpy()
+            genes, adata = genes[variable], adata[:, variable].copy()
         sc.pp.pca(adata, n_comps=min(d, adata.n_vars - 1), random_state=seed32(seed))
-    return np.asarray(adata.obsm["X_pca"], dtype=np.float32)
+    centre = np.asarray(adata.X.mean(axis=0)).ravel()
+    components = Components(genes=genes, centre=centre, axes=np.asarray(adata.varm["PCs"]))
+    return np.asarray(adata.obsm["X_pca"], dtype=np.float32), components
 
 
 def umap_coordinates(points: np.ndarray, seed: int) -> np.ndarray:
@@ -189,6 +231,8 @@ def find_neighbours(adata: "ad.AnnData", representation: str, k: int, seed: int)
     import scanpy as sc
     from sklearn.neighbors import KNeighborsTransformer
 
+    keep_compiled()
+
     class Exact(KNeighborsTransformer):  # type: ignore[misc]
         """Exact neighbours, as the sparse matrix that scanpy reads."""
 
@@ -200,3 +244,20 @@ def find_neighbours(adata: "ad.AnnData", representation: str, k: int, seed: int)
     if adata.n_obs >= SCANPY_EXACT:
         exact = Exact(n_neighbors=k - 1, algorithm="brute")
     sc.pp.neighbors(adata, n_neighbors=k, use_rep=representation, random_state=seed, transformer=exact)
+
+
+@cache
+def keep_compiled() -> None:
+    """Let numba keep on disk what it compiles of umap, once a process: the same code is loaded by later processes.
+
+    Compiling takes each process 17 s of a core; umap asks numba to keep only some of its functions. Where nothing can
+    be written (neither beside the package nor in the user's cache) it is compiled anew, as without this.
+    """
+    from umap import layouts, umap_
+
+    functions: list[Any] = [umap_.smooth_knn_dist, umap_.compute_membership_strengths, layouts.clip]
+    # Of umap 0.5.8 on; earlier ones compile it within a function.
+    functions.append(getattr(layouts, "_nb_optimize_layout_euclidean_single_epoch", None))
+    for function in functions:
+        with suppress(AttributeError, RuntimeError):  # of another kind in a later umap; no place to write to
+            function.enable_caching()

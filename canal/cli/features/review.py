@@ -2,6 +2,8 @@
 
 import getpass
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from canal.cli.answer import Answer, GeneKey, Session, command, short_path, watcher
-from canal.errors import ConfigError
+from canal.errors import CanalError, ConfigError
 
 if TYPE_CHECKING:
     from canal.review.review import Review
@@ -110,9 +112,17 @@ def _serve(session: Session, review: "Review", listener: Any, user: str, *, brow
     try:
         if browser and has_screen() and not door.open(link):
             sys.stderr.write("No browser could be opened here; open the link yourself.\n")
+        # The first evidence needs the model and libraries: some seconds, while the browser starts.
+        threading.Thread(target=_warm_up, args=(review,), daemon=True).start()
         serve(make_app(review, visitors, port), listener)
     finally:
         door.close()
+
+
+def _warm_up(review: "Review") -> None:
+    """Load what the first evidence needs."""
+    with suppress(CanalError, OSError):  # the page says so where it asks for it
+        review.warm_up()
 
 
 def export(

@@ -24,8 +24,14 @@ async function reasonOf(answer) {
 }
 
 document.addEventListener("htmx:responseError", (event) => {
-  const text = event.detail.xhr.responseText;
-  try { tell(JSON.parse(text).error || text, true); } catch { tell(text, true); }
+  let text = event.detail.xhr.responseText;
+  try { text = JSON.parse(text).error || text; } catch { /* no JSON: the text itself */ }
+  // A part of the page that was waited for says itself why it does not come.
+  const waiting = event.detail.target.querySelector?.(":scope > .waiting");
+  if (waiting) {
+    waiting.textContent = text;
+    waiting.className = "warning";
+  } else tell(text, true);
 });
 document.addEventListener("htmx:sendError", () => tell("The server does not answer. Start canal review again, and open its new link.", true));
 document.addEventListener("told", (event) => tell(event.detail.value));
@@ -121,7 +127,7 @@ function step(by) {
 }
 
 function open(group) {
-  htmx.ajax("GET", `/evidence?group=${encodeURIComponent(group)}`, { target: "#evidence", swap: "innerHTML" });
+  return htmx.ajax("GET", `/evidence?group=${encodeURIComponent(group)}`, { target: "#evidence", swap: "innerHTML" });
 }
 
 // The map.
@@ -143,9 +149,18 @@ function unpack(buffer) {
   return [head, 4 + length + ((4 - ((4 + length) % 4)) % 4)];
 }
 
+// While the map is being drawn, how far that is.
+async function tellProgress() {
+  try {
+    const { told } = await (await fetch("/map/progress")).json();
+    if (told && !byId("map").dataset.ready) byId("map-note").textContent = told;
+  } catch { /* the points say what is wrong */ }
+}
+
 async function loadPoints() {
   performance.mark("points-asked");
-  const buffer = await bytes("/map/points");
+  const asking = setInterval(tellProgress, 1000);
+  const buffer = await bytes("/map/points").finally(() => clearInterval(asking));
   const [head, start] = unpack(buffer);
   map.setPoints(new Float32Array(buffer, start, head.cells), new Float32Array(buffer, start + 4 * head.cells, head.cells));
   byId("map-note").textContent = head.note;
@@ -158,7 +173,7 @@ async function colour(by) {
   const [head, start] = unpack(buffer);
   map.setColours(new Uint16Array(buffer, start, head.cells), head.palette);
   shown = { by, names: head.names, title: head.title };
-  byId("by").value = by; // of a gene none is chosen
+  byId("by").value = by.startsWith("gene:") ? "gene" : by;
   drawLegend(head);
   // A gene or a figure is looked at in all cells; types and the like beside the group that is open.
   const own = byId("map").dataset.own === "yes";
@@ -260,12 +275,13 @@ async function sendSelection(action, into) {
     const answer = await fetch(address, { method: "POST", body: rows, headers: { "content-type": "application/octet-stream" } });
     if (!answer.ok) throw new Error(await reasonOf(answer));
     const done = await answer.json();
+    if (action !== "look") byId("selection").hidden = true;
+    await open(done.group);
+    // Told once the new group is open: the one that it was taken from is no more.
     if (action !== "look") {
-      byId("selection").hidden = true;
       htmx.trigger(document.body, "changed");
       tell(done.told);
     }
-    open(done.group);
   } catch (error) { tell(error.message, true); }
 }
 
@@ -320,6 +336,12 @@ async function setUpMap() {
 }
 
 // What changes when a part of the page was fetched.
+
+// What was decided on a group that is no longer the open one is not shown in place of the one that is.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const asking = event.detail.requestConfig.elt;
+  if (asking.id === "standing" && !asking.isConnected) event.detail.shouldSwap = false;
+});
 
 document.addEventListener("htmx:afterSettle", (event) => {
   setUpAll(document);

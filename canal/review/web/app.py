@@ -38,6 +38,7 @@ def make_app(review: Review, visitors: Visitors, port: int) -> Doorkeeper:
     app.mount("/static", StaticFiles(directory=FILES))
     # What goes wrong.
     app.add_exception_handler(CanalError, _user_error)
+    app.add_exception_handler(OSError, _no_access)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _no_such_page)
     app.add_exception_handler(Exception, _our_error)
@@ -75,6 +76,15 @@ def _failed(request: Request, message: str, status: int) -> Response:
 
 def _user_error(request: Request, error: Exception) -> Response:
     return _failed(request, str(error), 400)
+
+
+def _no_access(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    place, reason = error.filename or "A file", error.strerror or error
+    message = (
+        f"{place} cannot be read or written: {reason}. Check the free space and your rights there. Nothing was lost."
+    )
+    return _failed(request, message, 400)
 
 
 def _bad_request(request: Request, _error: Exception) -> Response:

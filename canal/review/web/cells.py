@@ -39,6 +39,13 @@ def points(site: TheSite) -> Response:
     return Response(packed_points(site.review.map()), media_type=BINARY)
 
 
+@router.get("/map/progress")
+def progress(site: TheSite) -> dict[str, str]:
+    """Return how far the drawing of the map is, in words; an empty text where none is being drawn."""
+    wait = site.review.map_progress()
+    return {"told": "" if wait is None else str(wait)}
+
+
 @router.get("/map/colours")
 def colours(site: TheSite, by: str) -> Response:
     """Return a colour for each cell; ``by`` is a kind, ``obs:COLUMN`` or ``gene:NAME``."""

@@ -1,6 +1,7 @@
 """What people do: decisions, selections, teaching, stages. Every address here takes POST alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -8,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from canal.errors import DataError
 from canal.review.review import Review
+from canal.review.values import DecisionRequest
 from canal.review.web.evidence import evidence
 from canal.review.web.requests import Form, Rows, TheSite, User
 from canal.review.web.security import ENTRANCE
@@ -21,16 +23,18 @@ def decide(site: TheSite, user: User, form: Form) -> Response:
     """Write a decision down, and show the group it leaves."""
     review = site.review
     action, group = form.get("action", ""), form.get("group", "")
-    fields: dict[str, Any] = {"name": form.get("name", "").strip(), "text": form.get("text", "").strip()}
     # A merge is about several groups and makes a new one, of the decision's name.
-    if action == "merge":
-        done = review.decide(action, user, groups=(group, form.get("into", "")), key=form.get("key", ""))
-        shown = done.id
-    else:
-        done = review.decide(
-            action, user, group=group, decision=form.get("decision", ""), key=form.get("key", ""), **fields
-        )
-        shown = group
+    merges = action == "merge"
+    request = DecisionRequest(
+        action,
+        group="" if merges else group,
+        groups=(group, form.get("into", "")) if merges else (),
+        name=form.get("name", ""),
+        text=form.get("text", ""),
+        decision=form.get("decision", ""),
+    )
+    done = review.decide(user, request, key=form.get("key", ""))
+    shown = done.id if merges else group
     # After an undo the group may be no more.
     try:
         state = review.group(shown)
@@ -40,7 +44,8 @@ def decide(site: TheSite, user: User, form: Form) -> Response:
         live = review.queue().groups
         shown = live[0].group.id if live else shown
     triggers = {"changed": True, "told": {"value": f"Kept: {decision_text(done)[:200]}"}}
-    return HTMLResponse(evidence(site, user, shown), headers={"HX-Trigger": json.dumps(triggers)})
+    # After the swap: the group that was open may be no more, and is asked about no longer.
+    return HTMLResponse(evidence(site, user, shown), headers={"HX-Trigger-After-Swap": json.dumps(triggers)})
 
 
 @router.post("/select")
@@ -51,14 +56,14 @@ def select(site: TheSite, user: User, rows: Rows, action: str, into: str = "") -
         site.keep_selection(user, rows)
         return {"group": SELECTION, "told": ""}
     if action == "split":
-        done = site.review.decide("split", user, cells=rows)
+        done = site.review.decide(user, DecisionRequest("split", cells=rows))
         return {"group": f"{done.id}-a", "told": f"Kept: {cells} are a group of their own."}
     if action == "assign":
         name = into.strip()
         if not name:
             message = "The selected cells were given no name. Write one."
             raise DataError(message)
-        done = site.review.decide("split", user, cells=rows, name=name)
+        done = site.review.decide(user, DecisionRequest("split", cells=rows, name=name))
         return {"group": f"{done.id}-a", "told": f"Kept: {cells} are {name[:200]}."}
     message = f"{action!r} is nothing that can be done with cells; expected look, split or assign."
     raise DataError(message)
@@ -82,11 +87,25 @@ def write(site: TheSite, user: User, form: Form) -> str:
     path = site.review.decisions_path
     stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
     out = path.with_name(f"{stem}.reviewed.h5ad")
-    written = site.review.write_reviewed(
-        out, overwrite=bool(form.get("overwrite")), approved=bool(form.get("approved"))
-    )
+    overwrite = _may_replace(out, form)
+    written = site.review.write_reviewed(out, overwrite=overwrite, approved=bool(form.get("approved")))
     rows = [(name or "not decided", f"{cells:,} cells") for name, cells in _counts(written)]
     return site.page("answer", user, lines=[f"Written: {out}"], warnings=[], rows=rows, good=True)
+
+
+def _may_replace(out: Path, form: dict[str, str]) -> bool:
+    """Return whether an earlier file may be replaced.
+
+    Raises
+    ------
+    DataError
+        If it is there and may not; it is said in the words of the page.
+    """
+    overwrite = bool(form.get("overwrite"))
+    if out.exists() and not overwrite:
+        message = f'{out} is there already. Tick "replace an earlier one", or move that file away.'
+        raise DataError(message)
+    return overwrite
 
 
 def _counts(written: dict[str, Any]) -> list[tuple[str, int]]:
@@ -121,7 +140,8 @@ def annotate(site: TheSite, user: User, form: Form) -> str:
     path = review.decisions_path
     stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
     out = path.with_name(f"{stem}.annotated.h5ad")
-    annotation = review.workspace.annotate(source_of(review), out=out, overwrite=bool(form.get("overwrite")))
+    overwrite = _may_replace(out, form)
+    annotation = review.workspace.annotate(source_of(review), out=out, overwrite=overwrite)
     counts = annotation.to_frame()["cell_type"].value_counts()
     rows = [(str(name), f"{int(cells):,} cells") for name, cells in counts.items()]
     return site.page("answer", user, lines=[f"Written: {out}"], warnings=[], rows=rows, good=True)

@@ -1,15 +1,17 @@
 """Evidence of one group, or of selected cells; each part is an address of its own, since some take a while."""
 
+import json
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
+from canal.errors import DataError
 from canal.review.review import Review
 from canal.review.values import STAGES, Decision, DotPlot
 from canal.review.web.requests import TheSite, User
-from canal.review.web.site import SELECTION
+from canal.review.web.site import SELECTION, Site
 
 router = APIRouter()
 MOST_GENES = 8  # of a dot plot
@@ -35,6 +37,32 @@ def evidence(site: TheSite, user: User, group: str) -> str:
     return site.page("evidence", user, state=state, group=state.group, others=others, last=last_own(site.review, user))
 
 
+@router.get("/evidence/standing", response_class=HTMLResponse)
+def standing(site: TheSite, user: User, group: str, *, live: bool) -> Response:
+    """Show what is decided by now on the group that is open: the page asks when somebody decided anything.
+
+    Texts that are being written and the evidence stay as they are. Only where the page has it (``live``) that the
+    group can be decided on and it no longer can, or the other way round, all of it is shown anew.
+    """
+    try:
+        state = site.review.group(group)
+    except DataError:
+        return _gone(site, user, group)
+    if live != state.live:
+        return HTMLResponse(evidence(site, user, group), headers={"HX-Retarget": "#evidence"})
+    return HTMLResponse(site.page("news", user, state=state, group=state.group, last=last_own(site.review, user)))
+
+
+def _gone(site: Site, user: str, group: str) -> Response:
+    """Show the first group of the queue in place of one whose split or merge was undone."""
+    groups = site.review.queue().groups
+    page = evidence(site, user, groups[0].group.id) if groups else site.page("nothing", user)
+    message = f"Group {group} is no more: what made it was undone."
+    return HTMLResponse(
+        page, headers={"HX-Retarget": "#evidence", "HX-Trigger": json.dumps({"told": {"value": message}})}
+    )
+
+
 @router.get("/evidence/facts", response_class=HTMLResponse)
 def facts(site: TheSite, user: User, group: str) -> str:
     """Return what speaks for one type or another."""
@@ -49,7 +77,8 @@ def dots(site: TheSite, user: User, group: str) -> str:
     cells = site.cells(group, user)
     found = review.evidence(cells)
     genes = [marker.gene for marker in (found.markers or found.markers_others)[:MOST_GENES]]
-    types = [near.name for near in found.near[:MOST_TYPES]]
+    # A type without known cells in the file has no row: its distance cannot be told either.
+    types = [near.name for near in found.near if near.distance is not None][:MOST_TYPES]
     rows = ([cells], None) if isinstance(cells, str) else ([], cells)  # a group, or a selection
     plot = review.dot_plot([*rows[0], *types], genes, rows[1])
     return site.page("parts", user, part="dots", plot=drawn(plot))

@@ -33,7 +33,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-LOADED = ["canal.review.review", "canal.review.web.app", "canal.review.web.serve", "uvicorn", "scanpy", "umap"]
+LOADED = ["canal.review.review", "canal.review.web.app", "canal.review.web.serve", "uvicorn"]
 
 
 def _serve(workspace: str, path: str, users: tuple[str, ...], links: Any) -> None:

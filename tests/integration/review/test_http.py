@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+from tests.integration.review.conftest import CELLS
 from tests.integration.review.driver import Server
 from tests.review_client import Client
 
@@ -69,7 +70,7 @@ def test_what_is_not_possible_is_said(shared: Client, path: str, fields: dict[st
     assert json.loads(shared.get("/export.json").body)["decisions"] == []
 
 
-@pytest.mark.parametrize("body", [b"", b"abc", np.array([320], "<u4").tobytes()])
+@pytest.mark.parametrize("body", [b"", b"abc", np.array([CELLS], "<u4").tobytes()])
 def test_cells_that_are_not_there_are_refused(shared: Client, body: bytes) -> None:
     """No positions, half a position, a position behind the last cell."""
     assert shared.post("/select?action=split", body).status == 400
@@ -107,3 +108,17 @@ def test_a_group_that_was_split_meanwhile_is_told(server: Server) -> None:
     assert "novel-1" in json.loads(late.body)["error"]
     kept = [decision["action"] for decision in json.loads(bob.get("/export.json").body)["decisions"]]
     assert kept == ["split"]
+
+
+def test_an_open_group_is_shown_anew_only_where_it_is_another(shared: Client) -> None:
+    """What stands is sent in its place; all of it where it can be decided on again, or where there is none any more."""
+    as_before = shared.get("/evidence/standing", group="novel-1", live="yes")
+    assert "hx-retarget" not in as_before.headers
+    assert 'id="remarks" hx-swap-oob="true"' in as_before.text
+    assert 'id="name"' not in as_before.text  # the field that somebody may be writing in
+    again = shared.get("/evidence/standing", group="novel-1", live="no")
+    assert again.headers["hx-retarget"] == "#evidence"
+    assert 'id="name"' in again.text
+    gone = shared.get("/evidence/standing", group="novel-99", live="yes")
+    assert gone.headers["hx-retarget"] == "#evidence"
+    assert "novel-99 is no more" in gone.headers["hx-trigger"]

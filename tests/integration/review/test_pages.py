@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pandas as pd
 import pytest
 
-from tests.integration.review.conftest import GENES, LEFT_OUT, LONG, RIGHT_TO_LEFT, SCRIPT
+from tests.integration.review.conftest import CELLS, LEFT_OUT, LONG, QUOTED, RIGHT_TO_LEFT, SCRIPT, in_process
 from tests.integration.review.driver import Server, Visit, commanded
 
 MOST_ACTIONS = 12  # that the whole loop may take
@@ -62,7 +63,7 @@ def test_hostile_names_are_shown_as_text(browser: Any, server: Server) -> None:
     assert SCRIPT in page.inner_text("#legend")
     assert page.inner_text("header .name") == "bob <i>b</i>"
     gene = page.locator("button[data-gene]").evaluate_all("all => all.map(one => one.dataset.gene)")
-    quoted = GENES[40].upper()  # canal reads symbols of genes in capitals
+    quoted = QUOTED.upper()  # canal reads symbols of genes in capitals
     assert quoted in gene
     page.locator("button[data-gene]").nth(gene.index(quoted)).click()
     visit.until(COLOUR, f"gene:{quoted}")
@@ -115,6 +116,7 @@ def test_everything_goes_by_keyboard(browser: Any, server: Server) -> None:
     press("ArrowDown")
     press("Enter")
     visit.until(f"{COLOUR}.startsWith('gene:GENE4')", True)
+    assert visit.page.input_value("#by") == "gene"
     press("Escape")
     visit.page.select_option("#by", "type")
     visit.until(COLOUR, "type")
@@ -145,7 +147,7 @@ def test_a_lasso_splits_a_group(browser: Any, server: Server) -> None:
     mouse.up()
     visit.wait("#selection:not([hidden])")
     selected = int(visit.page.get_attribute("#map", "data-selected"))
-    assert 0 < selected < 320
+    assert 0 < selected < CELLS
     visit.click("#look-selection")
     visit.wait("#evidence [data-group=selection] #facts")
     visit.click("#split-selection")
@@ -181,6 +183,49 @@ def test_the_second_person_approves_or_differs(browser: Any, server: Server) -> 
     bob.close()
 
 
+def test_the_open_group_shows_what_another_decides(browser: Any, server: Server) -> None:
+    """Verdict, approval, conflict, comment and split of another person are seen without a reload; a text stays."""
+    ann, bob = Visit(browser, server.links[0]), Visit(browser, server.links[1])
+    for visit in (ann, bob):
+        visit.wait("#evidence [data-group=novel-1] #facts svg.dots")
+    bob.fill("#comment", "half a sentence")
+    ann.fill("#name", "DC")
+    ann.click("#give-name")
+
+    # Bob sees who said what and may approve it; what he writes and the evidence are still there.
+    bob.wait("#standing .tag.done")
+    bob.wait("#approve")
+    assert "ann: DC" in bob.page.inner_text("#standing")
+    assert bob.page.input_value("#comment") == "half a sentence"
+    assert bob.page.locator("#facts svg.dots").count() == 1
+    bob.click("#approve")
+    ann.wait("#standing >> text=Approved by")
+    # A conflict and a comment.
+    bob.fill("#name", "B")
+    bob.click("#give-name")
+    bob.wait("#evidence .tag.conflict")
+    bob.fill("#comment", "no CLEC9A")
+    bob.page.press("#comment", "Enter")
+    ann.wait("#standing .tag.conflict")
+    ann.wait("#remarks >> text=no CLEC9A")
+    # Bob splits the group that Ann looks at; she can decide on it no longer, and goes on to a part of it.
+    halve = "async () => { map.select(new Uint32Array(await bytes('/map/rows?group=novel-1')).slice(9)); "
+    bob.page.evaluate(halve + "await sendSelection('split') }")
+    ann.wait("#standing .warning >> text=split or merged since")
+    assert ann.page.locator("#name").count() == 0
+    ann.click("#queue >> text=/part of/")
+    ann.wait("#evidence [data-group$=-a] #name")
+    for visit in (ann, bob):  # nothing of that group is being fetched any more
+        visit.wait("#evidence [data-group$=-a] #facts svg.dots")
+    # He takes it back: her group is no more, which she is told.
+    bob.click("#undo")
+    ann.wait("#message >> text=/is no more/")
+    ann.wait("#evidence [data-group=novel-1] #name")
+    for visit in (ann, bob):
+        assert visit.errors == []
+        visit.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_light_and_dark(browser: Any, server: Server, theme: str) -> None:
     """The page is as the system prefers, and the other way round by a key."""
@@ -195,7 +240,57 @@ def test_light_and_dark(browser: Any, server: Server, theme: str) -> None:
 def test_a_stage_that_is_gone_is_told_on_the_page(browser: Any, lab: Path, server: Server) -> None:
     """Where the workspace loses what the page needs, the page says so instead of staying empty."""
     visit = Visit(browser, server.links[0])
+    visit.wait("#facts")
     shutil.rmtree(lab / "ws" / "registry")
+    # A part of the evidence that was asked for, and a page of its own.
+    visit.click("summary >> text=What each stage would have said")
+    visit.wait("details .warning >> text=/registry/")
     visit.page.goto(f"{visit.address}/stages")
     assert "registry" in visit.page.inner_text("main .warning")
     visit.close()
+
+
+def test_a_folder_that_cannot_be_written_is_told_on_the_page(browser: Any, lab: Path, server: Server) -> None:
+    """A decision, the cells to teach, the reviewed file: one sentence each, and nothing is taken for done."""
+    visit = Visit(browser, server.links[0])
+    visit.wait("#facts")
+    visit.fill("#name", LEFT_OUT)
+    visit.click("#give-name")
+    visit.wait("#evidence .tag.done")
+    # The folder of the cells that were taught: a file stands in its place, as a folder without the right would refuse.
+    (lab / "query.h5ad.review" / "taught").write_text("in the way")
+    visit.page.goto(f"{visit.address}/teach")
+    visit.click("#teach")
+    visit.wait("#message >> text=/taught.* cannot be written/")
+    assert visit.page.locator("#teaching [data-state]").count() == 0
+    # The file that is to be written: a folder stands there.
+    (lab / "query.reviewed.h5ad").mkdir()
+    visit.page.goto(f"{visit.address}/decisions")
+    visit.click("text=Write the reviewed file")
+    visit.wait("#message >> text=/query.reviewed.h5ad is/")
+    # The file of decisions.
+    visit.page.goto(visit.address)
+    visit.wait("#facts")
+    decisions = lab / "query.h5ad.review.jsonl"
+    before = decisions.rename(lab / "elsewhere").read_bytes()
+    decisions.mkdir()
+    visit.fill("#name", "B")
+    visit.click("#give-name")
+    visit.wait("#message >> text=/jsonl cannot be written: Is a directory/")
+    assert (lab / "elsewhere").read_bytes() == before
+    visit.close()
+
+
+def test_too_many_cells_for_a_umap_are_told_on_the_page(
+    browser: Any, lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map says what it shows instead, and so do the notes on the file, which the command prints."""
+    monkeypatch.setattr("canal.review.maps.MOST_UMAP", 100)
+    with h5py.File(lab / "query.h5ad", "r+") as file:
+        del file["obsm/X_umap"]
+    with in_process(lab) as server:
+        visit = Visit(browser, server.links[0])
+        assert "more than 100" in visit.page.inner_text("#map-note")
+        visit.click("#notes summary")
+        visit.wait("#notes >> text=/add X_umap to the file/")
+        visit.close()

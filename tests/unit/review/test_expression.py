@@ -75,12 +75,12 @@ def test_too_many_cells_for_a_umap_get_components_and_are_told(tmp_path: Path, m
     monkeypatch.setattr(maps, "MOST_UMAP", 10)
     spread = np.random.default_rng(0).normal(size=(200, 5)) * [1, 9, 1, 4, 1]
     cells = opened(tmp_path, "csr")
-    told = maps.computed_points(cells, spread.astype(np.float32), 0, tmp_path)
+    told = maps.computed_points(cells, spread.astype(np.float32), 0, tmp_path, Silent())
     assert told.basis == "pca"
     assert "more than 10" in told.note
     assert abs(np.corrcoef(told.coordinates[:, 0], spread[:, 1])[0, 1]) > 0.99
     assert abs(np.corrcoef(told.coordinates[:, 1], spread[:, 3])[0, 1]) > 0.99
-    again = maps.computed_points(cells, np.zeros_like(spread), 0, tmp_path)  # kept
+    again = maps.computed_points(cells, np.zeros_like(spread), 0, tmp_path, Silent())  # kept
     np.testing.assert_array_equal(told.coordinates, again.coordinates)
     cells.close()
 

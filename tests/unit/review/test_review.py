@@ -15,6 +15,7 @@ from canal.review.evidence import EvidenceReader
 from canal.review.groups import digest_of
 from canal.review.opening import reviewed_answers
 from canal.review.review import Review, open_review
+from canal.review.values import DecisionRequest
 from canal.workspace import Workspace
 from tests.unit.review.conftest import MADE_AS, quick
 
@@ -44,8 +45,8 @@ def test_the_queue_shows_what_is_worth_a_look(review: Review) -> None:
 
 def test_the_queue_is_searched_and_its_progress_told(review: Review) -> None:
     """Words of titles, names, people and comments; progress counts all groups whatever is searched."""
-    review.decide("name", "anna", group="novel-1", name="DC")
-    review.decide("comment", "ben", group="novel-1", text="CLEC9A, <b>surely</b>")
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
+    review.decide("ben", DecisionRequest("comment", group="novel-1", text="CLEC9A, <b>surely</b>"))
     assert [told.group.id for told in review.queue("clec9a ANNA").groups] == ["novel-1"]
     assert review.queue("no such word").groups == ()
     assert {told.group.kind for told in review.queue(kind="label").groups} == {"label"}
@@ -104,7 +105,7 @@ def test_a_result_of_novel_find_is_reviewed(lab: Path, workspace: Workspace, rev
     opened = open_review(workspace, lab / "found")
     first = opened.queue().groups[0].group
     assert (first.id, first.digest) == ("novel-1", review.group("novel-1").group.digest)
-    opened.decide("name", "anna", group="novel-1", name="DC")
+    opened.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
     opened.close()
     assert (lab / "found" / "review.jsonl").is_file()
     with pytest.raises(CanalError, match="no earlier result"):
@@ -148,7 +149,7 @@ def test_decisions_on_other_cells_are_not_taken_over(lab: Path, workspace: Works
 def test_a_review_begins_anew_where_it_is_asked_to(lab: Path, workspace: Workspace) -> None:
     """The decisions so far are put aside, not deleted; until then they go on."""
     first = open_review(workspace, lab / "query.h5ad")
-    first.decide("name", "anna", group="novel-1", name="DC")
+    first.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
     first.close()
     again = open_review(workspace, lab / "query.h5ad")
     assert again.group("novel-1").name == "DC"
@@ -197,7 +198,7 @@ def test_a_map_is_computed_where_there_is_none(review: Review) -> None:
 def test_the_map_is_coloured_by_anything(review: Review) -> None:
     """Columns, genes, answers and what people said; one value a cell."""
     assert {column.name for column in review.columns()} == {"cell_type", "batch", "donor"}
-    review.decide("name", "anna", group="novel-1", name='<script>alert("1")</script>')
+    review.decide("anna", DecisionRequest("name", group="novel-1", name='<script>alert("1")</script>'))
     rows = review.group("novel-1").group.rows
     for by, name, kind in (
         ("obs", "batch", "category"),
@@ -290,7 +291,7 @@ def test_dots_are_means_and_shares(review: Review) -> None:
 
 def test_names_are_suggested_while_somebody_types(review: Review) -> None:
     """What was given here, then known types, then terms; each once."""
-    review.decide("name", "anna", group="novel-1", name="dendritic, conventional")
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="dendritic, conventional"))
     told = review.suggest_names("dendritic")
     assert (told[0].name, told[0].source) == ("dendritic, conventional", "review")
     assert any(suggestion.term == "CL:0000451" for suggestion in told)
@@ -301,24 +302,24 @@ def test_names_are_suggested_while_somebody_types(review: Review) -> None:
 def test_two_reviews_of_one_file_see_each_other(review: Review) -> None:
     """Two processes have a review each: what one writes the other shows and checks against."""
     other = quick(review, review.decisions_path)
-    review.decide("name", "anna", group="novel-1", name="DC")
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
     assert other.group("novel-1").name == "DC"
-    other.decide("approve", "ben", group="novel-1")
+    other.decide("ben", DecisionRequest("approve", group="novel-1"))
     assert review.group("novel-1").status == "approved"
-    split = other.decide("split", "ben", group="novel-1", cells=review.group("novel-1").group.rows[:4])
+    split = other.decide("ben", DecisionRequest("split", group="novel-1", cells=review.group("novel-1").group.rows[:4]))
     with pytest.raises(DataError, match="is gone: ben took its cells"):
-        review.decide("name", "anna", group="novel-1", name="MK")
-    review.decide("name", "anna", group=f"{split.id}-a", name="MK")
+        review.decide("anna", DecisionRequest("name", group="novel-1", name="MK"))
+    review.decide("anna", DecisionRequest("name", group=f"{split.id}-a", name="MK"))
     assert [line.action for line in other.history("novel-1")] == ["name", "approve", "split"]
 
 
 def test_an_action_that_is_sent_twice_is_written_once(review: Review) -> None:
     """A page that lost the answer sends the same id again."""
-    first = review.decide("name", "anna", group="novel-1", name="DC", key="abc-1")
-    assert review.decide("name", "anna", group="novel-1", name="DC", key="abc-1") == first
+    first = review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"), key="abc-1")
+    assert review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"), key="abc-1") == first
     assert len(review.history()) == 1
     with pytest.raises(DataError, match="cannot be the id"):
-        review.decide("name", "anna", group="novel-1", name="DC", key="a b")
+        review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"), key="a b")
 
 
 @pytest.mark.parametrize(
@@ -338,15 +339,15 @@ def test_what_is_not_possible_leaves_no_line(review: Review, options: dict, mess
     """Each refusal is a message, and the file of decisions stays as it was."""
     before = review.decisions_path.read_bytes()
     with pytest.raises(DataError, match=message):
-        review.decide(user="anna", **options)
+        review.decide("anna", DecisionRequest(**options))
     assert review.decisions_path.read_bytes() == before
 
 
 def test_the_export_holds_every_decision_and_what_holds(review: Review) -> None:
     """As plain values; cells are listed of what was decided on."""
-    review.decide("name", "anna", group="novel-1", name="DC")
-    undone = review.decide("reject", "anna", group="label-1")
-    review.decide("undo", "anna", decision=undone.id)
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
+    undone = review.decide("anna", DecisionRequest("reject", group="label-1"))
+    review.decide("anna", DecisionRequest("undo", decision=undone.id))
     told = json.loads(json.dumps(review.to_dict()))
     assert [(line["action"], line["undone"]) for line in told["decisions"]] == [
         ("name", False),
@@ -361,9 +362,9 @@ def test_the_export_holds_every_decision_and_what_holds(review: Review) -> None:
 
 def test_the_reviewed_file_has_names_and_people(lab: Path, review: Review) -> None:
     """The cells with two more columns beside the annotation; the document of the schema has the reviews."""
-    review.decide("name", "anna", group="novel-1", name="DC")
-    review.decide("approve", "ben", group="novel-1")
-    review.decide("reject", "anna", group="label-1")
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
+    review.decide("ben", DecisionRequest("approve", group="novel-1"))
+    review.decide("anna", DecisionRequest("reject", group="label-1"))
     rows, rejected = review.group("novel-1").group.rows, review.group("label-1").group.rows
     counts = review.write_reviewed(lab / "out.h5ad", cas=lab / "out.json")
     cells = ad.read_h5ad(lab / "out.h5ad")

@@ -16,7 +16,7 @@ from canal.errors import DataError, StageError
 from canal.review import learner
 from canal.review.review import Review, open_review
 from canal.review.teaching import Teachings, lesson_of
-from canal.review.values import Teaching
+from canal.review.values import DecisionRequest, Teaching
 from canal.workspace import Workspace
 from tests.unit.review.conftest import MADE_AS
 
@@ -58,8 +58,8 @@ def test_a_left_out_type_is_named_taught_and_known(lab: Path, own: Review) -> No
     Along with it a label of a known type is corrected. Then all of it is taken back.
     """
     labels = [told.group for told in own.queue().groups if told.group.kind == "label"]
-    own.decide("name", "anna", group="novel-1", name="DC")
-    own.decide("name", "anna", group=labels[0].id, name="B")
+    own.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
+    own.decide("anna", DecisionRequest("name", group=labels[0].id, name="B"))
     taught = own.teach("anna", overrides=TINY)
     # 1. A candidate, and what it would change.
     assert (taught.state, taught.error) == ("done", "")
@@ -136,7 +136,7 @@ def ended(review: Review) -> Teaching:
 
 def test_a_process_that_is_killed_is_said_and_teaching_begins_anew(own: Review) -> None:
     """It runs apart from this process; killed, it is failed, and neither stage nor decision is lost."""
-    own.decide("name", "anna", group="novel-1", name="DC")
+    own.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
     assert own.teach("anna").state == "running"
     with pytest.raises(StageError, match="is still running"):
         own.teach("ben")
@@ -163,7 +163,7 @@ def test_a_process_that_is_killed_is_said_and_teaching_begins_anew(own: Review) 
 @pytest.mark.usefixtures("at_once")
 def test_what_cannot_be_learned_is_said(own: Review) -> None:
     """The message of the stage stands in the teaching, and another can begin."""
-    own.decide("name", "anna", group="novel-1", name="DC")
+    own.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
     told = own.teach("anna", overrides=("training.nonsense=3",))
     assert told.state == "failed"
     assert "nonsense" in told.error
@@ -176,29 +176,31 @@ def test_only_names_that_hold_are_taught(review: Review) -> None:
     """Neither conflicts nor doublets; with approved alone, only what a second person agreed to."""
     with pytest.raises(StageError, match="No group has a name that holds"):
         lesson(review)
-    review.decide("name", "anna", group="novel-1", name="DC")
-    review.decide("doublet", "anna", group="label-1")
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
+    review.decide("anna", DecisionRequest("doublet", group="label-1"))
     cells = review.group("novel-1").group.cells
     assert lesson(review) == {"DC": cells}
     with pytest.raises(StageError, match="approved by a second person"):
         lesson(review, approved=True)
-    review.decide("approve", "ben", group="novel-1")
+    review.decide("ben", DecisionRequest("approve", group="novel-1"))
     assert lesson(review, approved=True) == {"DC": cells}
-    review.decide("name", "ben", group="novel-1", name="HSC")
+    review.decide("ben", DecisionRequest("name", group="novel-1", name="HSC"))
     with pytest.raises(StageError, match="1 groups are in conflict"):
         lesson(review)
 
 
 def test_a_type_of_one_cell_is_refused(review: Review) -> None:
     """One is held out, and none is left to learn from."""
-    review.decide("split", "anna", group="novel-1", cells=review.group("novel-1").group.rows[:1], name="DC")
+    review.decide(
+        "anna", DecisionRequest("split", group="novel-1", cells=review.group("novel-1").group.rows[:1], name="DC")
+    )
     with pytest.raises(StageError, match=r"DC \(1\): a type needs 2 cells"):
         lesson(review)
 
 
 def test_cells_of_known_types_go_along(review: Review) -> None:
     """Sure ones from outside all groups, as with `canal novel name`; none of the names that are taught."""
-    review.decide("name", "anna", group="novel-1", name="DC")
+    review.decide("anna", DecisionRequest("name", group="novel-1", name="DC"))
     annotation = review._prepared.annotation
     told = lesson_of(review.queue().groups, annotation, 0, approved=False, taught=set())
     grouped = np.concatenate([state.group.rows for state in review.queue().groups])

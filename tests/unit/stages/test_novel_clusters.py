@@ -16,7 +16,7 @@ from canal.novel.groups import (
     renumbered,
     separation,
 )
-from canal.stages.clusters import principal_components, umap_coordinates
+from canal.stages.clusters import components_of, keep_compiled, principal_components, umap_coordinates
 from tests.make import make_counts
 
 
@@ -176,3 +176,32 @@ def test_drawing_a_map_leaves_the_threads_as_they_were() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_is_compiled_of_umap_is_kept_for_later_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours ask numba to keep its code on disk; where there is no place for it, it is compiled as before."""
+    from umap import umap_
+
+    umap_coordinates(np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32), 0)
+    for function in (umap_.smooth_knn_dist, umap_.compute_membership_strengths):
+        assert function.stats.cache_path is not None
+
+    def nowhere(*_args: object) -> None:
+        message = "no locator available"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(type(umap_.smooth_knn_dist), "enable_caching", nowhere)
+    keep_compiled.cache_clear()
+    keep_compiled()
+
+
+def test_further_cells_are_put_onto_the_components() -> None:
+    """The cells that the components are of lie where they lay; others lie beside those of their type."""
+    expression, types = toy((40, 40))
+    points, components = components_of(expression, 0)
+
+    np.testing.assert_allclose(components.of(expression), points, atol=1e-3)
+    others, other_types = toy((20, 20), seed=1)
+    centres = np.array([points[types == kind].mean(axis=0) for kind in (0, 1)])
+    nearest = np.linalg.norm(components.of(others)[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == other_types).all()
