@@ -221,6 +221,8 @@ def _record_table(record: "StageRecord") -> "Table":
     """Return the record of a stage as names and values."""
     from rich.table import Table
 
+    from canal.model.record import VOTER_NOTE
+
     changed = ", ".join(map(str, record.notes.get("overrides", ())))
     rows = {
         "stage": f"{record.number}, {record.name}",
@@ -243,8 +245,6 @@ def _record_table(record: "StageRecord") -> "Table":
     if incoming:
         rows["when new"] = _line_of_incoming(record.parent, incoming)
     # What not every stage has.
-    from canal.model.record import VOTER_NOTE
-
     if voter := record.notes.get(VOTER_NOTE):
         rows["voter"] = _voter_text(voter)
     if weights := record.notes.get("weights"):

@@ -257,7 +257,7 @@ class VoterReader:
     @property
     def columns(self) -> np.ndarray:
         """Columns of the file that it reads, in the order of its genes, (S,)."""
-        return self.match.columns[self.match.measured]
+        return np.asarray(self.match.columns[self.match.measured])
 
     def log_odds(self, expression: sp.csr_matrix, probabilities: np.ndarray) -> np.ndarray:
         """Return by how much each type left to the voter exceeds the best taught type, float64 (n, U).
