@@ -112,8 +112,9 @@ class _Collector:
         self._done = 0
         self._sure_rule, self._sure = sure, None if sure is None else np.empty(n, np.int32)
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
+        # Where types may be chosen from only, a voter is silent.
         self._votes: Votes | None = None
-        if first.votes is not None:
+        if first.votes is not None and (wanted.allowed is None or wanted.allowed.all()):
             self._votes = Votes(types=np.empty(n, np.int32), confidence=np.empty(n, np.float32))
         types = first.probabilities.shape[1]
         # A second type is one of those that may be answered.
