@@ -38,7 +38,7 @@ from canal.data.genes import Genes
 from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.model.model import Model
-from canal.panels.check import check_panel
+from canal.panels.check import check_panel, pseudo_cells
 from canal.seeds import numpy_generator
 
 FEWEST, MOST = 100, 500  # genes of a drawn panel
@@ -161,13 +161,14 @@ def compare_forecasts(
     # Panels and draws do not depend on each other: the panels are the same with and without depths.
     draws = numpy_generator(0, "thinned counts")
     stages = list(model.memory.measured) if model.memory is not None else []
+    drawn = pseudo_cells(model)
     rows: list[Reached] = []
     for number in range(panels):
         place = number // 2 % len(files)
         file, key = files[place], stages[place]
         names = drawn_panel(model, key, file.cells, number, rng)
         for depth in [None, *_depths(file, names)] if depths else [None]:
-            report = check_panel(model, Genes.of(names), depth)
+            report = check_panel(model, Genes.of(names), depth, drawn=drawn)
             stage = model.stage_of_key.get(key, place + 1)
             forecast = next(s.accuracy for s in report.stages if s.stage == stage)
             cells = cut(file.cells, names) if depth is None else thinned(file, names, depth, draws)

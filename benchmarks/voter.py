@@ -1,10 +1,11 @@
 """A workspace that starts from CellTypist's models: the voter alone, a stage alone, and the stage on top of the voter.
 
-    python benchmarks/voter.py STREAM_DIR --voters FOLDER
+    python benchmarks/voter.py STREAM_DIR --voters FOLDER [--all-pairs]
 
 STREAM_DIR holds ``<number>_<name>.train.h5ad`` and ``.test.h5ad``; FOLDER holds models of CellTypist that were trained
-on one file each, ``<number>_<name>.pkl``. Every other file is taught on top of every voter. The accuracy is the mean
-over all test files of the stream: of the cells of types that only the voter knows, of all others, and of all.
+on one file each, ``<number>_<name>.pkl``. The file after it is taught on top of each voter, with ``--all-pairs`` every
+other file. The accuracy is the mean over all test files of the stream: of the cells of types that only the voter knows,
+of all others, and of all.
 """
 
 import argparse
@@ -82,14 +83,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stream", type=Path, help="folder of the stream")
     parser.add_argument("--voters", type=Path, required=True, help="folder of CellTypist's models, NUMBER_NAME.pkl")
+    parser.add_argument("--all-pairs", action="store_true", help="teach every other file on top of each voter")
     options = parser.parse_args()
     trains, tests = stream_files(options.stream, "train"), stream_files(options.stream, "test")
     together: dict[str, list[Row]] = {}
-    for train in trains:
-        for other in trains:
-            voter = options.voters / f"{other.name.split('.')[0]}.pkl"
-            if other == train or not voter.is_file():
-                continue
+    for place, other in enumerate(trains):
+        voter = options.voters / f"{other.name.split('.')[0]}.pkl"
+        taught = [path for path in trains if path != other] if options.all_pairs else trains[place + 1 : place + 2]
+        for train in taught if voter.is_file() else []:
             with tempfile.TemporaryDirectory() as folder:
                 rows = compare(voter, train, tests, Path(folder))
             print_means(f"voter {voter.stem}, taught {train.name.split('.')[0]}", rows)

@@ -30,9 +30,9 @@ SUFFIX = ".voter"
 CEILING = 10.0  # of a centred and scaled value, as CellTypist cuts it
 DENSE_ROWS = 1024  # cells that are made dense at a time
 _ARRAYS = ("weights", "intercept", "mean", "scale")
-# Share of the held-out cells of a stage, all of taught types, that the voter may take for a type of its own. Voters of
-# one immune data set, annotators taught another (12 pairs, all test files): accuracy .842 at .05, .848 at .02, .850 at
-# .01, .837 without a threshold; pancreas (6 pairs): .937 at all of them.
+# Share of the held-out cells of a stage, all of taught types, that the voter may take for types of its own. Voters of
+# one immune data set, annotators taught another (12 pairs, all test files): accuracy .844 at .05, .848 at .02, .850 at
+# .01, .838 without a threshold; pancreas (6 pairs): .938 at all of them.
 MOST_TAKEN = 0.01
 CANNOT = ("novelty", "replay", "distillation")  # what needs statistics or cells of a type, and a voter has none
 LEAST_SHARE = 1e-30  # of the probability, below which a logarithm is not taken
@@ -57,8 +57,8 @@ class Voter:
     description
         What the file it came from says of itself, and its digest; plain values.
     thresholds
-        By key of the stage and type: the log odds that the type must exceed beside the taught types, so that few of the
-        stage's held-out cells are taken for it; see `VoterReader`. None before it was taught on.
+        By key of the stage: the log odds beside the taught types from which the voter answers, so that few of the
+        stage's held-out cells are taken from these; see `VoterReader`. None before it was taught on.
     renamed
         What types are called where they were renamed or merged since, by the names that the voter has for them.
     """
@@ -71,7 +71,7 @@ class Voter:
     mean: np.ndarray
     scale: np.ndarray
     description: Mapping[str, Any]
-    thresholds: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    thresholds: Mapping[int, float] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,12 +95,10 @@ class Voter:
         known = set(taught)
         return tuple(dict.fromkeys(name for name in self.named if name not in known))
 
-    def threshold(self, cell_type: str) -> float:
-        """Return the log odds that a type of the voter must exceed: those of the strictest stage, zero at least."""
-        strictest = 0.0
-        for of_type in self.thresholds.values():
-            strictest = max(strictest, of_type.get(cell_type, 0.0))
-        return strictest
+    @property
+    def threshold(self) -> float:
+        """The log odds from which it answers: those of the strictest stage, zero at least."""
+        return max(0.0, *self.thresholds.values(), 0.0)
 
     def with_names(self, names: Mapping[str, str]) -> "Voter":
         """Return the voter after types were renamed or merged: new name by old name, as they are called so far."""
@@ -110,9 +108,9 @@ class Voter:
                 renamed[cell_type] = names.get(called, called)
         return replace(self, renamed=renamed)
 
-    def with_stage(self, key: int, thresholds: Mapping[str, float]) -> "Voter":
+    def with_stage(self, key: int, threshold: float) -> "Voter":
         """Return the voter with what the held-out cells of a stage have shown."""
-        return replace(self, thresholds={**self.thresholds, key: dict(thresholds)})
+        return replace(self, thresholds={**self.thresholds, key: threshold})
 
     def without_stage(self, key: int) -> "Voter":
         """Return the voter as if the stage had never been."""
@@ -150,7 +148,7 @@ class Voter:
         }
         # Only where there are some, so that an imported voter has the bytes it always had.
         if self.thresholds:
-            table["thresholds"] = {str(key): dict(values) for key, values in self.thresholds.items()}
+            table["thresholds"] = {str(key): threshold for key, threshold in self.thresholds.items()}
         if self.renamed:
             table["renamed"] = dict(self.renamed)
         arrays = {name: np.asarray(getattr(self, name), dtype=np.float64) for name in _ARRAYS}
@@ -172,7 +170,7 @@ class Voter:
                 types=tuple(map(str, table["types"])),
                 genes=tuple(map(str, table["genes"])),
                 description=dict(table["description"]),
-                thresholds=_read_thresholds(table.get("thresholds", {})),
+                thresholds={int(key): float(value) for key, value in table.get("thresholds", {}).items()},
                 renamed={str(old): str(new) for old, new in table.get("renamed", {}).items()},
                 **{name: arrays[name] for name in _ARRAYS},
             )
@@ -184,13 +182,6 @@ class Voter:
 def probabilities(scores: np.ndarray) -> np.ndarray:
     """Return the probability of each type by itself, (n, C): they do not add up to one."""
     return np.asarray(expit(scores))
-
-
-def _read_thresholds(table: Mapping[str, Mapping[str, float]]) -> dict[int, dict[str, float]]:
-    thresholds = {}
-    for key, values in table.items():
-        thresholds[int(key)] = {str(name): float(value) for name, value in values.items()}
-    return thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +203,10 @@ class Votes:
 class VoterReader:
     """A voter beside taught types, for the genes of one file.
 
-    The voter and the taught types are compared through the types that both know: how much likelier a type of the voter
-    is than these by the voter, times how likely these are by what was taught. Where both know no type in common, the
-    voter's own log odds count. A type answers where it exceeds the best taught type by more than its threshold.
+    The types left to the voter and the taught types are compared, as two groups, through the types that both know: how
+    much likelier the voter's are than these by the voter, times how likely these are among the taught ones by what was
+    taught. Where both know no type in common, the voter's own odds on its best type count. Where the log odds are above
+    the threshold, the best of the voter's types is the answer.
 
     Attributes
     ----------
@@ -242,12 +234,6 @@ class VoterReader:
         self._own, self._shared = np.flatnonzero(~known), np.flatnonzero(known)
         self._taught_shared = np.flatnonzero(np.isin(list(taught), voter.named))
         self.names = tuple(voter.named[place] for place in self._own.tolist())
-        self._thresholds = np.array([voter.threshold(voter.types[place]) for place in self._own.tolist()])
-
-    @property
-    def own_types(self) -> tuple[str, ...]:
-        """The types that nobody taught as the voter itself calls them, (U,)."""
-        return tuple(self.voter.types[place] for place in self._own.tolist())
 
     @property
     def speaks(self) -> bool:
@@ -260,7 +246,7 @@ class VoterReader:
         return np.asarray(self.match.columns[self.match.measured])
 
     def log_odds(self, expression: sp.csr_matrix, probabilities: np.ndarray) -> np.ndarray:
-        """Return by how much each type left to the voter exceeds the best taught type, float64 (n, U).
+        """Return by how much the types left to the voter are likelier than the taught ones, float64 (n,).
 
         Parameters
         ----------
@@ -274,27 +260,23 @@ class VoterReader:
     def votes(self, expression: sp.csr_matrix, probabilities: np.ndarray) -> Votes:
         """Return which cells the voter answers; arguments as for `log_odds`."""
         scores = self.voter.scores(expression, self.match)
-        above = self._log_odds(scores, probabilities) - self._thresholds
-        best = above.argmax(axis=1)
-        rows = np.arange(len(best))
-        wins = above[rows, best] > 0
-        own = self._own[best]
-        confidence = np.where(wins, expit(scores[rows, own]), 0.0)
+        wins = self._log_odds(scores, probabilities) > self.voter.threshold
+        own = self._own[scores[:, self._own].argmax(axis=1)]
+        confidence = np.where(wins, expit(scores[np.arange(len(own)), own]), 0.0)
         return Votes(types=np.where(wins, own, -1).astype(np.int32), confidence=confidence.astype(np.float32))
 
     def _log_odds(self, scores: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         own = scores[:, self._own]
         if not len(self._shared):
-            return np.asarray(own)
-        by_voter = log_expit(own) - logsumexp(log_expit(scores[:, self._shared]), axis=1)[:, None]
-        probabilities = np.asarray(probabilities, dtype=np.float64)
-        share = np.maximum(probabilities[:, self._taught_shared].sum(axis=1), LEAST_SHARE)
-        by_taught = np.log(share) - np.log(np.maximum(probabilities.max(axis=1), LEAST_SHARE))
-        return np.asarray(by_voter + by_taught[:, None])
+            return np.asarray(own.max(axis=1))
+        shared = log_expit(scores[:, self._shared])
+        by_voter = logsumexp(log_expit(own), axis=1) - logsumexp(shared, axis=1)
+        of_shared = np.asarray(probabilities, dtype=np.float64)[:, self._taught_shared].sum(axis=1)
+        return np.asarray(by_voter + np.log(np.maximum(of_shared, LEAST_SHARE)))
 
 
-def measured_thresholds(reader: VoterReader, expression: sp.csr_matrix, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the log odds by type that at most `MOST_TAKEN` of some held-out cells of taught types exceed.
+def measured_threshold(reader: VoterReader, expression: sp.csr_matrix, probabilities: np.ndarray) -> float:
+    """Return the log odds that at most `MOST_TAKEN` of some held-out cells of taught types exceed.
 
     Parameters
     ----------
@@ -304,11 +286,9 @@ def measured_thresholds(reader: VoterReader, expression: sp.csr_matrix, probabil
         Of the held-out cells, as for `VoterReader.log_odds`.
     """
     if not reader.speaks or not expression.shape[0]:
-        return {}
-    odds = reader.log_odds(expression, probabilities)
-    # The value that so many cells at most lie above: one of the cells' own, nothing between two of them.
-    limits = np.quantile(odds, 1.0 - MOST_TAKEN, axis=0, method="higher")
-    return {name: float(limit) for name, limit in zip(reader.own_types, limits, strict=True)}
+        return 0.0
+    # One of the cells' own values, nothing between two of them.
+    return float(np.quantile(reader.log_odds(expression, probabilities), 1.0 - MOST_TAKEN, method="higher"))
 
 
 def _problem(voter: Voter) -> str:
@@ -332,7 +312,6 @@ def _problem(voter: Voter) -> str:
 
 def _problem_of_stages(voter: Voter) -> str:
     """Return why what stages have added to a voter does not fit it; empty where it does."""
-    for of_type in voter.thresholds.values():
-        if not set(of_type) <= set(voter.types) or not np.isfinite(list(of_type.values())).all():
-            return "its thresholds are of other types, or no numbers"
+    if not np.isfinite(list(voter.thresholds.values())).all():
+        return "its thresholds are no numbers"
     return "" if set(voter.renamed) <= set(voter.types) else "it has new names for types that it does not have"

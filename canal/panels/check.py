@@ -155,7 +155,26 @@ def read_panel(genes: str | Path | Sequence[str]) -> Genes:
     return name_genes(pd.DataFrame(index=list(map(str, genes))), source=source).genes
 
 
-def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: Progress | None = None) -> PanelCheck:
+def pseudo_cells(model: Model) -> CellPool:
+    """Return the pseudo-cells of all types and stages that every panel is judged by, on the memory's panel.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no memory.
+    """
+    memory = memory_of(model)
+    rng = numpy_generator(model.stage.seed, "panel")
+    return draw_pseudo_cells(memory, PSEUDO_CELLS, memory.panel, rng, WIDENING)
+
+
+def check_panel(
+    model: Model,
+    panel: Genes,
+    depth: int | None = None,
+    progress: Progress | None = None,
+    drawn: CellPool | None = None,
+) -> PanelCheck:
     """Say what a panel will tell apart.
 
     Parameters
@@ -168,6 +187,8 @@ def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: 
         Counts of the panel's genes a cell; those of the taught data sets by default.
     progress
         Told about every stage.
+    drawn
+        The model's `pseudo_cells`, where several panels are checked: to draw them takes most of the time.
 
     Raises
     ------
@@ -190,8 +211,7 @@ def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: 
     known_columns = set(match.columns[positions].tolist())
     unknown = tuple(name for column, name in enumerate(panel) if column not in known_columns)
     # 2. Pseudo-cells of all types and stages, the same ones for every panel.
-    rng = numpy_generator(model.stage.seed, "panel")
-    drawn = draw_pseudo_cells(memory, PSEUDO_CELLS, memory.panel, rng, WIDENING)
+    drawn = pseudo_cells(model) if drawn is None else drawn
     # 3. What comes of the panel in cells like those of each stage.
     progress = progress or Silent()
     progress.start(len(memory.measured), "stages")

@@ -24,7 +24,7 @@ from canal.model.model import Model
 from canal.model.record import VOTER_NOTE, StageRecord
 from canal.model.stage_keys import key_note
 from canal.model.sure import SureCalibration
-from canal.model.voter import Voter, VoterReader, measured_thresholds
+from canal.model.voter import Voter, VoterReader, measured_threshold
 from canal.ontology.placement import BROAD, Place, Placement
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
@@ -338,8 +338,8 @@ def with_voter(learned: LearnedStage, voter: Voter, cells: Cells) -> LearnedStag
     """
     held = cells.take(learned.held_out)
     reader = VoterReader(voter, learned.model.types, held.genes)
-    thresholds = measured_thresholds(reader, held.expression[:, reader.columns], learned.held_out_probabilities)
-    return replace(learned, model=replace(learned.model, voter=voter.with_stage(learned.key, thresholds)))
+    threshold = measured_threshold(reader, held.expression[:, reader.columns], learned.held_out_probabilities)
+    return replace(learned, model=replace(learned.model, voter=voter.with_stage(learned.key, threshold)))
 
 
 def kinds_warnings(model: Model, parent: Model | None) -> list[str]:
