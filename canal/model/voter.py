@@ -32,8 +32,8 @@ DENSE_ROWS = 1024  # cells that are made dense at a time
 _ARRAYS = ("weights", "intercept", "mean", "scale")
 # Share of the held-out cells of a stage, all of taught types, that the voter may take for types of its own. Voters of
 # one immune data set, annotators taught another (8 pairs, all test files): accuracy .844 at .05, .848 at .02, .850 at
-# .01, .838 without a threshold; pancreas (4 pairs): .938 at all of them. The same quantile of the bank, seen through the
-# genes of each file, gives .853: not worth reading the bank for.
+# .01, .838 without a threshold; pancreas (4 pairs): .938 at all of them. The same quantile of the
+# bank, seen through the genes of each file, gives .853: not worth reading the bank for.
 MOST_TAKEN = 0.01
 CANNOT = ("novelty", "replay", "distillation")  # what needs statistics or cells of a type, and a voter has none
 LEAST_SHARE = 1e-30  # of the probability, below which a logarithm is not taken
