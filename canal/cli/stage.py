@@ -221,8 +221,6 @@ def _record_table(record: "StageRecord") -> "Table":
     """Return the record of a stage as names and values."""
     from rich.table import Table
 
-    from canal.model.record import VOTER_NOTE
-
     changed = ", ".join(map(str, record.notes.get("overrides", ())))
     rows = {
         "stage": f"{record.number}, {record.name}",
@@ -245,7 +243,7 @@ def _record_table(record: "StageRecord") -> "Table":
     if incoming:
         rows["when new"] = _line_of_incoming(record.parent, incoming)
     # What not every stage has.
-    if voter := record.notes.get(VOTER_NOTE):
+    if voter := record.notes.get("voter"):
         rows["voter"] = _voter_text(voter)
     if weights := record.notes.get("weights"):
         rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"
