@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from canal.labels.suggest import LabelReport
     from canal.model.model import Model
     from canal.model.reliability import Reliability
+    from canal.model.voter import Voter
     from canal.novel.folder import Naming
     from canal.novel.report import NovelReport
     from canal.panels.check import PanelCheck
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from canal.stages.request import StageResult
     from canal.stages.use import Promotion
     from canal.training.start import PretrainedWeights
-    from canal.voter.voter import Voter
 
 
 def _annotate_options(
@@ -82,6 +82,10 @@ class Annotator:
     def model(self, number: int | None = None) -> "Model":
         """Return the model of a stage, by default of the one in use."""
         raise NotImplementedError
+
+    def _answering(self, number: int | None) -> "Model":
+        """Return the model that annotates; a workspace's may be a voter alone."""
+        return self.model(number)
 
     def annotate(
         self,
@@ -175,29 +179,33 @@ class Annotator:
         from canal.data.soma import chosen_cells
         from canal.stages.annotate import annotate_to
 
-        options = _annotate_options(
-            types=None if types is None else names_of(types, "types"),
-            majority_voting=majority_voting,
-            over_clustering=over_clustering,
-            key_added=key_added,
-            gene_key=gene_key,
-            alpha=alpha,
-            neighbors=neighbors,
-            transductive=transductive,
-            min_probability=min_probability,
-            overwrite=overwrite,
-            scores=scores,
-            adapt=adapt,
-            batch=batch,
-            alpha_label=alpha_label,
-            format=format,
-            cas=path_of(cas, "cas"),
-            author=author,
-        )
         if inplace and (isinstance(data, str | Path) or data is None):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
-        model = self.model(stage)
+        asked: dict[str, Any] = {
+            "types": None if types is None else names_of(types, "types"),
+            "majority_voting": majority_voting,
+            "over_clustering": over_clustering,
+            "key_added": key_added,
+            "gene_key": gene_key,
+            "alpha": alpha,
+            "neighbors": neighbors,
+            "transductive": transductive,
+            "min_probability": min_probability,
+            "overwrite": overwrite,
+            "scores": scores,
+            "adapt": adapt,
+            "batch": batch,
+            "alpha_label": alpha_label,
+            "format": format,
+            "cas": path_of(cas, "cas"),
+            "author": author,
+        }
+        model = self._answering(stage)
+        if model.voter is not None and not model.is_taught:
+            alone = LoadedVoter(model.voter, stage=model.stage.number)
+            return alone.annotate(data, out=out, inplace=inplace, filter=filter, progress=progress, **asked)
+        options = _annotate_options(**asked)
         data = chosen_cells(data, filter)
         annotation = annotate_to(model, data, options, path_of(out, "out"), watching(progress))
         if inplace:
@@ -686,8 +694,18 @@ class Workspace(Annotator):
 
     def model(self, number: int | None = None) -> "Model":
         """Return the model of a stage, by default of the one in use; read once."""
+        return self._read_model(number)
+
+    def _answering(self, number: int | None) -> "Model":
+        """Return the model that annotates, be it a voter alone."""
+        return self._read_model(number, voter_alone=True)
+
+    def _read_model(self, number: int | None, *, voter_alone: bool = False) -> "Model":
+        """Return the model of a stage, read once; see `Registry.model` on voters."""
         registry = self._registry()
         record = registry.record(number)
+        if record.is_voter:
+            return registry.model(record, voter_alone=voter_alone)
         # By content, not by number: the stage in use may change between two calls.
         key = " ".join(sorted(record.artifacts.values()))  # weights alone are the same where types were renamed
         if key not in self._models:
@@ -1258,7 +1276,7 @@ class Workspace(Annotator):
         Parameters
         ----------
         model
-            Name of a model that comes with canal, such as ``blood``, or a file of `export`.
+            Name of a model that comes with canal, such as ``blood``, or a file of `export` or `import_celltypist`.
 
         Raises
         ------
@@ -1269,6 +1287,12 @@ class Workspace(Annotator):
         from canal.registry.shipped import model_file
 
         path = model_file(model)
+        if path.suffix == ".pkl":
+            message = (
+                f"{path} is a pickle; expected a voter, which is made from it without running it: canal models "
+                f"import-celltypist {path}. Then start from {path.stem}.voter."
+            )
+            raise ConfigError(message)
         # Asked before anything is made: a workspace in use goes on as it is.
         if self.layout.exists and has_registry(self.layout) and (stages := self._registry().records()):
             message = (
@@ -1277,6 +1301,10 @@ class Workspace(Annotator):
                 f"`canal registry import {path}`."
             )
             raise ConfigError(message)
+        if path.suffix == ".voter":
+            from canal.stages.voted import add_voter
+
+            return add_voter(self.layout, path)
         return import_stage(self.layout, path)[0]
 
     def weights(self) -> list[dict[str, Any]]:
@@ -1516,12 +1544,15 @@ class LoadedVoter(Annotator):
     ----------
     voter
         Its weights.
+    stage
+        Number of the stage that it is; 0 of a voter that is none.
     """
 
     labels = "cell_type"
 
-    def __init__(self, voter: "Voter") -> None:
+    def __init__(self, voter: "Voter", stage: int = 0) -> None:
         self.voter = voter
+        self._stage = stage
 
     def model(self, number: int | None = None) -> "Model":  # noqa: ARG002
         """Refuse: a voter has weights of genes alone, and none of what a model of canal keeps."""
@@ -1562,7 +1593,9 @@ class LoadedVoter(Annotator):
             message = "inplace adds the annotation to an AnnData in memory; the cells are in a file. Name one with out."
             raise ConfigError(message)
         data = chosen_cells(data, filter)
-        annotation = annotate_with_voter(self.voter, data, options, path_of(out, "out"), watching(progress))
+        annotation = annotate_with_voter(
+            self.voter, data, options, path_of(out, "out"), watching(progress), stage=self._stage
+        )
         if inplace:
             assert not isinstance(data, str | Path)
             annotation.to_adata(data, key=str(options.get("key_added") or "canal"), copy=False)
@@ -1588,11 +1621,14 @@ def load_model(name: str | Path) -> LoadedModel | LoadedVoter:
 
     path = model_file(name)
     if path.suffix == ".voter":
-        from canal.voter.voter import Voter
+        from canal.model.voter import Voter
 
         return LoadedVoter(Voter.load(path))
     with open_package(path) as package:
-        return LoadedModel(package.load())
+        model = package.load()
+    if model.voter is not None and not model.is_taught:
+        return LoadedVoter(model.voter, stage=model.stage.number)
+    return LoadedModel(model)
 
 
 def annotate(

@@ -14,6 +14,7 @@ OUTSIDE = {
     "configs/README.md": "configs.md",
     "stages/README.md": "stages.md",
     "registry/README.md": "registry-server.md",
+    "canal/review/static/VENDORED.md": "vendored.md",
 }
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 

@@ -135,6 +135,8 @@ def _lines_of_result(result: "StageResult") -> list[str]:
         f"  types      {len(result.types)}; new: {new}",
         f"  bank       {result.bank.get('size', 0)} cells",
     ]
+    if result.voter is not None:
+        lines.append(f"  voter      {_voter_text(result.voter)}")
     for name, value in _overall(result.metrics).items():
         lines.append(f"  {name}  {value}")
     if result.incoming is not None:
@@ -241,6 +243,8 @@ def _record_table(record: "StageRecord") -> "Table":
     if incoming:
         rows["when new"] = _line_of_incoming(record.parent, incoming)
     # What not every stage has.
+    if voter := record.notes.get("voter"):
+        rows["voter"] = _voter_text(voter)
     if weights := record.notes.get("weights"):
         rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"
     # A model that was given away names all its data sets.
@@ -250,6 +254,16 @@ def _record_table(record: "StageRecord") -> "Table":
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _voter_text(voter: "Mapping[str, Any]") -> str:
+    """Return what is left to the voter that a line started from, and what it cannot do."""
+    if not voter["types"]:
+        return f"{voter['name']}: all of its types were taught since, it does not answer any more"
+    cannot = f"cannot: {', '.join(voter['cannot'])}"
+    return (
+        f"{voter['name']} answers {len(voter['types'])} types that nobody taught ({_short(voter['types'])}); {cannot}"
+    )
 
 
 def _reliability_table(reliability: "Reliability") -> "Table":

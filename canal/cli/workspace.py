@@ -70,7 +70,7 @@ def init(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="NAME|FILE", help="Stage 1: a ready-made model (blood), or an export."),
+        typer.Option("--from", metavar="NAME|FILE", help="Stage 1: a ready-made model (blood), an export, or a voter."),
     ] = None,
 ) -> Answer:
     """Make a workspace: configs/, stages/, registry/ and canal.toml. What exists is left as it is."""
@@ -90,6 +90,11 @@ def init(
     if stage is not None:
         data["stage"] = stage.model_dump(mode="json")
         lines.append(f"Stage {stage.number}, {stage.name}, annotates: {', '.join(stage.types)}.")
+        if stage.is_voter:
+            lines.append(
+                "It is a voter without statistics: it cannot tell novel cells, and its types are neither rehearsed nor "
+                "distilled. Those that you teach go over to network and memory; the others stay with the voter."
+            )
     lines.append(f"Next: canal -C {root_text} stage add --data cells.h5ad --labels cell_type")
     return Answer(data, lines)
 

@@ -27,6 +27,7 @@ from canal.stages.layout import Layout, open_registry
 from canal.stages.novelty_rules import choose_rule, file_p_values, file_shift, joined_calibration
 from canal.stages.predictions import reader_of
 from canal.stages.sanity import novel_share
+from canal.stages.voted import VOTER, voted_columns
 
 BLOCK = 1024  # cells that go through an encoder together, or a multiple of that: the same products, the same bits
 SHARDS_PER_WORKER = 3  # when a worker is lost, a third of its work is repeated
@@ -200,6 +201,8 @@ def _judged_by_file(annotation: Annotation, annotator: ShardAnnotator, file: Pat
     scores = NoveltyScores(novelty=novelty, p_value=alone, alone=novelty)
     p_value = file_p_values(rule.reader, scores)
     status = verdicts(p_value, annotation.facts["alpha"])
+    if "source" in annotation.columns:
+        status = voted_columns(annotation.columns["source"] == VOTER, {"status": status})["status"]
     facts = {**annotation.facts, "novelty_shift": round(file_shift(rule.reader, scores), 4)}
     return replace(
         annotation,

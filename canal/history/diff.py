@@ -192,8 +192,9 @@ def _annotated_by_both(
         with open_stream(data, gene_key=gene_key) as stream:
             answers = answer_stream(reader_of(model, stream), stream, progress)
             names = stream.names
-        types.append(answers.names(model.types))
-        confidence.append(answers.confidence)
+        answered, sure = answers.answered(model)
+        types.append(answered)
+        confidence.append(sure)
     return ChangedCells(names=names, types=(types[0], types[1]), confidence=(confidence[0], confidence[1]))
 
 

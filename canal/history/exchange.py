@@ -59,7 +59,8 @@ def import_stage(
     layout.require(or_vacant=True)
     with open_package(path) as package:
         # What could not be annotated with is not taken in: every part is read, and the network made.
-        _ = package.load().network
+        model = package.load()
+        _ = model.network if model.is_taught else None
         layout = Layout.init(layout.root, layout.server)
         with open_registry(layout, create=True).writing() as registry:
             return _take_in(registry, package, name, number)

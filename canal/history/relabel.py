@@ -216,6 +216,8 @@ def renamed_model(parent: Model, names: Mapping[str, str], run: Run) -> tuple[Mo
         base = replace(base, split=_renamed_split(parent.split, names))
     if parent.sure is not None:
         base = replace(base, sure=parent.sure.renamed(names))
+    if parent.voter is not None:
+        base = replace(base, voter=parent.voter.with_names(names))
     # 2. The same number of types: the network's rows are theirs as they stand.
     if len(types) == len(parent.types):
         return base, []
@@ -289,5 +291,10 @@ def _record(run: Run, parent: Model, model: Model, names: Mapping[str, str], met
         genes=len(model.panel),
         bank=bank_contents(model.bank, parent.stage_of_key) | {"digest": bank_digest(model.bank)},
         metrics=metrics,
-        notes={RENAMED: dict(names), "held_back": None, **key_note(parent.stage, parent.stage_of_key)},
+        notes={
+            RENAMED: dict(names),
+            "held_back": None,
+            **key_note(parent.stage, parent.stage_of_key),
+            **model.voter_note,
+        },
     )

@@ -140,6 +140,8 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
     for record in records:
         if record.number in in_model:
             # An imported one did, even if it took others out in the registry it comes from.
+            if record.is_voter:
+                continue
             if IMPORTED in record.notes or not (record.notes.get("removed") or record.notes.get(RENAMED)):
                 with_cells.append(record.number)
             if _may_hold_cells_numbered(record, target.number):
@@ -149,6 +151,8 @@ def _refuse_removal(records: Sequence[StageRecord], parent: StageRecord, target:
         reason = f"stage {parent.number}, which annotates, was not learned from it"
     elif target.number not in in_model:
         reason = f"stage {parent.number}, which annotates, is without it already"
+    elif target.is_voter:
+        reason = "it is a voter, which no cell taught"
     elif target.number not in with_cells:
         reason = "it brought no cells of its own, for it took another stage out or renamed types"
     elif confused and not has_noted(parent):
@@ -216,11 +220,12 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
     """
     # 1. Statistics, bank and calibration without the stage: exact. An imported model may hold several keys of it.
     keys = [key for key, stage in parent.stage_of_key.items() if stage == removed]
-    memory, novelty, sure = parent.memory, parent.novelty, parent.sure
+    memory, novelty, sure, voter = parent.memory, parent.novelty, parent.sure, parent.voter
     for key in keys:
         memory = None if memory is None else memory.without_stage(key)
         novelty = novelty.without_stage(key)
         sure = None if sure is None else sure.without_stage(key)
+        voter = None if voter is None else voter.without_stage(key)
     remaining = np.flatnonzero(~np.isin(parent.bank.stage, keys))
     bank = parent.bank.take(remaining) if len(remaining) else CellPool.empty()
     types = _remaining_types(parent.types, memory, bank, removed)
@@ -231,7 +236,7 @@ def relearn_without(parent: Model, removed: int, run: Run) -> Relearned:
         left = tuple(other for other in finer if other in types)
         if name in types and left:
             split[name] = left
-    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure, split=split)
+    base = replace(parent, types=types, memory=memory, novelty=novelty, bank=bank, sure=sure, split=split, voter=voter)
     run = replace(run, key=free_key(run.number, parent))
     # 2. A fresh network on what is left: nothing of the stage is in its weights.
     weights, history = rehearsed_network(base, run)
@@ -281,5 +286,6 @@ def _record(run: Run, target: StageRecord, parent: Model, learned: Relearned, me
             "held_back": None,
             "epochs": len(learned.history),
             **key_note(parent.stage, stages),
+            **model.voter_note,
         },
     )

@@ -9,16 +9,19 @@ from typing import Any
 import tomli_w
 
 from canal.errors import ConfigError, DataError, StageError
+from canal.files import digest_file
 from canal.history.exchange import import_stage
 from canal.history.relabel import rename_types
 from canal.history.remove import remove_stage
 from canal.model.record import StageRecord
+from canal.model.voter import SUFFIX
 from canal.progress import Progress, Silent
 from canal.registry.package import package_digest
 from canal.stages.add import add_stage
 from canal.stages.declarations import Declaration, read_declarations
 from canal.stages.layout import Layout, open_registry
 from canal.stages.request import read_stage_cells
+from canal.stages.voted import add_voter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ def replay(folder: Path, out: Path, *, progress: Progress | None = None) -> Repl
     Parameters
     ----------
     folder
-        Declarations, ``NNN-name.toml``, and exports, ``*.canal``.
+        Declarations, ``NNN-name.toml``, and exports, ``*.canal``, or voters, ``*.voter``.
     out
         The new workspace; empty or not there yet.
     progress
@@ -97,6 +100,7 @@ def replay(folder: Path, out: Path, *, progress: Progress | None = None) -> Repl
     # 1. What can be built again.
     declarations = read_declarations(Path(folder))
     exports = {package_digest(path): path for path in sorted(Path(folder).glob("*.canal"))}
+    exports |= {digest_file(path): path for path in sorted(Path(folder).glob(f"*{SUFFIX}"))}
     left_out = _left_out_stages(declarations, exports, Path(folder))
     chosen = [declaration for declaration in declarations if declaration.number not in left_out]
     if not chosen:
@@ -150,7 +154,8 @@ def _reason_to_leave_out(
     if declaration.imported is not None and declaration.imported not in exports:
         return (
             f"It was imported, and no export in {folder} is the one with {declaration.imported}. "
-            "Put that file there; `canal registry export` writes it anew where the stage came from."
+            "Put that file there; `canal registry export` writes it anew where the stage came from, "
+            "`canal models import-celltypist` a voter."
         )
     if declaration.parent in left_out:
         return f"It was learned from stage {declaration.parent}, which is left out."
@@ -192,7 +197,10 @@ def _build(
     number = declaration.number
     # 1. A stage that was imported.
     if declaration.imported is not None:
-        return import_stage(layout, exports[declaration.imported], declaration.name, number=number)[0]
+        source = exports[declaration.imported]
+        if source.suffix == SUFFIX:
+            return add_voter(layout, source, number=number)
+        return import_stage(layout, source, declaration.name, number=number)[0]
     # 2. What is learned comes from the stage in use: that must be the parent it had.
     if declaration.parent is not None:
         registry = open_registry(layout)

@@ -49,10 +49,12 @@ def check_model(model: "Model", *, network: bool = True) -> None:
     RegistryError
         Which says the first part that does not fit; whoever reads the model adds which file it is.
     """
-    _check_names(model.types, "cell types", MOST_TYPES)
-    _check_names(model.panel.genes.names, "genes", MOST_GENES)
-    if network:
-        _check_weights(model)
+    # A voter checks itself where it is read; one that nothing was taught beside has no types, genes and network.
+    if model.is_taught or model.voter is None:
+        _check_names(model.types, "cell types", MOST_TYPES)
+        _check_names(model.panel.genes.names, "genes", MOST_GENES)
+        if network:
+            _check_weights(model)
     fusion = model.fusion
     _require(
         np.isfinite(fusion.temperature) and fusion.temperature > 0 and np.isfinite(fusion.memory) and fusion.stages > 0,

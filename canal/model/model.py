@@ -6,7 +6,8 @@ temperature is learned on cells of the stage that neither was fitted to; it neve
 says which rule a model answers by: older ones add ridge scores to probabilities.
 
 Files of a model, none of them pickled: ``weights.safetensors``, ``memory.safetensors``, ``bank.safetensors``,
-``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``, ``sure.json``.
+``genes.json``, ``types.json``, ``calibration.json``, ``novelty.json``, ``config.toml``, ``sure.json``,
+``voter.safetensors``.
 """
 
 import json
@@ -32,8 +33,10 @@ from canal.model.checks import check_model
 from canal.model.kinds import coarse_kinds
 from canal.model.memory import AnalyticMemory, load_memory, save_memory
 from canal.model.novelty.calibration import NoveltyCalibration
+from canal.model.record import VOTER_NOTE
 from canal.model.stage_keys import stages_by_key, used_keys
 from canal.model.sure import SureCalibration, SureNodes, sure_nodes
+from canal.model.voter import CANNOT, Voter
 
 if TYPE_CHECKING:
     from canal.model.network import Network
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 GET_ANOTHER = "Restore it from a backup, use another stage, or ask for a new export."  # ends a message
 WEIGHTS, MEMORY, SURE = "weights.safetensors", "memory.safetensors", "sure.json"
+VOTER = "voter.safetensors"
 Rule = Literal["sum", "discriminants"]
 # Between which the temperature of a stage is sought: a sum is a few units wide, discriminants are some dozens of nats.
 TEMPERATURES: Mapping[Rule, tuple[float, float]] = {"sum": (0.02, 2.0), "discriminants": (0.5, 100.0)}
@@ -208,6 +212,9 @@ class Model:
         Name of the registered model; it is written beside annotated cells.
     split
         Finer types by the type that was split into them.
+    voter
+        What the workspace started from, where that was a voter: it answers for its types that nobody taught. A model
+        that was taught nothing yet is the voter alone; see `is_taught`.
     """
 
     preset: Preset
@@ -222,6 +229,27 @@ class Model:
     name: str = "canal"
     sure: SureCalibration | None = None
     split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    voter: Voter | None = None
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether any type was taught: a voter alone has neither network nor memory."""
+        return bool(self.types)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All types that can be answered: the taught ones, then those that are left to the voter."""
+        return self.types + (() if self.voter is None else self.voter.untaught(self.types))
+
+    @property
+    def voter_note(self) -> dict[str, dict[str, Any]]:
+        """What the record of a stage notes of the voter and of the types that are left to it; empty without one."""
+        if self.voter is None:
+            return {}
+        left = list(self.voter.untaught(self.types))
+        digest = str(self.voter.description.get("source_digest", ""))
+        note = {"name": self.voter.name, "digest": digest, "types": left, "alone": not self.is_taught}
+        return {VOTER_NOTE: note | {"cannot": list(CANNOT)}}
 
     @property
     def stage(self) -> "StageRecord":
@@ -305,7 +333,8 @@ class Model:
 
     def types_of(self, cells: Cells) -> np.ndarray:
         """Return the name of the most probable type of each cell, (cells,)."""
-        return self.reader(cells.genes).best_types(cells.expression)
+        reader = self.reader(cells.genes)
+        return reader.answered_types(reader.predict(cells.expression))
 
     @cached_property
     def _readers(self) -> dict[Genes, "GeneSetReader"]:
@@ -333,6 +362,9 @@ class Model:
         if self.sure is not None:
             _write_json(folder / SURE, self.sure.to_dict())
             names.append(SURE)
+        if self.voter is not None:
+            self.voter.save(folder / VOTER)
+            names.append(VOTER)
         return {name: folder / name for name in names}
 
     @classmethod
@@ -376,7 +408,7 @@ class Model:
         preset = parse_preset(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")), str(folder))
         # Models without a memory or a bank lack their files; those of early versions lack the novelty calibration.
         memory, novelty, bank = folder / MEMORY, folder / "novelty.json", folder / BANK
-        sure = folder / SURE
+        sure, voter = folder / SURE, folder / VOTER
         types = _read_json(folder / "types.json")
         return cls(
             preset=preset,
@@ -391,6 +423,7 @@ class Model:
             name=name,
             sure=SureCalibration.from_dict(_read_json(sure)) if sure.is_file() else None,
             split={name: tuple(finer) for name, finer in types.get("split", {}).items()},
+            voter=Voter.load(voter) if voter.is_file() else None,
         )
 
 

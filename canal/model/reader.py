@@ -25,6 +25,7 @@ from canal.model.kinds import shared_among_kinds, without_types
 from canal.model.memory import SolvedMemory
 from canal.model.novelty.detector import NoveltyReader, NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
+from canal.model.voter import VoterReader, Votes
 
 if TYPE_CHECKING:
     from canal.model.adapting.adaptation import Adaptation
@@ -53,6 +54,8 @@ class Prediction:
         The network's, float32 of shape (cells, types).
     novelty, neighbours
         Novelty of each cell and its nearest cells of the bank, where they were asked for.
+    votes
+        Which cells the voter answers, where the model has one that can.
     """
 
     probabilities: np.ndarray
@@ -60,9 +63,13 @@ class Prediction:
     logits: np.ndarray
     novelty: NoveltyScores | None = None
     neighbours: Neighbours | None = None
+    votes: Votes | None = None
 
     def restricted_to(self, allowed: np.ndarray) -> "Prediction":
-        """Return the prediction with all probability shared among the allowed types, bool (types,)."""
+        """Return the prediction with all probability shared among the allowed types, bool (types,).
+
+        Only taught types can be named: with a choice of them a voter is silent.
+        """
         if allowed.all():
             return self
         of_allowed = np.where(allowed, self.probabilities, 0.0)
@@ -70,7 +77,7 @@ class Prediction:
         even = np.where(allowed, 1.0 / allowed.sum(), 0.0)
         rescaled = of_allowed / np.maximum(total, LEAST_PROBABILITY)
         probabilities = np.where(total > LEAST_PROBABILITY, rescaled, even).astype(np.float32)
-        return replace(self, probabilities=probabilities)
+        return replace(self, probabilities=probabilities, votes=None)
 
 
 class GeneSetReader:
@@ -86,8 +93,10 @@ class GeneSetReader:
         Types that were never seen together with these genes, carried to them; ``None`` where there are none.
     solved_kinds
         The memory solved without the coarse types, where the model has such; see `canal.model.kinds`.
+    voter
+        The voter for these genes, ``None`` where the model has none or it cannot answer.
     columns
-        Columns of the file that network or memory read, ascending, (K,).
+        Columns of the file that network, memory or voter read, ascending, (K,).
     neighbors
         Nearest cells of the bank that predictions hold, beside their novelty.
 
@@ -120,6 +129,10 @@ class GeneSetReader:
                 finer = without_types(model.memory, model.kinds)
                 self.solved_kinds = finer.solved_for(genes, model.types) if finer.statistics else None
             columns.append(self.solved.columns)
+        self.voter: VoterReader | None = None
+        if model.voter is not None and (voter := VoterReader(model.voter, model.types, genes)).speaks:
+            self.voter = voter
+            columns.append(voter.columns)
         self.columns = np.unique(np.concatenate(columns))
         # Both prepared for these columns.
         self._network = _network(self)
@@ -245,7 +258,8 @@ class GeneSetReader:
         # Coarse types answer as one of their kinds.
         if self._kinds:
             probabilities = self._shared(probabilities, logits, kinds_scores)
-        prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits)
+        votes = self._votes(padded, probabilities)
+        prediction = Prediction(probabilities=probabilities, representation=rep, logits=logits, votes=votes)
         if self._novelty is None or projected is None:
             return prediction
         # Novelty and neighbours, without those of the empty cells.
@@ -263,6 +277,36 @@ class GeneSetReader:
         """Return the name of the most probable type of each cell, (cells,)."""
         names = np.array(self.model.types, dtype=object)
         return np.asarray(names[self.predict(expression).probabilities.argmax(axis=1)])
+
+    def answered_types(self, prediction: Prediction) -> np.ndarray:
+        """Return the name of each cell's type, the voter's where it answers, object (cells,)."""
+        names = np.asarray(np.array(self.model.types, dtype=object)[prediction.probabilities.argmax(axis=1)])
+        if self.voter is None or prediction.votes is None:
+            return names
+        voted = prediction.votes.types
+        return np.asarray(np.where(voted >= 0, np.array(self.voter.voter.named, dtype=object)[voted], names))
+
+    def answered_confidence(self, prediction: Prediction) -> np.ndarray:
+        """Return the probability of each cell's type, the voter's where it answers, float32 (cells,)."""
+        confidence = np.asarray(prediction.probabilities.max(axis=1))
+        if prediction.votes is None:
+            return confidence
+        return np.where(prediction.votes.types >= 0, prediction.votes.confidence, confidence)
+
+    def voter_values(self, values: sp.csr_matrix) -> sp.csr_matrix:
+        """Return what the voter reads of a block (cells, K): its genes, in its order."""
+        assert self.voter is not None
+        return values[:, np.searchsorted(self.columns, self.voter.columns)]
+
+    def _votes(self, padded: sp.csr_matrix, probabilities: np.ndarray) -> Votes | None:
+        """Return what the voter answers of the first n cells of a padded block; probabilities are (n, types)."""
+        if self.voter is None:
+            return None
+        n, types = probabilities.shape
+        # As many rows as the block has: what comes behind the cells is cut off again.
+        behind = np.ones((padded.shape[0] - n, types), dtype=probabilities.dtype)
+        votes = self.voter.votes(self.voter_values(padded), np.concatenate([probabilities, behind]))
+        return Votes(types=votes.types[:n], confidence=votes.confidence[:n])
 
     def memory_answer(self, scores: np.ndarray) -> np.ndarray:
         """Return what the model's rule makes of ridge scores (cells, types): themselves, or discriminants."""

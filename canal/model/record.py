@@ -16,6 +16,9 @@ from canal.files import refuse_newer
 SCHEMA_VERSION = 1
 IMPORTED = "imported"  # in the notes: the registry and stage that this one was imported from
 RENAMED = "renamed"  # in the notes of a stage that renamed types: the new name by the old
+# In the notes of a line that started from a voter: its ``name`` and ``digest``, the ``types`` that are left to it, what
+# it ``cannot``, and ``alone`` where the stage is nothing else.
+VOTER_NOTE = "voter"
 STAGE_KEYS = "stage_keys"  # in the notes: number of the stage by key; see `canal.model.stage_keys`
 
 # Steps from an older schema to the next: ``UPGRADES[1]`` turns a record of schema 1 into one of schema 2. Records are
@@ -96,6 +99,11 @@ class StageRecord(BaseModel):
     def data_digest(self) -> str:
         """Digests of the stage's files, joined by a space."""
         return " ".join(str(source.get("digest", "")) for source in self.data)
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether the stage is a voter alone, which no cell taught."""
+        return bool(self.notes.get(VOTER_NOTE, {}).get("alone"))
 
     def with_fields(self, **changes: Any) -> "StageRecord":
         """Return a checked copy with some fields changed."""

@@ -155,7 +155,26 @@ def read_panel(genes: str | Path | Sequence[str]) -> Genes:
     return name_genes(pd.DataFrame(index=list(map(str, genes))), source=source).genes
 
 
-def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: Progress | None = None) -> PanelCheck:
+def pseudo_cells(model: Model) -> CellPool:
+    """Return the pseudo-cells of all types and stages that every panel is judged by, on the memory's panel.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no memory.
+    """
+    memory = memory_of(model)
+    rng = numpy_generator(model.stage.seed, "panel")
+    return draw_pseudo_cells(memory, PSEUDO_CELLS, memory.panel, rng, WIDENING)
+
+
+def check_panel(
+    model: Model,
+    panel: Genes,
+    depth: int | None = None,
+    progress: Progress | None = None,
+    drawn: CellPool | None = None,
+) -> PanelCheck:
     """Say what a panel will tell apart.
 
     Parameters
@@ -168,6 +187,8 @@ def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: 
         Counts of the panel's genes a cell; those of the taught data sets by default.
     progress
         Told about every stage.
+    drawn
+        The model's `pseudo_cells`, where several panels are checked: to draw them takes most of the time.
 
     Raises
     ------
@@ -190,8 +211,7 @@ def check_panel(model: Model, panel: Genes, depth: int | None = None, progress: 
     known_columns = set(match.columns[positions].tolist())
     unknown = tuple(name for column, name in enumerate(panel) if column not in known_columns)
     # 2. Pseudo-cells of all types and stages, the same ones for every panel.
-    rng = numpy_generator(model.stage.seed, "panel")
-    drawn = draw_pseudo_cells(memory, PSEUDO_CELLS, memory.panel, rng, WIDENING)
+    drawn = pseudo_cells(model) if drawn is None else drawn
     # 3. What comes of the panel in cells like those of each stage.
     progress = progress or Silent()
     progress.start(len(memory.measured), "stages")
@@ -263,7 +283,8 @@ def _forecast(
     on_panel = profiles[:, genes]
     if depth is not None:
         rng = numpy_generator(model.stage.seed, f"panel depth {stage}")
-        on_panel = _at_depth(on_panel, _length(profiles), depth, rng)
+        length = _length(profiles)
+        on_panel = _at_depth(on_panel, length, counted_molecules(memory, key, length), depth, rng)
     predicted = _named(model, memory, on_panel, genes)
     accuracy = _accuracy(memory, key, labels, predicted)
     table = np.full((len(model.types), len(model.types)), np.nan)
@@ -312,15 +333,59 @@ def _length(profiles: sp.csr_matrix) -> float:
     return float(scipy.optimize.brentq(excess, 1e-3, STEEPEST))
 
 
-def _at_depth(profiles: sp.csr_matrix, length: float, depth: int, rng: np.random.Generator) -> sp.csr_matrix:
+def counted_molecules(memory: AnalyticMemory, key: int, length: float) -> float:
+    """Return how many molecules of all genes were counted in a cell of a stage, from its statistics alone.
+
+    Of a gene that few cells show, a cell that shows it has one molecule: its mean square over its mean is the value of
+    a single molecule, which follows from the sum of the cell.
+
+    Parameters
+    ----------
+    memory, key
+        The memory, and the number under which it keeps the stage.
+    length
+        Of the stage's profiles; see `_length`.
+    """
+    own = [s for s in memory.statistics if s.stage == key]
+    weights = np.array([s.n for s in own], dtype=np.float64)
+    means = np.stack([s.mean.astype(np.float64) for s in own])
+    squares = np.stack([(s.factors.astype(np.float64) ** 2).sum(axis=0) / s.n + s.rest for s in own]) + means**2
+    mean, square = np.average(means, axis=0, weights=weights), np.average(squares, axis=0, weights=weights)
+    # The lower half of the genes that anybody shows.
+    shown = mean > 0
+    if not shown.any():
+        return SCALE
+    few = shown & (mean <= np.median(mean[shown]))
+    single = float(np.median(square[few] / mean[few])) * length
+    return SCALE / float(np.expm1(single))
+
+
+def _at_depth(
+    profiles: sp.csr_matrix, length: float, molecules: float, depth: int, rng: np.random.Generator
+) -> sp.csr_matrix:
     """Return pseudo-cells (n, P) as a file would hold them that counts so many molecules of the panel's genes a cell.
 
-    The counts are Poisson around the pseudo-cell's values, which hold the noise of the taught data sets already.
+    Pseudo-cells hold the noise of the molecules that were counted in the taught data sets: those are thinned, each
+    molecule kept with the same probability. Where fewer were counted than are asked for, they stay as they are.
+
+    Parameters
+    ----------
+    profiles
+        Unit profiles over the memory's genes, of the panel's genes alone.
+    length, molecules
+        As `_length` and `counted_molecules` return them.
+    depth
+        Counts of the panel's genes a cell.
+    rng
+        Draws the molecules.
     """
     values = profiles.tocsr().astype(np.float64)
-    values.data = np.expm1(length * np.maximum(values.data, 0.0))
-    values = _scaled(values, float(depth))
-    values.data = rng.poisson(values.data).astype(np.float64)
+    counts = np.expm1(length * np.maximum(values.data, 0.0)) * molecules / SCALE
+    # Whole molecules, the same on average.
+    values.data = np.floor(counts + rng.random(len(counts)))
+    sums = np.asarray(values.sum(axis=1)).ravel()
+    kept = np.minimum(np.divide(float(depth), sums, out=np.ones_like(sums), where=sums > 0), 1.0)
+    values.data = rng.binomial(values.data.astype(np.int64), np.repeat(kept, np.diff(values.indptr))).astype(np.float64)
     values = _scaled(values, SCALE)
     values.data = np.log1p(values.data)
     values.eliminate_zeros()

@@ -114,6 +114,8 @@ MODEL_FILES = frozenset(
         "novelty.json",
         "sure.json",
         "config.toml",
+        # canal.model.voter
+        "voter.safetensors",
         # canal.model.bank
         "bank.safetensors",
         # canal.stages.testing.tests
@@ -172,7 +174,8 @@ def _example(files: Mapping[str, Path]) -> dict[str, int]:
         return {"CD3D": 0, "CD19": 1}
     try:
         genes = json.loads(path.read_text(encoding="utf-8"))["genes"]
-        return {str(gene): k % 3 for k, gene in enumerate(genes)}
+        # A voter that nothing was taught beside has no panel.
+        return {str(gene): k % 3 for k, gene in enumerate(genes)} or {"CD3D": 0, "CD19": 1}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         message = f"{path.name} does not hold the gene panel of a stage ({error!r}). Ask for a new export of it."
         raise RegistryError(message) from error

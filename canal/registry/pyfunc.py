@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from canal.data.panel import check_overlap
 from canal.data.source import CellSource, Matrix
 from canal.data.stream import CellStream
 from canal.errors import DataError, RegistryError
 from canal.files import verify
 from canal.model.model import Model
+from canal.model.voter import probabilities
 from canal.registry.commit import MANIFEST_FILE
 from canal.registry.flavour import CELL_TYPE, CONFIDENCE, COUNTS
 
@@ -76,12 +78,30 @@ class StageModel:
             places={"X": Matrix(matrix, _NAME, "X")},
         )
         stream = CellStream(source)
+        if not self.model.is_taught:
+            return self._by_voter(stream, model_input.index)
         reader = self.model.reader(stream.genes)
         reader.check_overlap(_NAME)
-        found = np.concatenate([reader.predict_columns(block).probabilities for block in stream.chunks(reader.columns)])
-        types = np.array(self.model.types, dtype=object)[found.argmax(axis=1)]
-        answer = {CELL_TYPE: types, CONFIDENCE: found.max(axis=1).astype(float)}
+        types, confidence = [], []
+        for block in stream.chunks(reader.columns):
+            prediction = reader.predict_columns(block)
+            types.append(reader.answered_types(prediction))
+            confidence.append(reader.answered_confidence(prediction))
+        answer = {CELL_TYPE: np.concatenate(types), CONFIDENCE: np.concatenate(confidence).astype(float)}
         return pd.DataFrame(answer, index=model_input.index)
+
+    def _by_voter(self, stream: CellStream, index: pd.Index) -> pd.DataFrame:
+        """Return the answers of a voter that nothing was taught beside."""
+        voter = self.model.voter
+        assert voter is not None
+        match = voter.panel.match(stream.genes)
+        check_overlap(match, 0.0, _NAME)
+        places = match.columns[match.measured]
+        columns = np.sort(places)
+        order = np.searchsorted(columns, places)
+        scores = np.concatenate([voter.scores(block[:, order], match) for block in stream.chunks(columns)])
+        types = np.array(voter.types, dtype=object)[scores.argmax(axis=1)]
+        return pd.DataFrame({CELL_TYPE: types, CONFIDENCE: probabilities(scores).max(axis=1)}, index=index)
 
 
 def _load_pyfunc(path: str) -> StageModel:

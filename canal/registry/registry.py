@@ -145,16 +145,36 @@ class Registry:
         stored = find_version(self._store.snapshot(), record.number)
         return checked_folder(self._store, stored, record, self._cache)
 
-    def model(self, record: StageRecord) -> "Model":
-        """Return the model of a committed stage; its files are compared with their hashes."""
+    def model(self, record: StageRecord, *, voter_alone: bool = False) -> "Model":
+        """Return the model of a committed stage; its files are compared with their hashes.
+
+        Parameters
+        ----------
+        record
+            Of the stage.
+        voter_alone
+            Take a voter, too, beside which nothing was taught.
+
+        Raises
+        ------
+        RegistryError
+            If a file is missing or altered, or the stage is a voter alone and none is to be taken.
+        """
         from canal.model.model import Model
 
-        return Model.load(self.artifacts(record), record, self.name)
+        model = Model.load(self.artifacts(record), record, self.name)
+        if not model.is_taught and not voter_alone:
+            message = (
+                f"Stage {record.number} ({record.name}) is a voter alone: it annotates, and has neither network nor "
+                "statistics, which this needs. Teach on top of it first: canal stage add --data cells.h5ad."
+            )
+            raise RegistryError(message)
+        return model
 
     def model_in_use(self) -> "Model | None":
-        """Return the model that annotates, with its record; ``None`` before the first stage."""
+        """Return the model that annotates, be it a voter alone, with its record; ``None`` before the first stage."""
         number = self.champion()
-        return None if number is None else self.model(self.record(number))
+        return None if number is None else self.model(self.record(number), voter_alone=True)
 
     def file(self, record: StageRecord, name: str) -> Path | None:
         """Return one file of a stage, compared with its own hash alone; ``None`` if the stage has none of that name.

@@ -82,7 +82,7 @@ def probability_place(key: str) -> str:
 # Columns that an annotation has or has not, as it was asked for.
 OPTIONAL = re.compile(
     r"second_type|second_confidence|best_known|status|novelty|p_value|cell_type_sure|cell_type_sure_id|cell_type_sure--\w+"
-    r"|neighbor_\d+(_\w+)?"
+    r"|source|neighbor_\d+(_\w+)?"
 )
 
 

@@ -21,9 +21,10 @@ from canal.files import short_digest
 from canal.model.bank import bank_contents, bank_digest
 from canal.model.completion import uncomparable_types
 from canal.model.model import Model
-from canal.model.record import StageRecord
+from canal.model.record import VOTER_NOTE, StageRecord
 from canal.model.stage_keys import key_note
 from canal.model.sure import SureCalibration
+from canal.model.voter import Voter, VoterReader, measured_threshold
 from canal.ontology.placement import BROAD, Place, Placement
 from canal.progress import Progress, Silent
 from canal.registry.commit import StageDraft
@@ -33,7 +34,13 @@ from canal.stages.placing import ONTOLOGY, check_places, place_types
 from canal.stages.request import StageRequest, StageResult, read_stage_cells, recorded_options, recorded_source
 from canal.stages.starting import Start, check_weights_lineage, find_start, weights_warnings
 from canal.stages.testing.examination import Examination, TestCells, examine, read_test_file, refuse_trained_on
-from canal.stages.testing.incoming import IncomingAnswers, IncomingFigures, answer_incoming, incoming_figures
+from canal.stages.testing.incoming import (
+    IncomingAnswers,
+    IncomingFigures,
+    answer_by_voter,
+    answer_incoming,
+    incoming_figures,
+)
 from canal.stages.testing.tests import earlier_stages, write_reliability
 from canal.stages.use import lineage, next_number
 from canal.training.distributed import help_training
@@ -79,17 +86,20 @@ def add_stage(
     # 2. One writer at a time.
     layout = Layout.init(layout.root, layout.server)
     with open_registry(layout, create=True).writing() as registry:
-        parent, records = registry.model_in_use(), registry.records()
+        base, records = registry.model_in_use(), registry.records()
         # 3. Everything that is refused with the registry in sight.
-        accepted = check_stage(request, start, cells, test_file, parent, records)
+        accepted = check_stage(request, start, cells, test_file, base, records)
+        parent = accepted.parent
         accepted = accepted if number is None else replace(accepted, number=number)
         placement, unplaced = _placement(layout, request, cells, parent)
-        earlier = earlier_stages(registry, records, None if parent is None else parent.stage)
+        earlier = earlier_stages(registry, records, None if base is None else base.stage)
         # 4. Learn; a killed run goes on from its last epoch.
         run, draft = begin_run(registry, request, accepted, progress or Silent())
         learned = learn_stage(parent, cells, start.preset, run, start.weights, placement, request.split)
         if placement is not None:
             learned = with_sure_answers(learned, parent, cells, placement)
+        if base is not None and base.voter is not None:
+            learned = with_voter(learned, base.voter, cells)
         # 5. Test on the held-out cells of this stage and of those before it.
         exam = examine(request, cells, learned, test_file, parent, earlier, run)
         # 6. Commit whole. A stage that forgets too much stays a candidate.
@@ -126,8 +136,10 @@ class Accepted:
     ----------
     start, cells
         Preset and weights; the labelled cells.
-    parent
+    base
         Model in use, ``None`` at the first stage.
+    parent
+        The same, ``None`` where it is a voter alone: nothing of that is trained further.
     number
         Number of the new stage.
     gene_report
@@ -142,6 +154,7 @@ class Accepted:
 
     start: Start
     cells: Cells
+    base: Model | None
     parent: Model | None
     number: int
     gene_report: dict[str, Any]
@@ -155,10 +168,10 @@ def check_stage(
     start: Start,
     cells: Cells,
     test_file: TestCells | None,
-    parent: Model | None,
+    base: Model | None,
     records: Sequence[StageRecord],
 ) -> Accepted:
-    """Refuse a stage that does not fit the stages so far.
+    """Refuse a stage that does not fit the stages so far; ``base`` is the model in use.
 
     Raises
     ------
@@ -166,23 +179,35 @@ def check_stage(
         If the cells were added before, the parent's network comes from other weights, an earlier stage was trained on
         the test cells, too few genes are measured, or ``--strict-labels`` finds a name that looks like a known type.
     """
-    _refuse_repeated(request, cells, parent, records)
+    parent = None if base is None or not base.is_taught else base
+    _refuse_repeated(request, cells, base, records)
     _check_split(request, cells, parent)
     check_weights_lineage(start, records, None if parent is None else parent.stage)
     refuse_trained_on(test_file, records)
     gene_report, warnings = _check_genes(parent, cells, start.preset)
     # What the model in use answers on these cells, while it has not learned them.
-    answers = None if parent is None else answer_incoming(parent, cells)
+    answers = _incoming(base, cells)
     return Accepted(
         start=start,
         cells=cells,
+        base=base,
         parent=parent,
         number=next_number(records),
         gene_report=gene_report,
         warnings=warnings,
-        label_warnings=tuple(_check_labels(request, parent, cells, answers)),
-        incoming=None if parent is None or answers is None else incoming_figures(answers, parent.types),
+        label_warnings=tuple(_check_labels(request, base, cells, answers)),
+        incoming=None if base is None or answers is None else incoming_figures(answers, base.answers),
     )
+
+
+def _incoming(base: Model | None, cells: Cells) -> IncomingAnswers | None:
+    """Return what the model in use answers on the cells of a new file; ``None`` before the first stage."""
+    if base is None:
+        return None
+    if base.is_taught:
+        return answer_incoming(base, cells)
+    assert base.voter is not None
+    return answer_by_voter(base.voter, cells)
 
 
 def _refuse_repeated(request: StageRequest, cells: Cells, parent: Model | None, records: Sequence[StageRecord]) -> None:
@@ -249,15 +274,15 @@ def _check_genes(parent: Model | None, cells: Cells, preset: Preset) -> tuple[di
 
 
 def _check_labels(
-    request: StageRequest, parent: Model | None, cells: Cells, answers: IncomingAnswers | None
+    request: StageRequest, base: Model | None, cells: Cells, answers: IncomingAnswers | None
 ) -> list[LabelWarning]:
     """Return which names of new types may stand for known types; refuse them with ``--strict-labels``."""
-    if parent is None or answers is None or cells.labels is None:
+    if base is None or answers is None or cells.labels is None:
         return []
-    known = parent.types
+    known = base.answers
     new = sorted(set(cells.labels.tolist()) - set(known))
-    # By their spelling, and by what the parent calls the cells that bear them. What it calls a cell that it takes for
-    # novel says nothing of the name.
+    # By their spelling, and by what the model in use calls the cells that bear them. What it calls a cell that it takes
+    # for novel says nothing of the name.
     warnings = similar_names(new, known)
     rows = np.flatnonzero(np.isin(answers.labels, new))
     called = np.where(answers.looks_known, answers.predicted, NOVEL)[rows]
@@ -304,6 +329,17 @@ def with_sure_answers(learned: LearnedStage, parent: Model | None, cells: Cells,
     highest_wrong = model.nodes.highest_wrong(learned.held_out_probabilities, truth)
     sure = nodes_only.with_stage(learned.key, placement, highest_wrong)
     return replace(learned, model=replace(model, sure=sure))
+
+
+def with_voter(learned: LearnedStage, voter: Voter, cells: Cells) -> LearnedStage:
+    """Return what was learned with the voter that the line started from, for the types that nobody taught.
+
+    The held-out cells are of taught types: they say from which odds on the voter may take a cell from these.
+    """
+    held = cells.take(learned.held_out)
+    reader = VoterReader(voter, learned.model.types, held.genes)
+    threshold = measured_threshold(reader, held.expression[:, reader.columns], learned.held_out_probabilities)
+    return replace(learned, model=replace(learned.model, voter=voter.with_stage(learned.key, threshold)))
 
 
 def kinds_warnings(model: Model, parent: Model | None) -> list[str]:
@@ -361,7 +397,8 @@ def _record(
 ) -> StageRecord:
     """Return what the registry keeps of the stage."""
     model, parent, start = learned.model, accepted.parent, accepted.start
-    known = set(parent.stage.types) if parent is not None else set()
+    base = accepted.base
+    known = set() if base is None else {*base.stage.types, *base.answers}
     # All that the new model holds: what its parent held under the same keys, and its own cells.
     stages = ({} if parent is None else parent.stage_of_key) | {learned.key: run.number}
     notes = {
@@ -369,14 +406,15 @@ def _record(
         **start.note(learned.pretrained_genes),
         "held_back": exam.held_back or None,
         "epochs": len(learned.history),
-        **key_note(None if parent is None else parent.stage, stages),
+        **key_note(None if base is None else base.stage, stages),
+        **model.voter_note,
     }
     if model.sure is not None:
         notes[ONTOLOGY] = model.sure.placement.to_dict()
     return StageRecord(
         number=run.number,
         name=request.name or _default_name(request),
-        parent=parent.stage.number if parent is not None else None,
+        parent=base.stage.number if base is not None else None,
         seed=run.seed,
         preset=dump_preset(start.preset),
         types=model.types,
@@ -468,6 +506,7 @@ def _result(
         metrics=record.metrics,
         warnings=warnings,
         left_out=_left_out(accepted.cells.report),
+        voter=record.notes.get(VOTER_NOTE),
         tested=tuple(exam.to_list()),
         incoming=None if accepted.incoming is None else accepted.incoming.to_dict(),
         label_warnings=tuple(record.label_warnings),

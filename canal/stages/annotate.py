@@ -26,6 +26,7 @@ from canal.stages.novelty_rules import NoveltyOptions, calibration_facts, choose
 from canal.stages.predictions import Wanted, answer_stream, reader_of
 from canal.stages.sanity import gene_agreement, sanity_facts, sanity_warnings
 from canal.stages.sure_answers import FORMATS, check_format, schema_columns, sure_rule, terms_by_name, types_below
+from canal.stages.voted import voted_columns, voter_facts, voter_warnings, without_voted
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -153,22 +154,27 @@ def annotate(
         )
         names, report = stream.names, stream.report
     # What looks at all cells together: the vote of clusters, and some rules of novelty.
-    cell_type = best = answers.names(model.types)
+    cell_type, confidence = answers.answered(model)
+    best = cell_type
     if options.majority_voting or clusters is not None:
         from canal.stages.clusters import majority_vote
 
         cell_type = majority_vote(best, answers.representation, clusters, seed=seed, progress=progress)
     # What a person looks at first: does the file fit the model?
     columns = {**rule.columns(answers, best), **answers.second_columns(model.types)}
+    columns |= voted_columns(answers.voted, columns) if answers.votes is not None else {}
     facts = _facts(model, report, options) | sanity_facts(reader.match, agreement, columns.get("status"))
     warnings = [*report.warnings, *sanity_warnings(reader.match, agreement, report.path)]
     # Types that were never seen together with many of these genes: their answers are estimates.
     facts["carried_types"] = [] if reader.carried is None else sorted(reader.carried.imputed)
     facts |= calibration_facts(rule.reader, answers, whole=whole)
+    if reader.voter is not None and answers.votes is not None:
+        facts["voter"] = voter_facts(reader.voter)
+        warnings += voter_warnings(reader.voter, answers.voted)
     if answers.probabilities is not None:
         facts["probability_types"] = list(model.types)
     if sure is not None and answers.sure is not None:
-        columns = {**columns, **sure.columns(answers.sure)}
+        columns = {**columns, **without_voted(sure.columns(answers.sure), answers.voted)}
         facts |= sure.facts()
         if options.format is not None:
             columns |= schema_columns(columns, options.format)
@@ -176,7 +182,7 @@ def annotate(
     return Annotation(
         cell_names=names,
         cell_type=cell_type,
-        confidence=answers.confidence,
+        confidence=confidence,
         representation=answers.representation,
         facts=facts | adapted.facts | rule.facts() | {"warnings": warnings},
         columns=columns,

@@ -144,7 +144,7 @@ def evaluate(
         If the file cannot be used, has no label, or has no cell of a type that is said to be novel.
     """
     # A label that is a type for the model, or is asked for, counts whatever it is called.
-    kept = (*model.types, *options.novel, *options.keep_labels)
+    kept = (*model.answers, *options.novel, *options.keep_labels)
     labels = LabelOptions(
         column=options.labels, label_map=options.label_map, drop=options.drop_labels, keep=kept, drop_must_occur=True
     )
@@ -165,7 +165,7 @@ def evaluate(
     path = report.path
     # Cells without a label were annotated with the others, but do not count.
     assert truth is not None
-    predicted = answers.names(model.types)
+    predicted, _ = answers.answered(model)
     labelled = truth.astype(str) != ""
     if not labelled.any():
         message = f"{path} has no labelled cell in {options.labels!r}. Name the column of the cell types with --labels."
@@ -181,7 +181,7 @@ def evaluate(
             model, truth[labelled].astype(str), predicted[labelled], sure, answers.sure[labelled]
         )
     figures = score(truth[labelled].astype(str), predicted[labelled].astype(str))
-    unknown = sorted(set(truth[labelled].tolist()) - set(model.types))
+    unknown = sorted(set(truth[labelled].tolist()) - set(model.answers))
     sanity = sanity_facts(reader.match, agreement, None)
     del sanity["share_novel"]  # types are scored here
     return Evaluation(
@@ -210,7 +210,7 @@ def _with_rate_of_false_alarms(novelty: NoveltyOptions, model: Model) -> Novelty
 def _check_novel(novel: Sequence[str], truth: np.ndarray, model: Model, path: str) -> None:
     """Refuse novel types of which the file has no cell, or that the model knows."""
     absent = sorted(set(novel) - set(truth.tolist()))
-    known = sorted(set(novel) & set(model.types))
+    known = sorted(set(novel) & set(model.answers))
     if absent:
         message = f"{path} has no cell of {', '.join(map(repr, absent))}; --novel names types of the file's labels."
         raise DataError(message)

@@ -18,6 +18,7 @@ from canal.model.model import Model
 from canal.model.novelty.detector import NoveltyScores
 from canal.model.novelty.neighbours import Neighbours
 from canal.model.reader import GeneSetReader, Prediction
+from canal.model.voter import Votes
 from canal.progress import Progress
 from canal.stages.sure_answers import SureRule
 
@@ -43,6 +44,8 @@ class Answers:
         Novelty with p-value, and nearest cells of the example bank; ``None`` where they were not asked for.
     sure
         Index of the most specific node that is sure, int32 (cells,); ``None`` where it was not asked for.
+    votes
+        Which cells the voter answers; ``None`` where the model has none that can.
     """
 
     best: np.ndarray
@@ -54,10 +57,24 @@ class Answers:
     novelty: NoveltyScores | None = None
     neighbours: Neighbours | None = None
     sure: np.ndarray | None = None
+    votes: Votes | None = None
+
+    @property
+    def voted(self) -> np.ndarray:
+        """Whether the voter answers a cell, bool (cells,)."""
+        return np.zeros(len(self.best), dtype=bool) if self.votes is None else self.votes.types >= 0
 
     def names(self, types: tuple[str, ...]) -> np.ndarray:
         """Return the name of each cell's type, object (cells,)."""
         return np.asarray(np.array(types, dtype=object)[self.best])
+
+    def answered(self, model: Model) -> "tuple[np.ndarray, np.ndarray]":
+        """Return type and confidence of each cell, (cells,) each: the voter's where it answers, else the taught one."""
+        names = self.names(model.types)
+        if self.votes is None or model.voter is None:
+            return names, self.confidence
+        by_voter = np.array(model.voter.named, dtype=object)[self.votes.types]
+        return np.where(self.voted, by_voter, names), np.where(self.voted, self.votes.confidence, self.confidence)
 
     def second_columns(self, types: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Return the columns with each cell's second type and its probability; none where one type is allowed."""
@@ -95,6 +112,10 @@ class _Collector:
         self._done = 0
         self._sure_rule, self._sure = sure, None if sure is None else np.empty(n, np.int32)
         self._best, self._confidence = np.empty(n, np.int32), np.empty(n, np.float32)
+        # Where types may be chosen from only, a voter is silent.
+        self._votes: Votes | None = None
+        if first.votes is not None and (wanted.allowed is None or wanted.allowed.all()):
+            self._votes = Votes(types=np.empty(n, np.int32), confidence=np.empty(n, np.float32))
         types = first.probabilities.shape[1]
         # A second type is one of those that may be answered.
         self._allowed = np.ones(types, dtype=bool) if wanted.allowed is None else wanted.allowed
@@ -128,6 +149,9 @@ class _Collector:
             self._probabilities.append(prediction.probabilities)
         if self._sure is not None and self._sure_rule is not None:
             self._sure[rows] = self._sure_rule.of(prediction.probabilities)
+        if self._votes is not None and prediction.votes is not None:
+            self._votes.types[rows] = prediction.votes.types
+            self._votes.confidence[rows] = prediction.votes.confidence
         if self._novelty is not None and prediction.novelty is not None:
             self._novelty.novelty[rows] = prediction.novelty.novelty
             self._novelty.p_value[rows] = prediction.novelty.p_value
@@ -149,6 +173,7 @@ class _Collector:
             novelty=self._novelty,
             neighbours=self._neighbours,
             sure=self._sure,
+            votes=self._votes,
         )
 
 

@@ -111,6 +111,7 @@ class StageResult:
     incoming: dict[str, Any] | None = None
     seconds: float = 0.0
     left_out: dict[str, int] = field(default_factory=dict)
+    voter: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -10,9 +10,9 @@ import canal
 from canal.data.panel import check_overlap
 from canal.data.stream import open_stream
 from canal.errors import ConfigError
+from canal.model.voter import Voter, probabilities
 from canal.progress import Progress, Silent
 from canal.report.annotation import KEY, Annotation, check_key, check_target, write_annotation
-from canal.voter.voter import Voter, probabilities
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -35,7 +35,11 @@ def check_voter_options(options: Mapping[str, Any]) -> None:
     ConfigError
         If one of them was given.
     """
-    asked = [name for name, value in options.items() if name not in _OPTIONS and value not in (None, False, 0, BEST)]
+    asked = []
+    for name, value in options.items():
+        by_default = value is None or (isinstance(value, str | int | float) and value in (False, 0, BEST))
+        if name not in _OPTIONS and not by_default:
+            asked.append(name)
     if not asked:
         return
     named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
@@ -52,6 +56,8 @@ def annotate_with_voter(
     options: Mapping[str, Any],
     out: Path | None = None,
     progress: Progress | None = None,
+    *,
+    stage: int = 0,
 ) -> Annotation:
     """Annotate the cells of a file; with ``out``, write them with their annotation there.
 
@@ -67,6 +73,8 @@ def annotate_with_voter(
         File to write: ``.h5ad`` or ``.csv``.
     progress
         Told about every block of cells.
+    stage
+        Number of the stage that the voter is; 0 of one that is none.
 
     Returns
     -------
@@ -108,7 +116,7 @@ def annotate_with_voter(
     measured, genes = int(match.measured.sum()), len(voter.genes)
     facts = {
         "model": voter.name,
-        "stage": 0,
+        "stage": stage,
         "stage_name": voter.name,
         "voter": dict(voter.description),
         "types": list(voter.types),

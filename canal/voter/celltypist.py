@@ -8,8 +8,8 @@ import numpy as np
 from canal.data.genes import name_genes
 from canal.errors import DataError, RegistryError, WeightsError
 from canal.files import check_file, digest_file
+from canal.model.voter import SUFFIX, Voter
 from canal.voter.pickles import Estimator, array_in, read_pickle
-from canal.voter.voter import SUFFIX, Voter
 
 _CLASSIFIERS = ("LogisticRegression", "SGDClassifier")
 _DESCRIBED = ("date", "details", "url", "source", "version")  # what CellTypist says of its models

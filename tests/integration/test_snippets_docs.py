@@ -66,6 +66,9 @@ NOT_RUN = {
     "canal models add": "needs a model to add: tests/integration/catalogue/test_catalogue.py",
     "canal models import-celltypist": "needs a model of CellTypist: tests/unit/voter/test_voter.py",
     "canal annotate --model Immune_All_Low.voter": "needs a model of CellTypist: tests/unit/voter/test_voter.py",
+    "canal init my-atlas --from Immune_All_Low.voter": (
+        "needs a model of CellTypist: tests/unit/voter/test_voter_stage.py"
+    ),
     "canal annotate --model blood": "needs a file of blood: tests/integration/registry/test_shipped.py",
     "torchrun": "needs several nodes",
     "#!/bin/bash": "needs SLURM",

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from canal.data.cells import Cells
+from canal.data.panel import check_overlap
 from canal.figures import score
 from canal.model.model import Model
 from canal.model.reliability import expected_calibration_error
+from canal.model.voter import Voter, probabilities
 from canal.stages.novelty_rules import ALPHA, file_p_values, judging_reader
 from canal.stages.testing.held_out import chosen_rows
 
@@ -103,13 +105,35 @@ def answer_incoming(parent: Model, cells: Cells) -> IncomingAnswers:
     p_value = None
     if prediction.novelty is not None:
         p_value = file_p_values(judging, prediction.novelty)
-    names = np.array(parent.types, dtype=object)
+    predicted = reader.answered_types(prediction)
+    confidence = reader.answered_confidence(prediction)
     labels = cells.labels[rows]
     return IncomingAnswers(
         labels=labels,
-        predicted=parent.as_labelled(labels, names[prediction.probabilities.argmax(axis=1)]),
-        confidence=prediction.probabilities.max(axis=1),
+        predicted=parent.as_labelled(labels, predicted),
+        confidence=confidence,
         p_value=p_value,
+    )
+
+
+def answer_by_voter(voter: Voter, cells: Cells) -> IncomingAnswers:
+    """Annotate the labelled cells of a new file with a voter that nothing was taught beside, `MOST_CELLS` at most.
+
+    Raises
+    ------
+    DataError
+        If the file measures no gene of the voter.
+    """
+    assert cells.labels is not None
+    match = voter.panel.match(cells.genes)
+    check_overlap(match, 0.0, cells.report.path)
+    rows = chosen_rows(cells.labels, MOST_CELLS)
+    scores = voter.scores(cells.expression[rows][:, match.columns[match.measured]], match)
+    return IncomingAnswers(
+        labels=cells.labels[rows],
+        predicted=np.array(voter.types, dtype=object)[scores.argmax(axis=1)],
+        confidence=probabilities(scores).max(axis=1).astype(np.float32),
+        p_value=None,
     )
 
 

@@ -19,10 +19,10 @@ from canal.cli.main import app
 from canal.data.genes import Genes
 from canal.data.stream import read_cells
 from canal.errors import CanalError, WeightsError
+from canal.model.voter import Voter
 from canal.voter.annotate import NO_NOVELTY
 from canal.voter.celltypist import voter_of
 from canal.voter.pickles import read_pickle
-from canal.voter.voter import Voter
 from canal.workspace import import_celltypist, load_model
 from tests.make import make_adata
 
@@ -358,5 +358,5 @@ def test_dense_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     match = voter.panel.match(Genes.of(cells.genes.names))
     values = cells.expression[:, match.columns[match.measured]]
     whole = voter.scores(values, match)
-    monkeypatch.setattr("canal.voter.voter.DENSE_ROWS", 7)
+    monkeypatch.setattr("canal.model.voter.DENSE_ROWS", 7)
     assert np.allclose(voter.scores(values, match), whole, rtol=0, atol=1e-12)
