@@ -30,6 +30,7 @@ from canal.stages.layout import Layout
 from canal.stages.starting import check_weights_name
 from canal.training.start import PretrainedWeights, checked_pretrained, save_pretrained
 
+RECIPE = 2  # of the training: a run that another one left is not resumed
 FEWEST_GENES = 20  # fewer are taken for a mistake in the request
 
 
@@ -225,7 +226,7 @@ def _run_key(
     """Return the digest of all that decides the outcome of a run, so that only the same run is resumed."""
     vectors = "" if table is None else hashlib.sha256(table.numpy().tobytes()).hexdigest()
     digests = [survey.digest for survey in surveys]
-    decisive = [digests, preset.model_dump(mode="json"), request.seed, vectors]
+    decisive = [RECIPE, digests, preset.model_dump(mode="json"), request.seed, vectors]
     return short_digest(decisive)
 
 

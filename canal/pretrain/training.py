@@ -27,6 +27,9 @@ from canal.seeds import numpy_generator, torch_generator
 from canal.training.train import load_optimizer, optimizer_tensors, read_checkpoint, tensors_under
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0  # what a killed run loses at most, beside the group it was in
+# Times the learning rate, for the vectors of genes and bins: they start with unit spread, and at the rate of the others
+# a short training leaves them as they were drawn. pbmc3k, preset small, 6 epochs: held-out loss .746, .762 at 1.
+VECTORS_RATE = 10.0
 SLICES = 8  # of a batch on a CPU, at most: what as many cores can share
 LEAST_RATE = 0.01  # share of the learning rate at the end of the cosine
 
@@ -100,8 +103,11 @@ class Pretraining:
         self.model, self.cells, self.preset, self.seed = model.to(self.device), cells, preset, seed
         self._path, self._key = checkpoint
         config = preset.training
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # Vectors of genes and bins first, at a rate of their own.
+        vectors = [weight for weight in (model.gene_emb.weight, model.token_emb.weight) if weight.requires_grad]
+        others = [weight for name, weight in model.named_parameters() if "_emb." not in name and weight.requires_grad]
+        groups = [{"params": vectors, "factor": VECTORS_RATE}, {"params": others, "factor": 1.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.state = PretrainState()
         self._saved = time.monotonic()
 
@@ -198,7 +204,7 @@ class Pretraining:
         """Take one step of the optimizer, at the learning rate for this share of all steps."""
         config = self.preset.training
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * rate_share(done, config.warm_up)
+            group["lr"] = config.learning_rate * rate_share(done, config.warm_up) * group["factor"]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -145,6 +145,24 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     assert not [p for p in (layout.weights / ".drafts").iterdir() if p.is_dir()]
 
 
+def test_vectors_learn_at_a_rate_of_their_own(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of genes and bins at ten times the others' at every step; the others are all there."""
+    steps: list[list[tuple[float, int]]] = []
+    take_step = pretraining.Pretraining._step
+
+    def noted(self: pretraining.Pretraining, done: float) -> None:
+        take_step(self, done)
+        groups = self.optimizer.param_groups
+        steps.append([(group["lr"], sum(weight.numel() for weight in group["params"])) for group in groups])
+        assert sum(n for _, n in steps[-1]) == sum(weight.numel() for weight in self.model.parameters())
+        assert steps[-1][0][1] == self.model.gene_emb.weight.numel() + self.model.token_emb.weight.numel()
+
+    monkeypatch.setattr(pretraining.Pretraining, "_step", noted)
+    pretrain(Layout(tmp_path), PretrainRequest(data=[files / "a.h5ad"], overrides=(*QUICK, "training.epochs=1")))
+    assert len(steps) > 5
+    assert all(vectors[0] == pytest.approx(10 * others[0]) for vectors, others in steps)
+
+
 def test_the_number_of_cores_does_not_change_the_weights(files: Path, tmp_path: Path) -> None:
     """Slices of a batch are computed by as many threads as there are, and added in their own order."""
     digests, allowed = [], torch.get_num_threads()
