@@ -122,7 +122,8 @@ def test_it_is_replayed_renamed_and_removed(placed, tmp_path):
 
 def test_a_file_of_the_model_gives_sure_answers(placed, tmp_path):
     """What is exported has every file that a stage can have, and answers without a workspace."""
-    assert set(artifacts(placed, 1)) == MODEL_FILES | FLAVOUR_FILES
+    files = MODEL_FILES - {"voter.safetensors"}  # of lines that start from one
+    assert set(artifacts(placed, 1)) == files | FLAVOUR_FILES
     workspace = canal.open_workspace(placed)
     workspace.export(tmp_path / "model.canal")
     cells = make_adata(40, types=("B", "NK"), seed=2)

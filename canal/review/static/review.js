@@ -247,8 +247,11 @@ function drawLegend(head) {
 
 // Cells that a person chose, by a lasso or in the legend.
 
+let choices = 0; // of what the map shows: a group whose cells come after somebody has chosen others is not shown
+
 function select(rows) {
   const begun = performance.now();
+  choices += 1;
   map.select(rows);
   map.drawNow();
   const bar = byId("selection");
@@ -261,8 +264,11 @@ function select(rows) {
 
 async function showGroup(group) {
   if (!map || !group || group === "selection" || !shown.names.length) return;
+  const own = ++choices;
   try {
-    map.select(new Uint32Array(await bytes(`/map/rows?group=${encodeURIComponent(group)}`)));
+    const rows = new Uint32Array(await bytes(`/map/rows?group=${encodeURIComponent(group)}`));
+    if (own !== choices) return;
+    map.select(rows);
   } catch (error) { tell(error.message, true); }
   byId("selection").hidden = true;
   byId("map").dataset.own = "";

@@ -200,6 +200,6 @@ def made_up_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load_or_nothing(package: Package) -> Any:
         made_up = not (package.folder / "config.toml").is_file()
-        return SimpleNamespace(network=None) if made_up else load(package)
+        return SimpleNamespace(network=None, is_taught=True, voter=None) if made_up else load(package)
 
     monkeypatch.setattr(Package, "load", load_or_nothing)
