@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from canal.model.encoders.layers import in_threads
+from canal.model.encoders.layers import in_threads, one_thread
 from canal.model.network import best_device
 from canal.pretrain.cells import TokenBlock, TokenBlocks
 from canal.pretrain.config import PretrainPreset
@@ -178,9 +179,9 @@ class Pretraining:
         if not n_masked:  # cells that express nothing have nothing to mask
             return 0.0, 0
         # On a CPU slice by slice, each by one core: their gradients are added in the order of the slices, so that the
-        # weights do not depend on the number of cores. Elsewhere the batch as a whole.
+        # weights do not depend on the number of cores. Elsewhere, and of small cells, the batch as a whole.
         cells = len(rows)
-        size = -(-cells // SLICES) if self.device.type == "cpu" else cells
+        size = -(-cells // SLICES) if self.model.takes_cells_alone(len(genes) + 1) else cells
         slices = [slice(start, start + size) for start in range(0, cells, size)]
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
 
@@ -193,7 +194,9 @@ class Pretraining:
             return float(loss.detach()), torch.autograd.grad(loss / config.accumulate, trained, allow_unused=True)
 
         total = 0.0
-        for loss, gradients in in_threads(of_slice, slices):
+        with one_thread() if len(slices) == 1 else nullcontext():
+            done = in_threads(of_slice, slices)
+        for loss, gradients in done:
             total += loss
             for weight, gradient in zip(trained, gradients, strict=True):
                 if gradient is not None:

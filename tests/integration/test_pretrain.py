@@ -16,6 +16,7 @@ import canal
 from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.pretrain import cells as blocks_module
+from canal.pretrain import masked
 from canal.pretrain import training as pretraining
 from canal.pretrain.cells import CellFiles, TokenBlocks, variable_panel
 from canal.pretrain.run import PretrainRequest, pretrain
@@ -163,8 +164,12 @@ def test_vectors_learn_at_a_rate_of_their_own(files: Path, tmp_path: Path, monke
     assert all(vectors[0] == pytest.approx(10 * others[0]) for vectors, others in steps)
 
 
-def test_the_number_of_cores_does_not_change_the_weights(files: Path, tmp_path: Path) -> None:
-    """Slices of a batch are computed by as many threads as there are, and added in their own order."""
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_number_of_cores_does_not_change_the_weights(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """Slices of a batch are computed by as many threads as there are, and added in their own order; or by one."""
+    monkeypatch.setattr(masked, "FEWEST_VALUES", 0 if alone else 10**9)
     digests, allowed = [], torch.get_num_threads()
     try:
         for threads in (1, 3):

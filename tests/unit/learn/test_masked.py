@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from canal.config import PerformerConfig
 from canal.model.encoders.published import check_published
+from canal.pretrain import masked as masked_module
 from canal.pretrain.cells import TokenBlock
 from canal.pretrain.masked import MaskedModel, majority_baselines, mask_held_out, mask_tokens
 from canal.pretrain.training import rate_share
@@ -80,6 +81,7 @@ def test_published_form_of_the_model() -> None:
     assert not model.gene_emb.weight.requires_grad
 
 
+@pytest.mark.usefixtures("cell_by_cell")
 def test_the_published_architecture_gives_the_same_logits() -> None:
     """The result, loaded into performer-pytorch's language model, tells masked genes as our model does."""
     model = MaskedModel(CONFIG, 30).eval()
@@ -103,6 +105,13 @@ def sparse_tokens(n: int, genes: int) -> tuple[torch.Tensor, torch.Tensor]:
     return mask_tokens(given, share=0.3, replaced=0.9, mask_token=6, draw=draw)
 
 
+@pytest.fixture
+def cell_by_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small cells go through the layers one by one, too."""
+    monkeypatch.setattr(masked_module, "FEWEST_VALUES", 0)
+
+
+@pytest.mark.usefixtures("cell_by_cell")
 @pytest.mark.parametrize("cells", [2, 6])
 def test_gradients_are_those_of_the_published_modules(cells: int) -> None:
     """One by one, with the first layer shared among six cells and not among two: every weight learns the same."""
@@ -121,6 +130,7 @@ def test_gradients_are_those_of_the_published_modules(cells: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()), msg=name)
 
 
+@pytest.mark.usefixtures("cell_by_cell")
 def test_features_that_overflow_are_computed_the_long_way() -> None:
     """Queries far longer than training makes them: the answer is performer-pytorch's, and finite."""
     torch.manual_seed(0)
@@ -143,6 +153,13 @@ def test_tokens_and_genes_start_with_unit_spread() -> None:
     model = MaskedModel(CONFIG, 500)
     assert float(model.gene_emb.weight.detach().std()) == pytest.approx(1, abs=0.05)
     assert float(model.token_emb.weight.detach().std()) == pytest.approx(1, abs=0.3)
+
+
+def test_small_cells_go_through_as_a_batch() -> None:
+    """Large ones alone."""
+    model = MaskedModel(CONFIG, 60)
+    assert not model.takes_cells_alone(61)
+    assert model.takes_cells_alone(masked_module.FEWEST_VALUES // CONFIG.dim + 1)
 
 
 def test_only_the_shown_genes_count() -> None:
