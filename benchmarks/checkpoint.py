@@ -11,7 +11,6 @@ say nothing about accuracy: none is printed.
 
 import argparse
 import tempfile
-import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -19,25 +18,15 @@ import numpy as np
 import torch
 
 from benchmarks.measure import canal, machine
+from tests.published import published_model, published_state
 
 GENES = 16_906  # of the published table
 
 
 def write_checkpoint(path: Path) -> None:
     """Write random weights in the published layout at the published sizes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from performer_pytorch import PerformerLM
-    torch.manual_seed(0)
-    model = PerformerLM(
-        num_tokens=7, max_seq_len=GENES + 1, dim=200, depth=6, heads=10, dim_head=64, rotary_position_emb=False,
-        qkv_bias=False, attn_out_bias=True,
-    )  # fmt: skip
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("performer.proj")}
-    state["pos_emb.emb.weight"] = torch.randn(GENES + 1, 200, dtype=torch.float64)
-    state["pos_emb.emb.weight"][-1] = 0
-    state["performer.calls_since_last_redraw"] = torch.tensor(0)
-    torch.save({"model_state_dict": state}, path)
+    model = published_model(genes=GENES, dim=200, depth=6, heads=10, dim_head=64)
+    torch.save({"model_state_dict": published_state(model)}, path)
 
 
 def write_cells(source: Path, labels: str, cells: int, folder: Path) -> tuple[Path, Path]:

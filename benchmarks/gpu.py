@@ -21,31 +21,28 @@ import json
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from torch.nn import functional as F
 
+from benchmarks.performer_speed import real_cells, shortest
 from canal.config import PerformerConfig, Preset, load_preset
-from canal.data.cells import CellPool
-from canal.data.panel import GenePanel
-from canal.data.stream import read_cells
-from canal.data.variable_genes import highly_variable
 from canal.model.encoders.published import layer_operations
-from canal.model.network import Network, PanelCells, best_device, new_network
+from canal.model.network import Network, best_device, new_network
 from canal.model.novelty.neighbours import NeighbourIndex
-from canal.training.fitting import on_panel, type_index
 
 QUICK = (
     "encoder.dim=16", "encoder.depth=3", "encoder.heads=2", "encoder.dim_head=8", "encoder.hidden=8",
     "encoder.representation=8", "genes.per_stage=60", "training.epochs=1", "bank.size=100",
 )  # fmt: skip
 NEIGHBOURS, DIM = 10, 64
+RUNS = 4  # of which the first warms the device up
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -89,32 +86,18 @@ def product_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Return operations a second of a large product."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = torch.randn(size, size, device=device).to(dtype), torch.randn(size, size, device=device).to(dtype)
-    return 2.0 * size**3 / shortest(lambda: a @ b, device)
+    return 2.0 * size**3 / fastest(lambda: a @ b, device)
 
 
-def shortest(work: Callable[[], Any], device: torch.device, runs: int = 3) -> float:
-    """Return the shortest of some runs in seconds, after one that is not counted."""
-    best = float("inf")
-    for run in range(runs + 1):
-        begin = time.perf_counter()
+def fastest(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the shortest of some runs in seconds, each to the end of what the device was given."""
+
+    def whole() -> None:
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        if run:
-            best = min(best, time.perf_counter() - begin)
-    return best
 
-
-def real_cells(plan: Plan, preset: Preset) -> tuple[PanelCells, torch.Tensor, int]:
-    """Return cells of the first stage of the first stream on their variable genes, their types, and how many types."""
-    path = min(plan.streams.glob("*/1_*.train.h5ad"))
-    cells = read_cells(path, labels="cell_type")
-    assert cells.labels is not None
-    panel = GenePanel.empty().extended(cells.genes.take(highly_variable(cells, preset.genes.per_stage)), 1)
-    names = tuple(sorted(set(cells.labels.tolist())))
-    rows = np.random.default_rng(0).permutation(len(cells))[: plan.cells]
-    types = torch.from_numpy(type_index(cells.labels, names)[rows])
-    return on_panel(CellPool.of(cells, 1), panel).take(rows), types, len(names)
+    return shortest({"": whole}, RUNS)[""]
 
 
 class Measured:
@@ -128,9 +111,11 @@ class Measured:
 
     def __init__(self, plan: Plan, preset: Preset) -> None:
         self.plan, self.preset, self.device = plan, preset, best_device()
-        self.cells, types, n_types = real_cells(plan, preset)
-        self.types = types.to(self.device)
-        self.network: Network = new_network(preset, self.cells.values.shape[1], n_types, 0).to(self.device)
+        # Some cells of the first stage of the first stream.
+        cells, types, names = real_cells(min(plan.streams.glob("*/1_*.train.h5ad")), preset.genes.per_stage)
+        rows = np.random.default_rng(0).permutation(len(cells))[: plan.cells]
+        self.cells, self.types = cells.take(rows), torch.from_numpy(types[rows]).to(self.device)
+        self.network: Network = new_network(preset, cells.values.shape[1], len(names), 0).to(self.device)
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=preset.training.learning_rate)
 
@@ -179,7 +164,7 @@ def speed(measured: Measured) -> list[list[str]]:
             ("annotation", forward, annotate),
             ("training step", training, lambda dtype=dtype: measured.step(rows, dtype)),
         ):
-            rate = len(rows) / shortest(work, device)
+            rate = len(rows) / fastest(work, device)
             share = rate * flop / peak
             numbers = str(dtype).removeprefix("torch.")
             table.append([name, numbers, f"{rate:.1f}", f"{flop / 1e9:.1f}", f"{peak / 1e12:.2f}", f"{share:.1%}"])
@@ -224,15 +209,18 @@ def neighbours(plan: Plan) -> list[list[str]]:
 
 def stream_file(folder: Path, out: Path) -> Path:
     """Write the declaration of a stream for `canal benchmark`, and return it."""
-    lines = ["schema = 1", f"name = {json.dumps(folder.name)}"]
+    stages = []
     for train in sorted(folder.glob("*.train.h5ad"), key=lambda path: int(path.name.split("_")[0])):
-        test = train.with_name(train.name.replace(".train.", ".test."))
-        name = train.name.removesuffix(".train.h5ad").split("_", 1)[1]
-        lines += ["", "[[stage]]", f"name = {json.dumps(name)}", f"data = {json.dumps(str(train.resolve()))}"]
-        lines += [f"test = {json.dumps(str(test.resolve()))}", 'labels = "cell_type"']
+        stages.append(
+            {
+                "name": train.name.removesuffix(".train.h5ad").split("_", 1)[1],
+                "data": str(train.resolve()),
+                "test": str(train.resolve().with_name(train.name.replace(".train.", ".test."))),
+                "labels": "cell_type",
+            }
+        )
     path = out.with_name(f"{out.name}-{folder.name}.toml")
-    path.write_text("\n".join(lines) + "\n")
-    tomllib.loads(path.read_text())
+    path.write_text(tomli_w.dumps({"schema": 1, "name": folder.name, "stage": stages}))
     return path
 
 

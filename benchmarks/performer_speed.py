@@ -99,10 +99,10 @@ def encoder_of(network: Network) -> PerformerEncoder:
     return network.encoder
 
 
-def real_cells(streams: Path) -> tuple[PanelCells, np.ndarray, tuple[str, ...]]:
-    """Return cells of immune's first stage on 1000 genes, their types and the types' names."""
-    cells = read_cells(streams / "immune/1_zheng_facs.train.h5ad", labels="cell_type")
-    columns = highly_variable(cells, GENES)
+def real_cells(path: Path, genes: int) -> tuple[PanelCells, np.ndarray, tuple[str, ...]]:
+    """Return the cells of a file on its most variable genes, their types and the types' names."""
+    cells = read_cells(path, labels="cell_type")
+    columns = highly_variable(cells, genes)
     panel = GenePanel.empty().extended(cells.genes.take(columns), 1)
     assert cells.labels is not None
     names = tuple(sorted(set(cells.labels.tolist())))
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=280, help="cells trained on before that")
     options = parser.parse_args()
     preset = load_preset("canal", ("encoder.trainable=paper", "training.precision=auto"))
-    cells, types, names = real_cells(options.streams)
+    cells, types, names = real_cells(options.streams / "immune/1_zheng_facs.train.h5ad", GENES)
     order = np.random.default_rng(0).permutation(len(cells))
     cells, types = cells.take(order), types[order]
     network = trained(preset, cells, types, len(names), options.train)

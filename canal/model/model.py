@@ -334,7 +334,7 @@ class Model:
     def types_of(self, cells: Cells) -> np.ndarray:
         """Return the name of the most probable type of each cell, (cells,)."""
         reader = self.reader(cells.genes)
-        return reader.answered_types(reader.predict(cells.expression))
+        return reader.answered(reader.predict(cells.expression))[0]
 
     @cached_property
     def _readers(self) -> dict[Genes, "GeneSetReader"]:

@@ -278,20 +278,13 @@ class GeneSetReader:
         names = np.array(self.model.types, dtype=object)
         return np.asarray(names[self.predict(expression).probabilities.argmax(axis=1)])
 
-    def answered_types(self, prediction: Prediction) -> np.ndarray:
-        """Return the name of each cell's type, the voter's where it answers, object (cells,)."""
+    def answered(self, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+        """Return type and confidence of each cell, (cells,) each: the voter's where it answers, else the taught one."""
         names = np.asarray(np.array(self.model.types, dtype=object)[prediction.probabilities.argmax(axis=1)])
-        if self.voter is None or prediction.votes is None:
-            return names
-        voted = prediction.votes.types
-        return np.asarray(np.where(voted >= 0, np.array(self.voter.voter.named, dtype=object)[voted], names))
-
-    def answered_confidence(self, prediction: Prediction) -> np.ndarray:
-        """Return the probability of each cell's type, the voter's where it answers, float32 (cells,)."""
         confidence = np.asarray(prediction.probabilities.max(axis=1))
-        if prediction.votes is None:
-            return confidence
-        return np.where(prediction.votes.types >= 0, prediction.votes.confidence, confidence)
+        if self.voter is None or prediction.votes is None:
+            return names, confidence
+        return prediction.votes.over(self.voter.voter, names, confidence)
 
     def voter_values(self, values: sp.csr_matrix) -> sp.csr_matrix:
         """Return what the voter reads of a block (cells, K): its genes, in its order."""

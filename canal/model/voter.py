@@ -117,6 +117,13 @@ class Voter:
         """Return the voter as if the stage had never been."""
         return replace(self, thresholds={k: v for k, v in self.thresholds.items() if k != key})
 
+    @staticmethod
+    def reading_order(match: GeneMatch) -> tuple[np.ndarray, np.ndarray]:
+        """Return the columns of a file to read, ascending, and which of these each measured gene is, (S,) each."""
+        places = match.columns[match.measured]
+        columns = np.sort(places)
+        return columns, np.searchsorted(columns, places)
+
     def scores(self, expression: sp.csr_matrix, match: GeneMatch) -> np.ndarray:
         """Return the scores of cells, float64 (n, C).
 
@@ -199,6 +206,16 @@ class Votes:
 
     types: np.ndarray
     confidence: np.ndarray
+
+    @property
+    def voted(self) -> np.ndarray:
+        """Whether the voter answers a cell, bool (n,)."""
+        return np.asarray(self.types >= 0)
+
+    def over(self, voter: Voter, names: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return type and confidence of each cell, the voter's where it answers, else those given, (n,) each."""
+        by_voter = np.array(voter.named, dtype=object)[self.types]
+        return np.where(self.voted, by_voter, names), np.where(self.voted, self.confidence, confidence)
 
 
 class VoterReader:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from canal.config import PerformerConfig
-from canal.model.encoders.layers import FEWEST_SHARING, FirstLayer, Layer
+from canal.model.encoders.layers import EmbeddedCell, Layer, sharing_cells, through_layers
 from canal.model.encoders.performer import performer_layers
 from canal.model.encoders.published import TABLE
 from canal.model.network import product_dtype
@@ -95,22 +95,17 @@ class MaskedModel(nn.Module):
         """
         network: Any = self.performer.net
         layers = [Layer.of(module, self.product_dtype) for module in network.layers]
-        # What the first layers of the cells share, where there are cells enough to share it.
-        first, common_T = None, tokens_BT.mode(dim=0).values
-        if len(tokens_BT) > FEWEST_SHARING and len(layers) > 1:
-            first = FirstLayer(layers[0], self.token_emb(common_T) + genes_TE)
+        x_BTE = self.token_emb(tokens_BT) + genes_TE
+        cells = [EmbeddedCell(x_TE) for x_TE in x_BTE]
+        if len(layers) > 1:
+            cells = sharing_cells(layers[0], x_BTE, tokens_BT, lambda tokens_T: self.token_emb(tokens_T) + genes_TE)
         outputs = []
-        for tokens_T, masked_T in zip(tokens_BT, masked_BT, strict=True):
-            embedded_TE, masked_K = self.token_emb(tokens_T) + genes_TE, torch.nonzero(masked_T)[:, 0]
-            x_TE, rest = embedded_TE, layers[:-1]
-            if first is not None:
-                x_TE, rest = first(x_TE, torch.nonzero(tokens_T != common_T)[:, 0]), layers[1:-1]
-            for layer in rest:
-                x_TE = layer(x_TE)
+        for cell, masked_T in zip(cells, masked_BT, strict=True):
+            x_TE, masked_K = through_layers(layers[:-1], cell), torch.nonzero(masked_T)[:, 0]
             x_KE = layers[-1].of_rows(x_TE, masked_K)
             # A cell whose features overflowed is computed again, as performer-pytorch does.
             if not bool(torch.isfinite(x_KE).all()):
-                x_KE = self.performer(embedded_TE[None])[0][masked_K]
+                x_KE = self.performer(cell.x_TE[None])[0][masked_K]
             outputs.append(x_KE)
         return torch.cat(outputs)
 

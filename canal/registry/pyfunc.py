@@ -85,8 +85,9 @@ class StageModel:
         types, confidence = [], []
         for block in stream.chunks(reader.columns):
             prediction = reader.predict_columns(block)
-            types.append(reader.answered_types(prediction))
-            confidence.append(reader.answered_confidence(prediction))
+            answered, sure = reader.answered(prediction)
+            types.append(answered)
+            confidence.append(sure)
         answer = {CELL_TYPE: np.concatenate(types), CONFIDENCE: np.concatenate(confidence).astype(float)}
         return pd.DataFrame(answer, index=model_input.index)
 
@@ -96,9 +97,7 @@ class StageModel:
         assert voter is not None
         match = voter.panel.match(stream.genes)
         check_overlap(match, 0.0, _NAME)
-        places = match.columns[match.measured]
-        columns = np.sort(places)
-        order = np.searchsorted(columns, places)
+        columns, order = voter.reading_order(match)
         scores = np.concatenate([voter.scores(block[:, order], match) for block in stream.chunks(columns)])
         types = np.array(voter.types, dtype=object)[scores.argmax(axis=1)]
         return pd.DataFrame({CELL_TYPE: types, CONFIDENCE: probabilities(scores).max(axis=1)}, index=index)

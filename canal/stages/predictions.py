@@ -62,7 +62,7 @@ class Answers:
     @property
     def voted(self) -> np.ndarray:
         """Whether the voter answers a cell, bool (cells,)."""
-        return np.zeros(len(self.best), dtype=bool) if self.votes is None else self.votes.types >= 0
+        return np.zeros(len(self.best), dtype=bool) if self.votes is None else self.votes.voted
 
     def names(self, types: tuple[str, ...]) -> np.ndarray:
         """Return the name of each cell's type, object (cells,)."""
@@ -73,8 +73,7 @@ class Answers:
         names = self.names(model.types)
         if self.votes is None or model.voter is None:
             return names, self.confidence
-        by_voter = np.array(model.voter.named, dtype=object)[self.votes.types]
-        return np.where(self.voted, by_voter, names), np.where(self.voted, self.votes.confidence, self.confidence)
+        return self.votes.over(model.voter, names, self.confidence)
 
     def second_columns(self, types: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Return the columns with each cell's second type and its probability; none where one type is allowed."""

@@ -96,9 +96,7 @@ def annotate_with_voter(
     with open_stream(data, gene_key=options.get("gene_key"), wanted=voter.panel) as stream:
         match = voter.panel.match(stream.genes)
         check_overlap(match, 0.0, stream.report.path)
-        places = match.columns[match.measured]
-        columns = np.sort(places)
-        order = np.searchsorted(columns, places)
+        columns, order = voter.reading_order(match)
         progress.start(len(stream), "annotating")
         parts = []
         for block in stream.chunks(columns):

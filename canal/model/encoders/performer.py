@@ -13,22 +13,18 @@ Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representat
 import math
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from canal.config import PerformerConfig
 from canal.model.encoders.contract import Encoder, grown_linear
-from canal.model.encoders.layers import FEWEST_SHARING, FirstLayer, Layer, map_cells, one_thread
+from canal.model.encoders.layers import EmbeddedCell, Layer, map_cells, one_thread, sharing_cells, through_layers
 
 LN_2 = math.log(2.0)
-# Training keeps about 40 KB a token and layer at the published sizes: 41 MB a cell of 1,001 tokens, 700 MB of 16,907.
-MOST_TOKENS_KEPT = 4096
 
 
 class ExactAttention(nn.Module):
@@ -111,27 +107,18 @@ class PerformerEncoder(Encoder):
             return _performer_pytorch(modules, x_BTE)
         # On a CPU one cell at a time; one whose features overflowed is computed again, as performer-pytorch does.
         layers = [Layer.of(module, self.product_dtype) for module in modules]
-        outputs = map_cells(partial(_one_cell, layers), self._cells(x_BTE, tokens_BT, layers))
+        outputs = map_cells(partial(through_layers, layers), self._cells(x_BTE, tokens_BT, layers))
         for i, x_TE in enumerate(outputs):
             if not bool(torch.isfinite(x_TE).all()):
                 outputs[i] = _performer_pytorch(modules, x_BTE[[i]])[0]
         return torch.stack(outputs)
 
-    def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list["_Cell"]:
+    def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list[EmbeddedCell]:
         """Return the cells of a block; with what their first layers share, where that is worth computing."""
-        alone = [_Cell(x_TE, None, None) for x_TE in x_BTE]
-        if tokens_BT is None or torch.is_grad_enabled() or len(x_BTE) <= FEWEST_SHARING:
-            return alone
-        if not layers or layers[0].projection is None:
-            return alone
-        # The most frequent token of each gene, and where each cell has another.
-        common_T = tokens_BT.mode(dim=0).values
+        if tokens_BT is None or torch.is_grad_enabled() or not layers:
+            return [EmbeddedCell(x_TE) for x_TE in x_BTE]
         with one_thread():
-            first = FirstLayer(layers[0], self._embedded(common_T))
-        cells = []
-        for x_TE, tokens_T in zip(x_BTE, tokens_BT, strict=True):
-            cells.append(_Cell(x_TE, first, torch.nonzero(tokens_T != common_T)[:, 0]))
-        return cells
+            return sharing_cells(layers[0], x_BTE, tokens_BT, self._embedded)
 
     def _head(self, x_BTE: Tensor, measured_BG: Tensor) -> Tensor:
         """Return the representation from the tokens after the last layer; by one thread where nothing is trained."""
@@ -169,27 +156,6 @@ class PerformerEncoder(Encoder):
         for module in trained:
             for parameter in module.parameters():
                 parameter.requires_grad_(True)
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """The tokens (T, E) of a cell; the first layer of its block and the tokens that differ (K,), or ``None``."""
-
-    x_TE: Tensor
-    first: FirstLayer | None
-    differs_K: Tensor | None
-
-
-def _one_cell(layers: list[Layer], cell: _Cell) -> Tensor:
-    """Return the tokens of a cell after some layers."""
-    x_TE, rest = cell.x_TE, layers
-    if cell.first is not None and cell.differs_K is not None:
-        x_TE, rest = cell.first(x_TE, cell.differs_K), layers[1:]
-    # A long cell keeps each layer's input alone, and makes the rest again in the backward pass.
-    again = torch.is_grad_enabled() and len(x_TE) > MOST_TOKENS_KEPT
-    for layer in rest:
-        x_TE = checkpoint(layer, x_TE, use_reentrant=False) if again else layer(x_TE)
-    return x_TE
 
 
 def _performer_pytorch(modules: Any, x_BTE: Tensor) -> Tensor:

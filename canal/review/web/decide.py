@@ -84,28 +84,28 @@ def invite(site: TheSite, user: User, form: Form) -> str:
 @router.post("/write", response_class=HTMLResponse)
 def write(site: TheSite, user: User, form: Form) -> str:
     """Write the reviewed file beside the file of decisions."""
-    path = site.review.decisions_path
-    stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
-    out = path.with_name(f"{stem}.reviewed.h5ad")
-    overwrite = _may_replace(out, form)
+    out, overwrite = _beside(site.review, "reviewed", form)
     written = site.review.write_reviewed(out, overwrite=overwrite, approved=bool(form.get("approved")))
     rows = [(name or "not decided", f"{cells:,} cells") for name, cells in _counts(written)]
     return site.page("answer", user, lines=[f"Written: {out}"], warnings=[], rows=rows, good=True)
 
 
-def _may_replace(out: Path, form: dict[str, str]) -> bool:
-    """Return whether an earlier file may be replaced.
+def _beside(review: Review, kind: str, form: dict[str, str]) -> tuple[Path, bool]:
+    """Return the file of a kind beside the file of decisions, and whether an earlier one may be replaced.
 
     Raises
     ------
     DataError
         If it is there and may not; it is said in the words of the page.
     """
+    path = review.decisions_path
+    stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
+    out = path.with_name(f"{stem}.{kind}.h5ad")
     overwrite = bool(form.get("overwrite"))
     if out.exists() and not overwrite:
         message = f'{out} is there already. Tick "replace an earlier one", or move that file away.'
         raise DataError(message)
-    return overwrite
+    return out, overwrite
 
 
 def _counts(written: dict[str, Any]) -> list[tuple[str, int]]:
@@ -137,10 +137,7 @@ def discard(site: TheSite, user: User) -> str:
 def annotate(site: TheSite, user: User, form: Form) -> str:
     """Annotate the cells of the review with the stage in use, beside the file of decisions."""
     review = site.review
-    path = review.decisions_path
-    stem = path.name.removesuffix(".review.jsonl").removesuffix(".jsonl").removesuffix(".h5ad")
-    out = path.with_name(f"{stem}.annotated.h5ad")
-    overwrite = _may_replace(out, form)
+    out, overwrite = _beside(site.review, "annotated", form)
     annotation = review.workspace.annotate(source_of(review), out=out, overwrite=overwrite)
     counts = annotation.to_frame()["cell_type"].value_counts()
     rows = [(str(name), f"{int(cells):,} cells") for name, cells in counts.items()]

@@ -105,8 +105,7 @@ def answer_incoming(parent: Model, cells: Cells) -> IncomingAnswers:
     p_value = None
     if prediction.novelty is not None:
         p_value = file_p_values(judging, prediction.novelty)
-    predicted = reader.answered_types(prediction)
-    confidence = reader.answered_confidence(prediction)
+    predicted, confidence = reader.answered(prediction)
     labels = cells.labels[rows]
     return IncomingAnswers(
         labels=labels,

@@ -219,7 +219,7 @@ def measure_outcome(model: Model, cells: Cells, stage: int, digest: str) -> Outc
     reader.check_overlap(cells.report.path)
     # With novelty where the model can tell.
     prediction = judging_reader(reader).predict(cells.expression)
-    predicted = reader.answered_types(prediction)
+    predicted, _ = reader.answered(prediction)
     judged = alarms = 0
     if prediction.novelty is not None:
         known = np.isin(cells.labels, list(model.types))

@@ -5,7 +5,7 @@ import torch
 
 from canal.config import PerformerConfig
 from canal.data.stream import read_cells
-from canal.model.encoders import performer
+from canal.model.encoders import layers
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
 from canal.model.network import build_encoder
 from canal.pretrain.cells import log2_tokens
@@ -236,7 +236,7 @@ def test_long_cells_keep_little_for_the_backward_pass(monkeypatch: pytest.Monkey
         return list(torch.autograd.grad(total, list(encoder.performer.parameters()))), kept
 
     short, kept_all = gradients()
-    monkeypatch.setattr(performer, "MOST_TOKENS_KEPT", 300)
+    monkeypatch.setattr(layers, "MOST_TOKENS_KEPT", 300)
     long, kept_little = gradients()
 
     assert all(torch.equal(a, b) for a, b in zip(short, long, strict=True))
