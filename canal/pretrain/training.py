@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from canal.model.encoders.layers import in_threads, one_thread
+from canal.model.encoders.layers import SLICES, in_threads, one_thread
 from canal.model.network import best_device
 from canal.pretrain.cells import TokenBlock, TokenBlocks
 from canal.pretrain.config import PretrainPreset
@@ -31,7 +31,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 20.0  # what a killed run loses at most, beside th
 # Times the learning rate, for the vectors of genes and bins: they start with unit spread, and at the rate of the others
 # a short training leaves them as they were drawn. pbmc3k, preset small, 6 epochs: held-out loss .746, .762 at 1.
 VECTORS_RATE = 10.0
-SLICES = 8  # of a batch on a CPU, at most: what as many cores can share
 LEAST_RATE = 0.01  # share of the learning rate at the end of the cosine
 
 

@@ -21,12 +21,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from canal.model.encoders.attention import EPS, eps_of_queries, favor, read, softmax, weighted
 
 HEADS_AT_ONCE = 5  # their features, 2.5 MB in bfloat16 at the published sizes, stay in the cache
+SLICES = 8  # of a batch on a CPU, at most: what as many cores can share
 FEWEST_SHARING = 3  # more cells than these share the first layer of their common tokens
 # Training keeps about 40 KB a token and layer at the published sizes: 41 MB a cell of 1,001 tokens, 700 MB of 16,907.
 MOST_TOKENS_KEPT = 4096
@@ -134,10 +136,59 @@ def one_thread() -> Iterator[None]:
 
 
 def map_cells(function: Any, cells: list[Any]) -> list[Any]:
-    """Apply a function to every cell; without gradients in as many threads as torch may use here."""
-    if torch.is_grad_enabled():
-        return [function(cell) for cell in cells]
+    """Apply a function to every cell without gradients, in as many threads as torch may use here."""
     return in_threads(partial(_without_gradients, function), cells)
+
+
+class CellsApart(torch.autograd.Function):
+    """Cells that go through layers one by one, forward and backward, each by one thread.
+
+    The gradients of the weights are summed over slices of the cells, then over the slices, so that they do not depend
+    on the number of threads.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, through: Callable[[Tensor], Tensor], x_BTE: Tensor, *weights: Tensor) -> Tensor:
+        """Return the tokens of all cells after the layers.
+
+        Parameters
+        ----------
+        through
+            From the tokens of a cell (T, E) to those after the layers.
+        x_BTE
+            Tokens of the cells.
+        weights
+            What ``through`` uses that is to be trained.
+        """
+        cells = [x_TE.detach().requires_grad_(ctx.needs_input_grad[1]) for x_TE in x_BTE]
+        outputs = in_threads(partial(_with_gradients, through), cells)
+        ctx.weights, ctx.passed = weights, list(zip(cells, outputs, strict=True))
+        return torch.stack([output.detach() for output in outputs])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BTE: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the cells' tokens, where they are wanted, and of the weights."""
+        cells_too, *wanted = ctx.needs_input_grad[1:]
+        trained = [weight for weight, is_wanted in zip(ctx.weights, wanted, strict=True) if is_wanted]
+        passed, ctx.passed = ctx.passed, None  # nothing is kept of the cells after this
+
+        def back(turns: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            """Return the gradients of the weights, summed over a slice of the cells, and of each cell's tokens."""
+            sums, of_cells = [torch.zeros_like(weight) for weight in trained], list[Tensor]()
+            for turn in turns.tolist():
+                cell, output = passed[turn]
+                inputs = [*trained, cell] if cells_too else trained
+                gradients = torch.autograd.grad(output, inputs, gradient_BTE[turn])
+                for total, gradient in zip(sums, gradients, strict=False):
+                    total.add_(gradient)
+                of_cells += gradients[len(trained) :]
+            return sums, of_cells
+
+        slices = in_threads(back, list(torch.arange(len(passed)).chunk(SLICES)))
+        totals = iter([torch.stack(parts).sum(0) for parts in zip(*(sums for sums, _ in slices), strict=True)])
+        of_cells = torch.stack([part for _, parts in slices for part in parts]) if cells_too else None
+        return None, of_cells, *(next(totals) if is_wanted else None for is_wanted in wanted)
 
 
 def in_threads(function: Any, items: list[Any]) -> list[Any]:
@@ -154,6 +205,11 @@ def in_threads(function: Any, items: list[Any]) -> list[Any]:
 
 @torch.no_grad()  # is a setting of each thread
 def _without_gradients(function: Any, cell: Any) -> Any:
+    return function(cell)
+
+
+@torch.enable_grad()
+def _with_gradients(function: Any, cell: Any) -> Any:
     return function(cell)
 
 
@@ -281,5 +337,5 @@ def through_layers(layers: list[Layer], cell: EmbeddedCell) -> Tensor:
     # A long cell keeps each layer's input alone, and makes the rest again in the backward pass.
     again = torch.is_grad_enabled() and len(x_TE) > MOST_TOKENS_KEPT
     for layer in rest:
-        x_TE = checkpoint(layer, x_TE, use_reentrant=False) if again else layer(x_TE)
+        x_TE = checkpoint(layer, x_TE, use_reentrant=False, preserve_rng_state=False) if again else layer(x_TE)
     return x_TE

@@ -22,7 +22,15 @@ from torch.nn import functional as F
 
 from canal.config import PerformerConfig
 from canal.model.encoders.contract import Encoder, grown_linear
-from canal.model.encoders.layers import EmbeddedCell, Layer, map_cells, one_thread, sharing_cells, through_layers
+from canal.model.encoders.layers import (
+    CellsApart,
+    EmbeddedCell,
+    Layer,
+    map_cells,
+    one_thread,
+    sharing_cells,
+    through_layers,
+)
 
 LN_2 = math.log(2.0)
 
@@ -105,13 +113,14 @@ class PerformerEncoder(Encoder):
         modules = network.layers[start:stop]
         if x_BTE.device.type != "cpu":
             return _performer_pytorch(modules, x_BTE)
-        # On a CPU one cell at a time; one whose features overflowed is computed again, as performer-pytorch does.
+        # On a CPU one cell at a time.
         layers = [Layer.of(module, self.product_dtype) for module in modules]
-        outputs = map_cells(partial(through_layers, layers), self._cells(x_BTE, tokens_BT, layers))
-        for i, x_TE in enumerate(outputs):
-            if not bool(torch.isfinite(x_TE).all()):
-                outputs[i] = _performer_pytorch(modules, x_BTE[[i]])[0]
-        return torch.stack(outputs)
+        trained = [weight for weight in modules.parameters() if weight.requires_grad]
+        if torch.is_grad_enabled() and (trained or x_BTE.requires_grad):
+            apart: Any = CellsApart.apply
+            tokens: Tensor = apart(partial(_alone, modules, self.product_dtype), x_BTE, *trained)
+            return tokens
+        return torch.stack(map_cells(partial(_through, modules, layers), self._cells(x_BTE, tokens_BT, layers)))
 
     def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list[EmbeddedCell]:
         """Return the cells of a block; with what their first layers share, where that is worth computing."""
@@ -156,6 +165,17 @@ class PerformerEncoder(Encoder):
         for module in trained:
             for parameter in module.parameters():
                 parameter.requires_grad_(True)
+
+
+def _alone(modules: Any, product_dtype: torch.dtype, x_TE: Tensor) -> Tensor:
+    """Return the tokens of a cell that shares nothing after some layers."""
+    return _through(modules, [Layer.of(module, product_dtype) for module in modules], EmbeddedCell(x_TE))
+
+
+def _through(modules: Any, layers: list[Layer], cell: EmbeddedCell) -> Tensor:
+    """Return the tokens of a cell after some layers; again, as performer-pytorch does, where features overflowed."""
+    x_TE = through_layers(layers, cell)
+    return x_TE if bool(torch.isfinite(x_TE).all()) else _performer_pytorch(modules, cell.x_TE[None])[0]
 
 
 def _performer_pytorch(modules: Any, x_BTE: Tensor) -> Tensor:

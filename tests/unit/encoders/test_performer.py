@@ -1,11 +1,13 @@
 """The paper's encoder: tokens, attention and invariances."""
 
+import weakref
+
 import pytest
 import torch
 
 from canal.config import PerformerConfig
 from canal.data.stream import read_cells
-from canal.model.encoders import layers
+from canal.model.encoders import layers, performer
 from canal.model.encoders.performer import ExactAttention, PerformerEncoder
 from canal.model.network import build_encoder
 from canal.pretrain.cells import log2_tokens
@@ -201,27 +203,49 @@ def test_cells_that_are_alike_are_encoded_alike() -> None:
 
 
 def test_threads_change_no_bit() -> None:
-    """One thread or two: the same representation, and torch may use as many threads as before."""
+    """One thread or two: the same tokens and gradients, and torch may use as many threads as before."""
     encoder = make_encoder()
-    values, measured = batch(7)
+    values, measured = batch(11)
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             with torch.no_grad():
-                found.append(encoder(values, measured))
+                shown = encoder(values, measured)
+            tokens = encoder._from_tables(values, measured, 3)
+            found.append([shown, tokens, *torch.autograd.grad(tokens.square().sum(), trained_weights(encoder))])
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
-    assert torch.equal(*found)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def trained_weights(encoder: PerformerEncoder) -> list[torch.Tensor]:
+    """Return the weights of the layers and of what goes into them."""
+    return [*encoder.performer.parameters(), encoder.token_emb.weight, encoder.gene_emb.weight]
+
+
+def test_cells_that_are_trained_are_not_kept_after_their_turn() -> None:
+    """What the layers keep of a cell for its gradients is gone when these are there."""
+    encoder = make_encoder()
+    values, measured = batch(6)
+    tokens = encoder._from_tables(values, measured, 3)
+    assert tokens.grad_fn is not None
+    kept = [weakref.ref(output) for _, output in tokens.grad_fn.passed]
+    assert all(reference() is not None for reference in kept)
+
+    torch.autograd.grad(tokens.sum(), trained_weights(encoder), retain_graph=True)
+
+    assert [reference() for reference in kept] == [None] * 6
 
 
 def test_long_cells_keep_little_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each layer's inner arrays are made again: a fraction of the memory, the same gradients bit for bit."""
     encoder = make_encoder(400)
-    values, measured = batch(2, 400)
+    tokens_TE = torch.randn(401, encoder.config.dim)
+    weights = list(encoder.performer.parameters())
 
     def gradients() -> tuple[list[torch.Tensor], int]:
         kept = 0
@@ -231,9 +255,10 @@ def test_long_cells_keep_little_for_the_backward_pass(monkeypatch: pytest.Monkey
             kept += tensor.numel()
             return tensor
 
+        modules = encoder.performer.net.layers
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            total = encoder(values, measured).sum()
-        return list(torch.autograd.grad(total, list(encoder.performer.parameters()))), kept
+            total = performer._alone(modules, torch.float32, tokens_TE).sum()
+        return list(torch.autograd.grad(total, weights)), kept
 
     short, kept_all = gradients()
     monkeypatch.setattr(layers, "MOST_TOKENS_KEPT", 300)
