@@ -15,8 +15,8 @@ drawn anew at each repeat) and answers for the test files, once from each of:
 - ``network``: the network's own answer; it does not learn these cells
 
 All memories are the same closed form with the same shrinkage and the same rule. Cells of types that were not taught are
-left out of accuracy and macro-F1. With --novel a type is kept from the memory, and the AUROC says how well the best
-score tells its cells in the test files from the others; the network must not have been taught it, either. Every
+left out of accuracy and macro-F1. With --novel a type is kept from the memory, and the AUROC says how well the highest
+ridge score tells its cells in the test files from the others; the network must not have been taught it, either. Every
 measurement is a line of the output. Representations are kept beside it and not made again.
 """
 
@@ -59,11 +59,14 @@ class Seen:
     answer: np.ndarray
 
 
-def seen_by(model: Model, path: Path, rows: np.ndarray | None, kept: Path) -> Seen:
-    """Return cells of a file, all or some, as a model's network sees them; from ``kept`` where that is done."""
+def seen_by(model: Model, path: Path, kept: Path) -> Seen:
+    """Return the cells of a file as a model's network sees them; from beside ``kept`` where that was done before."""
     cells = read_cells(path, labels=LabelOptions(column="cell_type", keep_rare=True))
-    cells = cells if rows is None else cells.take(rows)
-    name = hashlib.sha256("\n".join([model.types[0], str(path), *cells.names]).encode()).hexdigest()[:16]
+    # Of which network and of which cells the representations are.
+    digest = hashlib.sha256("\n".join(cells.names).encode())
+    for tensor in model.network.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    name = digest.hexdigest()[:16]
     file = kept.with_name(f"{kept.name}.{name}.npz")
     if not file.is_file():
         reader, parts = model.reader(cells.genes), []
@@ -126,13 +129,15 @@ class Memories:
             empty = AnalyticMemory.empty(self.config.ridge)
             self.memory[kind] = empty.with_stage(some, columns, stage=1, rank=self.config.rank)
 
-    def scores(self, tested: dict[str, Cells]) -> dict[str, np.ndarray]:
-        """Return the log-probabilities (cells, types) of each kind, and of the sum; densities but for that."""
+    def scores(self, tested: dict[str, Cells]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return log-densities and ridge scores of each kind, and their sums, (cells, types) each."""
         found = {}
         for kind, memory in self.memory.items():
             solved = memory.solved_for(tested[kind].genes, self.types)
-            found[kind] = solved.moments.discriminants.of(solved.scores(tested[kind].expression))
-        found["sum"] = log_softmax(found["profiles"], axis=1) + log_softmax(found["representation"], axis=1)
+            ridge = solved.scores(tested[kind].expression)
+            found[kind] = solved.moments.discriminants.of(ridge), ridge
+        (genes, ridge_genes), (shown, ridge_shown) = found["profiles"], found["representation"]
+        found["sum"] = log_softmax(genes, axis=1) + log_softmax(shown, axis=1), ridge_genes + ridge_shown
         return found
 
 
@@ -152,9 +157,9 @@ def measured(
                 truth = np.asarray(seen.cells.labels, dtype=str)
                 known, novel = np.isin(truth, memories.types), np.isin(truth, options.novel)
                 line = {"cells": n, "repeat": repeat, "taught": len(rows), "test": name, "tested": int(known.sum())}
-                for kind, scores in memories.scores(kinds).items():
-                    answer = np.array(memories.types, dtype=object)[scores.argmax(axis=1)]
-                    yield line | figures(kind, truth, answer, known) | auroc(scores, known, novel)
+                for kind, (densities, ridge) in memories.scores(kinds).items():
+                    answer = np.array(memories.types, dtype=object)[densities.argmax(axis=1)]
+                    yield line | figures(kind, truth, answer, known) | auroc(ridge, known, novel)
                 yield line | figures("network", truth, seen.answer, known)
 
 
@@ -165,7 +170,7 @@ def figures(kind: str, truth: np.ndarray, answer: np.ndarray, known: np.ndarray)
 
 
 def auroc(scores: np.ndarray, known: np.ndarray, novel: np.ndarray) -> dict[str, float]:
-    """Return how well the best score tells cells of the types left out from those taught, where there are any."""
+    """Return how well the highest score tells cells of the types left out from those taught."""
     if not novel.any():
         return {}
     judged = known | novel
@@ -200,8 +205,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("performer_adds.jsonl"))
     options = parser.parse_args()
     model = open_workspace(options.workspace).model(options.stage)
-    teach = seen_by(model, options.teach, None, options.out)
-    tests = [(path.name, seen_by(model, path, None, options.out)) for path in options.test]
+    teach = seen_by(model, options.teach, options.out)
+    tests = [(path.name, seen_by(model, path, options.out)) for path in options.test]
     lines = list(measured(model, teach, tests, options))
     options.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(table(lines))
