@@ -228,7 +228,7 @@ def renamed_model(parent: Model, names: Mapping[str, str], run: Run) -> tuple[Mo
         return base, []  # nothing to train on; the joined rows answer
     run = replace(run, key=free_key(run.number, parent))
     goal = NetworkSpec(preset=base.preset, panel=base.panel, types=types)
-    history = fit_network(network, base, base.bank, np.zeros(0, dtype=np.int64), goal, run)
+    history = fit_network(network, base, base.bank, np.zeros(0, dtype=np.int64), goal, run).history
     return replace(base, weights=weights_of(network)), history
 
 

@@ -53,9 +53,37 @@ class NetworkSpec:
         return meant
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a training leaves beside the weights.
+
+    Attributes
+    ----------
+    history
+        One dict of figures an epoch.
+    kept
+        Outputs of the frozen layers for the cells that trained and for those that scored, with their rows of the pool;
+        empty where none are kept. Their files go with this object.
+    """
+
+    history: list[dict[str, float]]
+    kept: tuple[tuple[np.ndarray, FrozenOutputs], ...] = ()
+
+    def representation(self, network: Network, cells: PanelCells) -> np.ndarray:
+        """Return the trained network's representation of the pool's cells, float32 (cells, D), from what is kept."""
+        if not self.kept:
+            return run_network(network, cells)[1]
+        network.to(best_device())
+        found = np.zeros((len(cells), network.encoder.dim), np.float32)
+        for rows, outputs in self.kept:
+            found[rows] = outputs.representations(network)[: len(rows)]  # pseudo-cells stand behind the pool's
+        network.to("cpu")
+        return found
+
+
 def fit_network(
     network: Network, parent: Model | None, pool: CellPool, held_rows: np.ndarray, spec: NetworkSpec, run: Run
-) -> list[dict[str, float]]:
+) -> Fitted:
     """Train a network in place on labelled cells and pseudo-cells; some of the cells score it.
 
     Parameters
@@ -75,7 +103,7 @@ def fit_network(
 
     Returns
     -------
-    One dict of figures an epoch.
+    The figures of each epoch, and the outputs of frozen layers.
     """
     # 1. Which cells train, which score.
     validation_rows = _validation_rows(pool, held_rows, spec.preset, run)
@@ -106,7 +134,10 @@ def fit_network(
     )
     # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
     distillation = _distillation(parent, network, data, spec)
-    return train_on_devices(network, data, spec.preset.training, run, distillation)
+    history = train_on_devices(network, data, spec.preset.training, run, distillation)
+    if frozen is None or frozen_validation is None:
+        return Fitted(history=history)
+    return Fitted(history=history, kept=((rows, frozen), (validation_rows, frozen_validation)))
 
 
 def _validation_rows(pool: CellPool, held_rows: np.ndarray, preset: Preset, run: Run) -> np.ndarray:

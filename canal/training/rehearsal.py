@@ -41,7 +41,7 @@ def rehearsed_network(base: Model, run: Run) -> tuple[dict[str, np.ndarray], lis
     pool = _training_cells(base, run.seed)
     validation = _validation_rows(pool, base.preset, run.seed)
     spec = NetworkSpec(preset=_with_fresh_start(base.preset), panel=base.panel, types=base.types, kinds=base.kinds)
-    history = fit_network(network, base, pool, validation, spec, run)
+    history = fit_network(network, base, pool, validation, spec, run).history
     return weights_of(network), history
 
 

@@ -16,7 +16,7 @@ from canal.errors import StageError
 from canal.model.kinds import coarse_kinds
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Fusion, Model
-from canal.model.network import Network, new_network, run_network, seeded, weights_of
+from canal.model.network import Network, new_network, seeded, weights_of
 from canal.model.novelty.calibration import NoveltyCalibration
 from canal.model.novelty.detector import NoveltyDetector
 from canal.model.reliability import Reliability
@@ -25,7 +25,7 @@ from canal.model.sure import SureCalibration
 from canal.ontology.placement import Placement
 from canal.seeds import numpy_generator
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
-from canal.training.fitting import NetworkSpec, fit_network, on_panel, type_index
+from canal.training.fitting import Fitted, NetworkSpec, fit_network, on_panel, type_index
 from canal.training.run import Run
 from canal.training.splits import stratified_split
 from canal.training.start import PretrainedGenes, PretrainedWeights, start_from_pretrained
@@ -123,7 +123,7 @@ def learn_stage(
     pool = bank.joined(CellPool.of(cells, run.kept_under))
     held_in_pool = held_rows + len(bank)
     network, pretrained_genes = _starting_network(parent, spec, run, weights)
-    history = fit_network(network, parent, pool, held_in_pool, spec, run)
+    fitting = fit_network(network, parent, pool, held_in_pool, spec, run)
     # 4. The memory, at first without the held-out cells.
     columns = _statistics_columns(parent, panel, cells, ranked[: preset.genes.statistics])
     fitted = Model(
@@ -148,7 +148,7 @@ def learn_stage(
     memory = _memory(parent, cells, columns, preset, run)
     model = replace(fitted, memory=memory, fusion=fusion, novelty=novelty)
     # 7. Choose the examples that stand for all stages so far.
-    model = replace(model, bank=_new_bank(model, pool, held_in_pool, run))
+    model = replace(model, bank=_new_bank(model, pool, held_in_pool, fitting, run))
     return LearnedStage(
         model=model,
         key=run.kept_under,
@@ -156,7 +156,7 @@ def learn_stage(
         held_out_types=held_types,
         held_out_probabilities=probabilities,
         reliability=reliability,
-        history=history,
+        history=fitting.history,
         pretrained_genes=pretrained_genes,
     )
 
@@ -326,12 +326,12 @@ def _novelty(parent: Model | None, fitted: Model, held: Cells, run: Run) -> Nove
     return before.with_stage(detector.score_held_out(run.kept_under, match.measured, len(held.genes), profiles))
 
 
-def _new_bank(model: Model, pool: CellPool, held: np.ndarray, run: Run) -> CellPool:
+def _new_bank(model: Model, pool: CellPool, held: np.ndarray, fitting: Fitted, run: Run) -> CellPool:
     """Choose the bank; held-out cells, which later stages are tested on, are chosen last."""
     config = model.preset.bank
     if config.size == 0:
         return CellPool.empty()
-    _, representation = run_network(model.network, on_panel(pool, model.panel))
+    representation = fitting.representation(model.network, on_panel(pool, model.panel))
     # Each type's own classifier row: the paper's code indexes them by position and gets another type's.
     weights = model.network.classifier.weight.detach().numpy()
     rows = dict(zip(model.types, weights, strict=True))

@@ -43,6 +43,19 @@ def test_training_from_frozen_outputs_is_the_training(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(kept.model.bank.labels, long.model.bank.labels)
 
 
+def test_the_bank_is_chosen_from_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same cells as by a pass through all layers, which is not made."""
+    long = fitting.run_network
+    kept = two_stages(paper())
+    monkeypatch.setattr(fitting.Fitted, "representation", lambda _, network, cells: long(network, cells)[1])
+    expected = two_stages(paper())
+    assert (kept.model.bank.expression != expected.model.bank.expression).nnz == 0
+
+    monkeypatch.undo()
+    monkeypatch.setattr(fitting, "run_network", None)
+    two_stages(paper())
+
+
 @pytest.mark.parametrize(
     "sets",
     [("encoder.trainable=all",), ("training.gene_dropout=[0.1, 0.2]",), ("training.gene_set_masking=0.5",)],
