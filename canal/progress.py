@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from canal.text import shown
 
 SECONDS_BETWEEN_LINES = 15.0  # of the progress in a log
+SECONDS_BEFORE_SHOWN = 3.0  # of work that is mostly short
 
 
 class Progress(Protocol):
@@ -34,6 +35,45 @@ class Silent:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class Late(Progress):
+    """An observer that tells another one of a piece of work once it has lasted some seconds: short work shows nothing.
+
+    Parameters
+    ----------
+    observer
+        Who is told.
+    seconds
+        How long work may last before.
+    """
+
+    def __init__(self, observer: Progress, seconds: float = SECONDS_BEFORE_SHOWN) -> None:
+        self._observer, self._seconds = observer, seconds
+        self._total = self._unsaid = 0
+        self._description, self._started, self._shown = "", 0.0, False
+
+    def start(self, total_steps: int, description: str) -> None:
+        """Note what begins."""
+        self._total, self._description = total_steps, description
+        self._unsaid, self._started, self._shown = 0, time.monotonic(), False
+
+    def advance(self, steps: int, note: str = "") -> None:
+        """Pass on what has been done, if it is time."""
+        self._unsaid += steps
+        if not self._shown and time.monotonic() - self._started < self._seconds:
+            return
+        if not self._shown:
+            self._observer.start(self._total, self._description)
+            self._shown = True
+        self._observer.advance(self._unsaid, note)
+        self._unsaid = 0
+
+    def close(self) -> None:
+        """End the piece of work, if it was told of."""
+        if self._shown:
+            self._observer.close()
+        self._shown = False
 
 
 class Lines:

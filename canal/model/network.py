@@ -19,6 +19,7 @@ from canal.model.encoders.compact import CompactEncoder
 from canal.model.encoders.contract import Encoder
 from canal.model.encoders.performer import PerformerEncoder
 from canal.model.encoders.scannonet import ScAnnoNetEncoder
+from canal.progress import Progress, Silent
 from canal.seeds import derived_seed
 
 
@@ -169,8 +170,10 @@ def weights_of(network: Network) -> dict[str, np.ndarray]:
     return {name: np.array(value.detach().cpu().numpy()) for name, value in network.state_dict().items()}
 
 
-def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.ndarray]:
+def run_network(network: Network, cells: PanelCells, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return logits (cells, types) and representations (cells, D) in evaluation mode, a block at a time."""
+    progress = progress or Silent()
+    progress.start(len(cells), "representations")
     device = best_device()
     network.to(device).eval()
     logits = [np.zeros((0, network.classifier.out_features), np.float32)]
@@ -181,6 +184,8 @@ def run_network(network: Network, cells: PanelCells) -> tuple[np.ndarray, np.nda
             rep_BD, logits_BC = network(values.to(device), measured.to(device))
             logits.append(logits_BC.float().cpu().numpy())
             representations.append(rep_BD.float().cpu().numpy())
+            progress.advance(len(rows))
+    progress.close()
     network.to("cpu")
     return np.concatenate(logits), np.concatenate(representations)
 

@@ -18,6 +18,7 @@ from canal.data.panel import GenePanel
 from canal.model.memory import AnalyticMemory
 from canal.model.model import Model
 from canal.model.network import Network, PanelCells, best_device, join_cells, run_network
+from canal.progress import Late, Progress
 from canal.seeds import numpy_generator
 from canal.training.distributed import train_on_devices
 from canal.training.frozen import FrozenOutputs, can_precompute
@@ -69,14 +70,16 @@ class Fitted:
     history: list[dict[str, float]]
     kept: tuple[tuple[np.ndarray, FrozenOutputs], ...] = ()
 
-    def representation(self, network: Network, cells: PanelCells) -> np.ndarray:
+    def representation(self, network: Network, cells: PanelCells, progress: Progress) -> np.ndarray:
         """Return the trained network's representation of the pool's cells, float32 (cells, D), from what is kept."""
         if not self.kept:
-            return run_network(network, cells)[1]
+            return run_network(network, cells, progress)[1]
         network.to(best_device())
         found = np.zeros((len(cells), network.encoder.dim), np.float32)
         for rows, outputs in self.kept:
-            found[rows] = outputs.representations(network)[: len(rows)]  # pseudo-cells stand behind the pool's
+            found[rows] = outputs.representations(network, progress)[
+                : len(rows)
+            ]  # pseudo-cells stand behind the pool's
         network.to("cpu")
         return found
 
@@ -116,12 +119,13 @@ def fit_network(
         training = join_cells(training, on_panel(pseudo_cells, spec.panel))
     # 3. The outputs of frozen layers are computed once, where they stay the same.
     frozen = frozen_validation = None
+    watching = Late(run.progress)
     if can_precompute(network, spec.preset.training):
         device = best_device()
         network.to(device)
         folder = None if run.draft is None else run.draft.folder
-        frozen = FrozenOutputs.of(network, training, device, folder)
-        frozen_validation = FrozenOutputs.of(network, validation, device, folder)
+        frozen = FrozenOutputs.of(network, training, device, folder, watching)
+        frozen_validation = FrozenOutputs.of(network, validation, device, folder, watching)
     data = TrainingData(
         cells=training,
         types=np.concatenate([targets[rows], type_index(pseudo_cells.labels, spec.types)]),
@@ -133,7 +137,7 @@ def fit_network(
         meant=spec.meant,
     )
     # 4. The representation is held near that of the network as it starts: the parent's on the new panel.
-    distillation = _distillation(parent, network, data, spec)
+    distillation = _distillation(parent, network, data, spec, watching)
     history = train_on_devices(network, data, spec.preset.training, run, distillation)
     if frozen is None or frozen_validation is None:
         return Fitted(history=history)
@@ -175,16 +179,18 @@ def _weights(
     )
 
 
-def _distillation(parent: Model | None, network: Network, data: TrainingData, spec: NetworkSpec) -> Distillation | None:
+def _distillation(
+    parent: Model | None, network: Network, data: TrainingData, spec: NetworkSpec, progress: Progress
+) -> Distillation | None:
     """Represent the training cells once with the parent's network, grown to the new panel."""
     config = spec.preset.training
     if parent is None or config.distillation == 0 or config.start == "fresh":
         return None
     weight = distillation_weight(config.distillation, len(parent.types), len(spec.types))
     if data.frozen_outputs is None:
-        representation = run_network(network, data.cells)[1]
+        representation = run_network(network, data.cells, progress)[1]
     else:
-        representation = data.frozen_outputs.representations(network)
+        representation = data.frozen_outputs.representations(network, progress)
     return Distillation(previous=torch.from_numpy(representation), weight=weight)
 
 

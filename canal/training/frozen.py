@@ -17,6 +17,7 @@ from torch import Tensor
 
 from canal.config import TrainingConfig
 from canal.model.network import Network, PanelCells
+from canal.progress import Progress, Silent
 
 
 def can_precompute(network: Network, config: TrainingConfig) -> bool:
@@ -36,9 +37,16 @@ class FrozenOutputs:
 
     @classmethod
     def of(
-        cls, network: Network, cells: PanelCells, device: torch.device, folder: Path | None = None
+        cls,
+        network: Network,
+        cells: PanelCells,
+        device: torch.device,
+        folder: Path | None = None,
+        progress: Progress | None = None,
     ) -> "FrozenOutputs":
         """Run all cells through the frozen layers; the file is in ``folder``, or where temporary files go."""
+        progress = progress or Silent()
+        progress.start(len(cells), "layers that are not trained")
         encoder = network.encoder
         outputs: Tensor | None = None
         with torch.no_grad():
@@ -50,6 +58,8 @@ class FrozenOutputs:
                 if outputs is None:
                     outputs = _mapped_tensor((len(cells), *block.shape[1:]), block.dtype, folder)
                 outputs[int(rows[0]) : int(rows[-1]) + 1] = block
+                progress.advance(len(rows))
+        progress.close()
         return cls(torch.zeros(0) if outputs is None else outputs, cells)
 
     def rows(self, rows: Tensor | np.ndarray) -> Tensor:
@@ -57,8 +67,10 @@ class FrozenOutputs:
         return self.outputs[torch.as_tensor(rows)].float()
 
     @torch.no_grad()
-    def representations(self, network: Network) -> np.ndarray:
+    def representations(self, network: Network, progress: Progress | None = None) -> np.ndarray:
         """Return the representation of every cell in evaluation mode, float32 (cells, D)."""
+        progress = progress or Silent()
+        progress.start(len(self.cells), "representations")
         network.eval()
         device = next(network.parameters()).device
         blocks = [np.zeros((0, network.encoder.dim), np.float32)]
@@ -66,6 +78,8 @@ class FrozenOutputs:
             measured = self.cells.dense(rows)[1].to(device)
             representation = network.encoder.from_frozen(self.rows(rows).to(device), measured)
             blocks.append(representation.float().cpu().numpy())
+            progress.advance(len(rows))
+        progress.close()
         return np.concatenate(blocks)
 
 

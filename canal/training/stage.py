@@ -23,6 +23,7 @@ from canal.model.reliability import Reliability
 from canal.model.stage_keys import free_key
 from canal.model.sure import SureCalibration
 from canal.ontology.placement import Placement
+from canal.progress import Late
 from canal.seeds import numpy_generator
 from canal.training.examples import Candidates, balanced_quotas, choose_examples
 from canal.training.fitting import Fitted, NetworkSpec, fit_network, on_panel, type_index
@@ -331,7 +332,7 @@ def _new_bank(model: Model, pool: CellPool, held: np.ndarray, fitting: Fitted, r
     config = model.preset.bank
     if config.size == 0:
         return CellPool.empty()
-    representation = fitting.representation(model.network, on_panel(pool, model.panel))
+    representation = fitting.representation(model.network, on_panel(pool, model.panel), Late(run.progress))
     # Each type's own classifier row: the paper's code indexes them by position and gets another type's.
     weights = model.network.classifier.weight.detach().numpy()
     rows = dict(zip(model.types, weights, strict=True))

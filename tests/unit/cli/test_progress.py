@@ -6,7 +6,7 @@ import pytest
 
 from canal import progress
 from canal.cli.answer import Bar, Lines, Session, watcher
-from canal.progress import NotebookBar, Silent, in_notebook, watching
+from canal.progress import Late, NotebookBar, Silent, in_notebook, watching
 from canal.stages.layout import Layout
 
 
@@ -31,6 +31,21 @@ def test_lines_are_rare_and_tell_the_time_left(capsys, monkeypatch):
     lines.advance(1)
     lines.close()
     assert capsys.readouterr().err == "stage 1\nstage 1: 50%, 20 s left epoch 2\n"
+
+
+def test_short_work_shows_nothing(capsys, monkeypatch):
+    """What lasts longer is told with all that was done before; the next piece of work begins anew."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    late = Late(Lines(), seconds=3.0)
+    for description, seconds in (("short", 0.5), ("long", 2.0), ("short again", 0.5)):
+        late.start(20, description)
+        for _ in range(5 if seconds < 1 else 15):
+            clock[0] += seconds
+            late.advance(1)
+        late.close()
+    # Told of from 4 seconds on, with 2 of 20 steps done.
+    assert capsys.readouterr().err == "long\nlong: 50%, 16 s left\n"
 
 
 def test_bar_draws_on_stderr_alone(capsys, monkeypatch):

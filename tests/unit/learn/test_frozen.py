@@ -47,7 +47,7 @@ def test_the_bank_is_chosen_from_what_is_kept(monkeypatch: pytest.MonkeyPatch) -
     """The same cells as by a pass through all layers, which is not made."""
     long = fitting.run_network
     kept = two_stages(paper())
-    monkeypatch.setattr(fitting.Fitted, "representation", lambda _, network, cells: long(network, cells)[1])
+    monkeypatch.setattr(fitting.Fitted, "representation", lambda _, *pool_and_progress: long(*pool_and_progress)[1])
     expected = two_stages(paper())
     assert (kept.model.bank.expression != expected.model.bank.expression).nnz == 0
 
