@@ -45,7 +45,7 @@ def rank_by_variance(cells: Cells) -> np.ndarray:
     return np.argsort(-(square / cells_n - (total / cells_n) ** 2), kind="stable")
 
 
-def highly_variable(cells: Cells, n: int) -> np.ndarray:
+def highly_variable(cells: Cells, n: int, first: np.ndarray | None = None) -> np.ndarray:
     """Choose the genes whose dispersion stands out among genes of like expression.
 
     The measure is that of scanpy's flavour "seurat".
@@ -56,6 +56,8 @@ def highly_variable(cells: Cells, n: int) -> np.ndarray:
         Training cells only: test cells would leak into the choice.
     n
         Genes to choose; all genes where the file has fewer.
+    first
+        Columns that come before all others, however these vary; all columns are alike by default.
 
     Returns
     -------
@@ -68,7 +70,8 @@ def highly_variable(cells: Cells, n: int) -> np.ndarray:
     score = _dispersion(cells) if _varies(cells) else np.full(genes, -np.inf)
     score[np.isnan(score)] = -np.inf
     # Genes that have no dispersion fill up by expression; equal genes go by their column.
-    best = np.lexsort((np.arange(genes), -mean, -score))[:n]
+    later = np.zeros(genes, dtype=bool) if first is None else ~np.isin(np.arange(genes), first)
+    best = np.lexsort((np.arange(genes), -mean, -score, later))[:n]
     return np.sort(best)
 
 

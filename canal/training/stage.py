@@ -114,7 +114,7 @@ def learn_stage(
     ranked = rank_by_variance(cells)
     types = _grown_types(parent, cells.labels)
     check_bank_size(preset, types)
-    panel = _grown_panel(parent, cells, train_rows, preset, run, ranked)
+    panel = _grown_panel(parent, cells, train_rows, preset, run, ranked, weights)
     splits = _split(parent, split, cells.labels)
     together = [*([] if parent is None else parent.taught_together), frozenset(cells.labels.tolist())]
     kinds = coarse_kinds(types, placement, together, splits)
@@ -200,18 +200,28 @@ def _grown_types(parent: Model | None, labels: np.ndarray) -> tuple[str, ...]:
 
 
 def _grown_panel(
-    parent: Model | None, cells: Cells, train_rows: np.ndarray, preset: Preset, run: Run, ranked: np.ndarray
+    parent: Model | None,
+    cells: Cells,
+    train_rows: np.ndarray,
+    preset: Preset,
+    run: Run,
+    ranked: np.ndarray,
+    weights: PretrainedWeights | None,
 ) -> GenePanel:
-    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` is of `rank_by_variance`."""
+    """Return the panel with the stage's type-specific or variable genes added; ``ranked`` is of `rank_by_variance`.
+
+    With pre-trained weights genes that have a vector there come first: to the pre-trained layers all others are noise.
+    """
     panel = parent.panel if parent is not None else GenePanel.empty()
     n, specific = preset.genes.per_stage, preset.genes.specific
+    first = np.arange(len(cells.genes)) if weights is None else weights.columns_of(cells.genes)
     if specific is not None:
         # Genes that are chosen by the labels must not be chosen by those of held-out cells.
         columns = type_specific(cells.take(train_rows), n, specific)
     elif preset.genes.ranking == "variance":
-        columns = ranked[:n]
+        columns = ranked[np.argsort(~np.isin(ranked, first), kind="stable")][:n]
     else:
-        columns = highly_variable(cells, n)
+        columns = highly_variable(cells, n, first)
     return panel.extended(cells.genes.take(columns), run.kept_under)
 
 

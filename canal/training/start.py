@@ -23,7 +23,7 @@ from torch import Tensor
 
 from canal.config import PerformerConfig, Preset
 from canal.data.gene_list import GeneVectors
-from canal.data.genes import GeneNames, name_genes
+from canal.data.genes import GeneNames, Genes, name_genes
 from canal.data.panel import GenePanel
 from canal.errors import DataError, StageError, WeightsError
 from canal.files import digest_file, refuse_newer
@@ -76,6 +76,11 @@ class PretrainedWeights:
         position = panel.match(self.gene_names.genes).columns
         rows = self.gene_names.columns
         return np.asarray(np.where(position >= 0, rows[np.maximum(position, 0)], -1))
+
+    def columns_of(self, genes: Genes) -> np.ndarray:
+        """Return the columns of a file, ascending, whose genes have a row of the table."""
+        rows = GenePanel.empty().extended(self.gene_names.genes, 1).match(genes)
+        return np.unique(rows.columns[rows.measured])
 
     def expected(self, genes: int) -> dict[str, float]:
         """Return what a stage of so many genes costs: operations of a cell's forward pass, and what is kept of it.

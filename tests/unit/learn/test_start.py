@@ -8,10 +8,20 @@ from torch import Tensor
 from canal.config import Preset, load_preset
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
+from canal.data.variable_genes import rank_by_variance
 from canal.errors import StageError
 from canal.model.encoders.performer import LN_2, PerformerEncoder
 from canal.model.network import Network, new_network
-from canal.training.start import PretrainedWeights, check_weights, checked_pretrained, start_from_pretrained
+from canal.training.run import Run
+from canal.training.stage import learn_stage
+from canal.training.start import (
+    PretrainedGenes,
+    PretrainedWeights,
+    check_weights,
+    checked_pretrained,
+    start_from_pretrained,
+)
+from tests.learning import toy
 from tests.published import gene_names, published_model, published_state
 
 FULL = {"dim": 200, "heads": 10, "dim_head": 64}
@@ -141,3 +151,18 @@ def test_a_preset_that_cannot_take_them_is_refused(preset: str, more: tuple[str,
     weights = weights_of(published_model(), gene_names(40))
     with pytest.raises(StageError, match=says):
         check_weights(weights, load_preset(preset, more))
+
+
+@pytest.mark.parametrize("ranking", ["dispersion", "variance"])
+def test_genes_with_a_vector_come_into_the_panel_first(ranking: str) -> None:
+    """Of few genes all have a vector; where more are wanted than have one, the others fill up."""
+    cells = toy(n=20)
+    # The genes that vary least have vectors, under the names of the file.
+    least = [cells.genes.names[column] for column in rank_by_variance(cells)[-12:]]
+    weights = weights_of(published_model(genes=12), least)
+    for per_stage, known in ((10, 10), (20, 12)):
+        preset = preset_for(weights, f"genes.per_stage={per_stage}", f"genes.ranking={ranking}", "training.epochs=1")
+        stage = learn_stage(None, cells, preset, Run(number=1, seed=0), weights)
+        assert len(stage.model.panel) == per_stage
+        assert len(set(stage.model.panel.genes.names) & set(least)) == known
+        assert stage.pretrained_genes == PretrainedGenes(genes=known, without_row=per_stage - known)
