@@ -32,6 +32,8 @@ NOT_RUN = {
     ),
     "canal demo": "takes a minute: tests/integration/test_demo.py",
     "canal benchmark": "takes minutes to hours: tests/integration/test_benchmark.py",
+    "canal stage add --data 1_baron_human": "trains for half an hour: tests/integration/test_presets.py",
+    "canal stage add --data 2_baron_mouse": "trains for half an hour: tests/integration/test_presets.py",
     "canal pretrain": "trains for long: tests/integration/test_pretrain.py",
     "canal weights": "needs scBERT's checkpoint: tests/integration/test_weights.py",
     "canal stage add --preset performer --weights": "needs those weights: tests/integration/test_weights.py",

@@ -13,6 +13,7 @@ from canal.model.model import Model
 from canal.model.network import run_network
 from canal.ontology.placement import Place, Placement
 from canal.ontology.tree import cell_ontology
+from canal.progress import Silent
 from canal.training import fitting, stage
 from canal.training.plugins import DistillationPlugin, SchedulePlugin
 from canal.training.run import Run
@@ -84,7 +85,7 @@ def test_later_stages_rehearse_pseudo_cells(monkeypatch: pytest.MonkeyPatch) -> 
 
     pool = first.model.bank
     spec = fitting.NetworkSpec(preset=quick(), panel=first.model.panel, types=first.model.types)
-    run = SimpleNamespace(seed=0, kept_under=2, draft=None)
+    run = SimpleNamespace(seed=0, kept_under=2, draft=None, progress=Silent())
     fitting.fit_network(first.model.network, first.model, pool, np.zeros(0, dtype=np.int64), spec, run)
 
     assert len(seen[0].cells) > len(pool)
