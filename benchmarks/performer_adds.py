@@ -47,7 +47,6 @@ from canal.seeds import numpy_generator
 from canal.workspace import open_workspace
 
 BLOCK = 64
-FEATURES = ("profiles", "panel", "representation", "joined")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +111,10 @@ class Memories:
 
     def __init__(self, taught: dict[str, Cells], rows: np.ndarray) -> None:
         preset = load_preset("compact")
-        self.config, self.cells = preset.analytic, {}
         labels = next(iter(taught.values())).labels
         assert labels is not None
         self.types = tuple(sorted(set(labels[rows].tolist())))
+        empty = AnalyticMemory.empty(preset.analytic.ridge)
         # The genes are chosen on the cells that are taught; all of the representation is taken.
         self.memory = {}
         for kind, cells in taught.items():
@@ -126,8 +125,7 @@ class Memories:
                 ranked = rank_by_variance(some)
                 ranked = ranked[~shown[ranked]][: preset.genes.statistics]
                 columns = np.concatenate([np.sort(ranked), np.flatnonzero(shown)])
-            empty = AnalyticMemory.empty(self.config.ridge)
-            self.memory[kind] = empty.with_stage(some, columns, stage=1, rank=self.config.rank)
+            self.memory[kind] = empty.with_stage(some, columns, stage=1, rank=preset.analytic.rank)
 
     def scores(self, tested: dict[str, Cells]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return log-densities and ridge scores of each kind, and their sums, (cells, types) each."""
@@ -185,10 +183,11 @@ def table(lines: list[dict[str, Any]]) -> str:
     rows = ["| test file | cells a type | features | accuracy | macro-F1 | AUROC |", "|---|---|---|---|---|---|"]
     for (test, n), kinds in groups.items():
         for kind, found in kinds.items():
-            means = [f"{np.mean([f[k] for f in found]):.3f}" for k in ("accuracy", "macro_f1")]
-            novel = [f["novelty_auroc"] for f in found if "novelty_auroc" in f]
-            rows.append(f"| {test} | {n or 'all'} | {kind} | {' | '.join(means)} | {np.mean(novel):.3f} |" if novel
-                        else f"| {test} | {n or 'all'} | {kind} | {' | '.join(means)} | |")  # fmt: skip
+            means = []
+            for name in ("accuracy", "macro_f1", "novelty_auroc"):
+                values = [line[name] for line in found if name in line]
+                means.append(f"{np.mean(values):.3f}" if values else "")
+            rows.append(f"| {test} | {n or 'all'} | {kind} | {' | '.join(means)} |")
     return "\n".join(rows)
 
 

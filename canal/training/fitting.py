@@ -77,9 +77,8 @@ class Fitted:
         network.to(best_device())
         found = np.zeros((len(cells), network.encoder.dim), np.float32)
         for rows, outputs in self.kept:
-            found[rows] = outputs.representations(network, progress)[
-                : len(rows)
-            ]  # pseudo-cells stand behind the pool's
+            # Pseudo-cells stand behind the cells of the pool.
+            found[rows] = outputs.representations(network, progress)[: len(rows)]
         network.to("cpu")
         return found
 

@@ -113,13 +113,13 @@ class PerformerEncoder(Encoder):
         modules = network.layers[start:stop]
         if x_BTE.device.type != "cpu":
             return _performer_pytorch(modules, x_BTE)
-        # On a CPU one cell at a time.
-        layers = [Layer.of(module, self.product_dtype) for module in modules]
+        # On a CPU one cell at a time; in training each makes its own copy of the layers, for a graph of its own.
         trained = [weight for weight in modules.parameters() if weight.requires_grad]
         if torch.is_grad_enabled() and (trained or x_BTE.requires_grad):
             apart: Any = CellsApart.apply
             tokens: Tensor = apart(partial(_alone, modules, self.product_dtype), x_BTE, *trained)
             return tokens
+        layers = [Layer.of(module, self.product_dtype) for module in modules]
         return torch.stack(map_cells(partial(_through, modules, layers), self._cells(x_BTE, tokens_BT, layers)))
 
     def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list[EmbeddedCell]:

@@ -137,7 +137,7 @@ def discard(site: TheSite, user: User) -> str:
 def annotate(site: TheSite, user: User, form: Form) -> str:
     """Annotate the cells of the review with the stage in use, beside the file of decisions."""
     review = site.review
-    out, overwrite = _beside(site.review, "annotated", form)
+    out, overwrite = _beside(review, "annotated", form)
     annotation = review.workspace.annotate(source_of(review), out=out, overwrite=overwrite)
     counts = annotation.to_frame()["cell_type"].value_counts()
     rows = [(str(name), f"{int(cells):,} cells") for name, cells in counts.items()]
