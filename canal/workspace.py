@@ -855,7 +855,7 @@ class Workspace(Annotator):
         stage
             Types of this stage; without names and data those of the one in use.
         tissue, species
-            Where the cells come from, in words; ``"human"`` or ``"mouse"``.
+            Where the cells come from, in words; ``"human"`` or ``"mouse"``, by default as the genes of ``data`` are.
         out, overwrite
             Table to write, to look through and give to `accept_labels`; replace it where it is there.
 
@@ -865,7 +865,7 @@ class Workspace(Annotator):
             If there is nothing to read names from, or more than one thing.
         """
         from canal.files import check_file
-        from canal.labels.suggest import names_in_file, names_in_table, suggest_labels
+        from canal.labels.suggest import names_in_file, names_in_table, species_of_file, suggest_labels
 
         if sum(given is not None for given in (names, data, stage)) > 1:
             message = "Names can come from a table, from a file of cells or from a stage; expected one of the three."
@@ -879,6 +879,7 @@ class Workspace(Annotator):
             chosen = tuple(names)
         elif data is not None:
             chosen = names_in_file(data, column_of(labels, "labels") or self.labels)
+            species = species or species_of_file(data)
         else:
             chosen = self.stage(stage).types
         report = suggest_labels(chosen, tissue=tissue, species=species)

@@ -249,11 +249,17 @@ def _record_table(record: "StageRecord") -> "Table":
         rows["weights"] = f"{weights['name']}, {weights['digest'][:19]}"
     # A model that was given away names all its data sets.
     if record.data:
-        rows["data"] = "; ".join(f"{source.get('path')}, values: {source.get('scale')}" for source in record.data)
+        rows["data"] = "; ".join(_source_text(source) for source in record.data)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _source_text(source: "Mapping[str, Any]") -> str:
+    """Return what a stage was taught with; records from before species were recognised name none."""
+    species = f", {source['species']} genes" if source.get("species") else ""
+    return f"{source.get('path')}, values: {source.get('scale')}{species}"
 
 
 def _voter_text(voter: "Mapping[str, Any]") -> str:

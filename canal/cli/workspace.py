@@ -201,6 +201,7 @@ def _check_file(session: Session, file: Path, stage: int | None, gene_key: str |
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("cells", f"{check.cells:,}, {check.looked_at:,} of them looked at")
     table.add_row("values", f"{check.where}, {check.scale}")
+    table.add_row("species", check.species or "the names of the genes do not tell")
     depth = "" if check.counts_per_cell is None else f", {check.counts_per_cell:,.0f} counts"
     table.add_row("a cell has", f"{check.genes_per_cell:,.0f} genes{depth} (median)")
     table.add_row("genes of the model", f"{check.measured_genes:,} of {check.panel_genes:,} measured")

@@ -47,6 +47,10 @@ class FileReport:
         Ensembl ids of the file that were read as symbols, for it has no symbols.
     donors
         Where the file names donors: of how many the cells of each type are.
+    species
+        ``"human"`` or ``"mouse"`` by the names of the genes; ``""`` where these do not tell.
+    orthologues
+        Mouse genes that were named as human ones which have another symbol.
     """
 
     path: str
@@ -64,6 +68,8 @@ class FileReport:
     dropped_labels: dict[str, int] = field(default_factory=dict)
     translated_genes: int = 0
     donors: dict[str, int] = field(default_factory=dict)
+    species: str = ""
+    orthologues: int = 0
 
 
 class CellsDigest:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal, Self, overload
 
 import numpy as np
 
-from canal.data.symbols.translation import symbols_for, translation_note
+from canal.data.reading_rules import NEWEST, ReadingRules
+from canal.data.symbols.orthologues import human_names, other_names, species_by_names
+from canal.data.symbols.translation import MOUSE, PREFIXES, symbols_for, translation_note
 from canal.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,13 +51,18 @@ class Genes(Sequence[str]):
         Canonical names: upper-case symbols, or Ensembl ids without version where a file has no symbols.
     ensembl
         Ensembl id of each gene, ``""`` where unknown; as many as names.
+    other
+        Another symbol that each gene goes by: its former or present one, or that of the mouse; ``""`` where none is
+        known. As many as names, or empty.
     """
 
     names: tuple[str, ...] = ()
     ensembl: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.names) == len(self.ensembl), (len(self.names), len(self.ensembl))
+        assert len(self.other) in {0, len(self.names)}, (len(self.names), len(self.other))
 
     @classmethod
     def of(cls, names: Iterable[str], ensembl: Iterable[str] | None = None) -> Self:
@@ -77,7 +84,8 @@ class Genes(Sequence[str]):
     def take(self, places: Iterable[int] | np.ndarray) -> "Genes":
         """Return the genes at these positions, in this order."""
         chosen = [int(place) for place in places]
-        return Genes(tuple(self.names[p] for p in chosen), tuple(self.ensembl[p] for p in chosen))
+        other = tuple(self.other[p] for p in chosen) if self.other else ()
+        return Genes(tuple(self.names[p] for p in chosen), tuple(self.ensembl[p] for p in chosen), other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +103,10 @@ class GeneNames:
         index).
     translated
         How many Ensembl ids were read as symbols.
+    species
+        ``"human"`` or ``"mouse"``; ``""`` where the names do not tell.
+    orthologues
+        How many mouse genes were named as human ones that have another symbol.
     """
 
     genes: Genes
@@ -103,6 +115,8 @@ class GeneNames:
     key: str
     warnings: tuple[str, ...] = ()
     translated: int = 0
+    species: str = ""
+    orthologues: int = 0
 
 
 def name_genes(
@@ -111,7 +125,7 @@ def name_genes(
     source: str,
     gene_key: str | None = None,
     weights: np.ndarray | None = None,
-    respell: bool = True,
+    rules: ReadingRules = NEWEST,
 ) -> GeneNames:
     """Find the gene names of a file and bring them to one spelling.
 
@@ -124,9 +138,10 @@ def name_genes(
     weights
         Expression of each gene over some cells, of shape (genes in the file,): of several columns
         that come to the same name the most expressed stays.
-    respell
-        Recognise ``CD79A_ENSG00000105369``, ``GRCh38_CD3D`` and R's ``HLA.DRA``, and read Ensembl ids as symbols
-        where the file has no symbols.
+    rules
+        By `ReadingRules.SPELLING` ``CD79A_ENSG00000105369``, ``GRCh38_CD3D`` and R's ``HLA.DRA`` are recognised, and
+        Ensembl ids are read as symbols where the file has no symbols; by `ReadingRules.ORTHOLOGUES` mouse genes are
+        named as their human orthologues.
 
     Raises
     ------
@@ -137,6 +152,7 @@ def name_genes(
     index = _texts(var.index)
     _refuse_duplicates(index, source)
     names, key = _chosen(var, index, gene_key, source)
+    respell = rules >= ReadingRules.SPELLING
     names, ids_in_names, respelled = _respelled(names, source) if respell else (names, {}, [])
     ids = _ensembl_ids(var, index, names)
     for place, identifier in ids_in_names.items():
@@ -150,18 +166,50 @@ def name_genes(
         translated, note = translation.translated, translation_note(translation, source)
         canonical = [name.upper() for name in translation.names]
         respelled += [note] if note else []
-    columns, collisions = _first_of_each(canonical, weights)
+    species = _species(names, kind, canonical)
+    named, other = canonical, [""] * len(canonical)
+    if rules >= ReadingRules.ORTHOLOGUES and species == MOUSE:
+        named = human_names(canonical)
+        other = [own if name != own else "" for name, own in zip(named, canonical, strict=True)]
+    elif rules >= ReadingRules.ORTHOLOGUES:
+        other = other_names(canonical)
+    orthologues = sum(name != own for name, own in zip(named, canonical, strict=True))
+    columns, collisions = _first_of_each(named, weights)
     warnings = [
-        w for w in (*respelled, _mouse(names, kind, source, translated), _collided(collisions, key, source)) if w
+        *respelled,
+        _mouse(names, source, orthologues, by_ids=kind == "ensembl", translated=translated, rules=rules)
+        if species == MOUSE
+        else None,
+        _collided(collisions, key, source),
     ]
     return GeneNames(
-        genes=Genes(tuple(canonical), tuple(ids)).take(columns),
+        genes=Genes(tuple(named), tuple(ids), tuple(other) if any(other) else ()).take(columns),
         columns=np.array(columns, dtype=np.int64),
         kind=kind,
         key=key,
-        warnings=tuple(warnings),
+        warnings=tuple(w for w in warnings if w),
         translated=translated,
+        species=species,
+        orthologues=orthologues,
     )
+
+
+def _species(names: list[str], kind: str, canonical: list[str]) -> str:
+    """Return the species of a file's genes: by their ids, by names that one species alone has, or by their spelling.
+
+    Parameters
+    ----------
+    names, canonical
+        As the file has them, and in upper case with symbols in place of ids.
+    """
+    if kind == "ensembl":
+        for species, prefix in PREFIXES.items():
+            if sum(name.upper().startswith(prefix) for name in names) > 0.5 * len(names):
+                return species
+        return ""
+    found = species_by_names(canonical)
+    spelt_as_mouse = sum(MOUSE_SYMBOL.match(name) is not None for name in names) > 0.5 * len(names)
+    return found or (MOUSE if spelt_as_mouse else "")
 
 
 def expression_rows(var: "pd.DataFrame", own: "pd.DataFrame", source: str) -> tuple[np.ndarray, str | None]:
@@ -335,23 +383,23 @@ def _collided(collisions: list[str], key: str, source: str) -> str | None:
     )
 
 
-def _mouse(names: list[str], kind: str, source: str, translated: int) -> str | None:
-    if kind == "ensembl":
-        if sum(name.upper().startswith("ENSMUSG") for name in names) <= 0.5 * len(names):
-            return None
-        if translated:
-            return (
-                f"{source} names its genes by mouse Ensembl ids; their symbols were mapped to human ones by upper case "
-                "alone, which fails for genes whose names differ between the species."
-            )
+def _mouse(
+    names: list[str], source: str, orthologues: int, *, by_ids: bool, translated: int, rules: ReadingRules
+) -> str:
+    """Return a sentence on how the genes of a mouse file are compared with human ones."""
+    if by_ids and not translated:
         return (
             f"{source} names its genes by mouse Ensembl ids without symbols; they match mouse "
             "files only. Add a column of symbols (feature_name) to match human ones."
         )
-    if sum(MOUSE_SYMBOL.match(name) is not None for name in names) <= 0.5 * len(names):
-        return None
-    shown = ", ".join(names[:3])
+    how = (
+        f"{source} names its genes by mouse Ensembl ids"
+        if by_ids
+        else f"{source} holds mouse gene symbols ({', '.join(names[:3])})"
+    )
+    if rules < ReadingRules.ORTHOLOGUES:
+        return f"{how}; they were mapped to human ones by upper case alone, as when the stage was learned first."
     return (
-        f"{source} holds mouse gene symbols ({shown}); they were mapped to human ones by upper "
-        "case alone, which fails for genes whose names differ between the species."
+        f"{how}; {orthologues:,} were named as their human orthologues, which have another symbol, and the others by "
+        "their symbol in upper case."
     )

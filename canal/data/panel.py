@@ -128,9 +128,10 @@ class GenePanel:
         )
 
     def match(self, genes: Genes) -> GeneMatch:
-        """Find the panel genes among a file's: by name first, then by Ensembl id, then by the symbols of the ids.
+        """Find the panel genes among a file's: by name first, then by other names, by Ensembl id, by the ids' symbols.
 
-        The last is for panels most of whose genes are ids: of models from before ids were read as symbols.
+        Other names are former symbols, and those of the mouse for panels from before its genes were named as human
+        ones. Symbols of ids are for panels most of whose genes are ids: of models from before ids were read as symbols.
 
         Parameters
         ----------
@@ -141,6 +142,12 @@ class GenePanel:
         by_id = {name: column for column, name in reversed(list(enumerate(genes.ensembl))) if name}
         columns = np.array([by_name.get(name, -1) for name in self.genes], dtype=np.int64)
         used = set(columns.tolist())
+        by_other = {name: column for column, name in reversed(list(enumerate(genes.other))) if name}
+        for position in np.flatnonzero(columns < 0).tolist():
+            column = by_other.get(self.genes[position], -1)
+            if column not in used:
+                columns[position] = column
+                used.add(column)
         for position in np.flatnonzero(columns < 0).tolist():
             # A panel that grew from a file without symbols has Ensembl ids as genes.
             column = by_id.get(self.genes.ensembl[position] or self.genes[position], -1)

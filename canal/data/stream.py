@@ -16,6 +16,7 @@ from canal.data.cells import Cells, CellsDigest, FileReport
 from canal.data.genes import ENSEMBL, GeneNames, expression_rows, name_genes
 from canal.data.labels import DONOR_COLUMNS, LabelOptions, TakenLabels, donors_by_type, take_labels
 from canal.data.panel import GenePanel
+from canal.data.reading_rules import NEWEST, ReadingRules
 from canal.data.source import CellSource, StoredTable, from_adata
 from canal.data.values import find_values, normalise, scale_warning, unit_rows
 from canal.errors import DataError
@@ -48,9 +49,9 @@ class CellStream:
         Most cells in a block.
     wanted
         Genes that count where a file has several matrices, such as those of a model; all of the file's by default.
-    first_rules
-        Read as the first version did, for digests of its records: every row of ``var`` is a gene, names are taken as
-        they are spelt, and counts are preferred however few genes they have.
+    rules
+        Older ones for digests of older records. By the first, every row of ``var`` is a gene, and counts are preferred
+        however few genes they have.
 
     Attributes
     ----------
@@ -71,14 +72,15 @@ class CellStream:
         keep_unlabelled: bool = True,
         chunk: int = CHUNK,
         wanted: GenePanel | None = None,
-        first_rules: bool = False,
+        rules: ReadingRules = NEWEST,
     ) -> None:
         names = _checked_names(source)
         self._source, self._chunk = source, chunk
-        self._verdict = find_values(source, _coverage(source, gene_key, wanted), whole=not first_rules)
+        coverage = _coverage(source, gene_key, wanted, rules)
+        self._verdict = find_values(source, coverage, whole=rules > ReadingRules.FIRST)
         self._matrix = source.places[self._verdict.where]
         weights = np.asarray(self._matrix.sampled.sum(axis=0)).ravel()
-        self._named = _named_genes(source, self._verdict.where, gene_key, weights, first_rules=first_rules)
+        self._named = _named_genes(source, self._verdict.where, gene_key, weights, rules=rules)
         self.genes = self._named.genes
         self._passes = np.ones(len(names), dtype=bool)
         if taken is not None and not keep_unlabelled:
@@ -172,6 +174,8 @@ class CellStream:
             warnings=tuple(w for w in warnings if w),
             dropped_labels=dict(taken.dropped_labels) if taken else {},
             translated_genes=self._named.translated,
+            species=self._named.species,
+            orthologues=self._named.orthologues,
         )
 
     def chunks(
@@ -260,30 +264,32 @@ def _named_genes(
     gene_key: str | None,
     weights: np.ndarray | None = None,
     *,
-    first_rules: bool = False,
+    rules: ReadingRules = NEWEST,
 ) -> GeneNames:
     """Return the names of the genes whose values stand at a place; what is not gene expression is left out."""
     var = source.genes_at(where)
-    if first_rules:
-        return name_genes(var, source=source.source, gene_key=gene_key, weights=weights, respell=False)
+    if rules == ReadingRules.FIRST:
+        return name_genes(var, source=source.source, gene_key=gene_key, weights=weights, rules=rules)
     keep, note = expression_rows(var, source.var, source.source)
     if note is None:
-        return name_genes(var, source=source.source, gene_key=gene_key, weights=weights)
+        return name_genes(var, source=source.source, gene_key=gene_key, weights=weights, rules=rules)
     # The genes are named among themselves: an antibody may have the name of its gene.
     of_genes = None if weights is None else weights[keep]
-    named = name_genes(var[keep], source=source.source, gene_key=gene_key, weights=of_genes)
+    named = name_genes(var[keep], source=source.source, gene_key=gene_key, weights=of_genes, rules=rules)
     return replace(named, columns=np.flatnonzero(keep)[named.columns], warnings=(note, *named.warnings))
 
 
-def _coverage(source: CellSource, gene_key: str | None, wanted: GenePanel | None) -> Callable[[str], int]:
+def _coverage(
+    source: CellSource, gene_key: str | None, wanted: GenePanel | None, rules: ReadingRules
+) -> Callable[[str], int]:
     """Return a function that counts the genes at a place that are wanted; by default, that are named as in ``var``."""
 
     def count(where: str) -> int:
         try:
-            genes = _named_genes(source, where, gene_key).genes
+            genes = _named_genes(source, where, gene_key, rules=rules).genes
             if wanted is not None:
                 return int(wanted.match(genes).measured.sum())
-            own = set(_named_genes(source, "X", gene_key).genes)
+            own = set(_named_genes(source, "X", gene_key, rules=rules).genes)
         except DataError:  # raw.var has other columns, or names that cannot be used: then it is not taken
             return 0
         return len(genes) if len(own & set(genes)) >= LEAST_SHARED * len(own) else 0
@@ -349,7 +355,7 @@ def read_cells(
     labels: LabelOptions | str | None,
     gene_key: str | None = None,
     keep_stored: bool = False,
-    first_rules: bool = False,
+    rules: ReadingRules = NEWEST,
 ) -> Cells:
     """Read and check cells.
 
@@ -364,8 +370,8 @@ def read_cells(
         Column of ``var`` with the gene names; found without help where ``None``.
     keep_stored
         Keep the values as the file holds them too, for digests of some of the cells.
-    first_rules
-        Choose genes and matrix as the first version did; see `CellStream`.
+    rules
+        By which genes and matrix are chosen; see `CellStream`.
 
     Raises
     ------
@@ -375,7 +381,7 @@ def read_cells(
     """
     with opened(data) as source:
         taken = None if labels is None else take_labels(source.obs, _options(labels), source.source)
-        stream = CellStream(source, gene_key=gene_key, taken=taken, keep_unlabelled=False, first_rules=first_rules)
+        stream = CellStream(source, gene_key=gene_key, taken=taken, keep_unlabelled=False, rules=rules)
         return collect(stream, keep_stored=keep_stored)
 
 

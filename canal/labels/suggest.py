@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from canal.data.genes import name_genes
 from canal.data.labels import LabelOptions, take_labels
 from canal.data.stream import opened
 from canal.errors import ConfigError, DataError
@@ -33,10 +34,13 @@ class LabelReport:
         Release of the ontology.
     suggestions
         One a name, in their order.
+    species
+        That was given, or that the genes of the file are of; ``""`` where nothing tells.
     """
 
     release: str
     suggestions: tuple[Suggestion, ...]
+    species: str = ""
 
     @property
     def accepted(self) -> int:
@@ -45,7 +49,8 @@ class LabelReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"suggestions": [suggestion.to_dict() for suggestion in self.suggestions], "release": self.release}
+        suggestions = [suggestion.to_dict() for suggestion in self.suggestions]
+        return {"suggestions": suggestions, "release": self.release, "species": self.species}
 
     def write(self, out: Path) -> None:
         """Write a table to look through: the id stands there where it is accepted, else it is to be filled."""
@@ -88,7 +93,7 @@ def suggest_labels(names: Sequence[str], *, tissue: str = "", species: str = "")
     once = tuple(dict.fromkeys(name.strip() for name in names))
     context = Context(tissue=tissue, species=species, siblings=once)
     suggestions = tuple(matcher().suggest(name, context) for name in once)
-    return LabelReport(cell_ontology().release, suggestions)
+    return LabelReport(cell_ontology().release, suggestions, species)
 
 
 def names_in_table(path: Path) -> tuple[str, ...]:
@@ -104,6 +109,15 @@ def names_in_table(path: Path) -> tuple[str, ...]:
         message = f"{path} has a column name, but no name in it. Write one name of a cell type a line."
         raise DataError(message)
     return names
+
+
+def species_of_file(data: "str | Path | ad.AnnData") -> str:
+    """Return the species that the names of a file's genes are of: ``"human"``, ``"mouse"``, or ``""``."""
+    with opened(data) as source:
+        try:
+            return name_genes(source.var, source=source.source).species
+        except DataError:  # names of cell types can be read all the same
+            return ""
 
 
 def names_in_file(data: "str | Path | ad.AnnData", column: str) -> tuple[str, ...]:

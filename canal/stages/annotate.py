@@ -258,6 +258,8 @@ def _facts(model: Model, report: FileReport, options: AnnotateOptions) -> dict[s
         "values": report.where,
         "scale": report.scale,
         "translated_genes": report.translated_genes,
+        "species": report.species,
+        "orthologues": report.orthologues,
         "restricted_to": sorted(options.types) if options.types is not None else [],
         "majority_voting": options.majority_voting,
     }

@@ -45,6 +45,8 @@ class FileCheck:
         Median of the cells; counts are ``None`` where the file has none.
     where, scale
         Where the values lie, and on which scale.
+    species
+        ``"human"`` or ``"mouse"`` by the names of the genes; ``""`` where these do not tell.
     gene_agreement
         Correlation of the genes' mean levels with those taught, -1 to 1; ``None`` where too few are in common.
     unlike, unlike_stages
@@ -68,6 +70,7 @@ class FileCheck:
     counts_per_cell: float | None
     where: str
     scale: str
+    species: str
     gene_agreement: float | None
     unlike: float | None
     unlike_stages: dict[str, float]
@@ -127,6 +130,7 @@ def check_file(model: Model, data: "str | Path | ad.AnnData", gene_key: str | No
         counts_per_cell=float(np.median(totals)) if report.scale == "counts" else None,
         where=report.where,
         scale=report.scale,
+        species=report.species,
         gene_agreement=None if agreement is None else round(agreement, 3),
         unlike=None if unlike is None else round(unlike, 4),
         unlike_stages=stages,

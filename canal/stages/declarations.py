@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from canal.config import Preset, parse_preset
+from canal.data.reading_rules import ReadingRules
 from canal.errors import StageError
 from canal.files import refuse_newer
 from canal.model.record import RENAMED, StageRecord
@@ -189,13 +190,20 @@ def _request_of(
         drop_labels=tuple(options.get("drop_labels", ())),
         # Records from before labels were left out by name took every label for a type.
         keep_labels=tuple(options.get("keep_labels", ("*",))),
-        first_rules="keep_labels" not in options,
+        rules=_rules(options),
         gene_key=source.get("gene_key_given"),
         test=_path(options.get("test")),
         weights=(options.get("weights") or {}).get("folder"),
         ontology=options.get("ontology_from"),
         split=options.get("split"),
     )
+
+
+def _rules(options: Mapping[str, Any]) -> ReadingRules:
+    """Return the rules by which the file was read; older records do not name them."""
+    if "reading" in options:
+        return ReadingRules(int(options["reading"]))
+    return ReadingRules.SPELLING if "keep_labels" in options else ReadingRules.FIRST
 
 
 def _label_map(value: Any) -> Path | dict[str, str] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from canal.data.cells import Cells
 from canal.data.labels import LabelOptions, checked_map
+from canal.data.reading_rules import NEWEST, ReadingRules
 from canal.data.stream import read_cells
 
 if TYPE_CHECKING:
@@ -58,9 +59,8 @@ class StageRequest:
         Processes on each node, one for each GPU or core, and nodes that train together.
     promote
         Bring the stage into use where the rule of promotion allows it; else it stays a candidate to look at.
-    first_rules
-        Read the file as the first version did, which took every label for a type and gene names as they stood: for a
-        stage from then that is learned again.
+    rules
+        By which the file is read: older ones for a stage of then that is learned again.
     """
 
     data: "str | Path | ad.AnnData"
@@ -84,7 +84,7 @@ class StageRequest:
     devices: int = 1
     nodes: int = 1
     promote: bool = True
-    first_rules: bool = False
+    rules: ReadingRules = NEWEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def read_stage_cells(request: StageRequest, *, require_two: bool = False, keep_s
         labels=labels,
         gene_key=request.gene_key,
         keep_stored=keep_stored,
-        first_rules=request.first_rules,
+        rules=request.rules,
     )
 
 
@@ -172,6 +172,7 @@ def recorded_options(request: StageRequest) -> dict[str, Any]:
         "overrides": list(request.overrides),
         "label_map": recorded_map(request.label_map),
         **recorded_label_rules(request),
+        **recorded_reading(request.rules),
         "drop_rare": request.drop_rare,
         "test": _absolute(request.test) if request.test else None,
     }
@@ -187,9 +188,14 @@ def recorded_label_rules(request: StageRequest) -> dict[str, list[str]]:
 
     The first version wrote nothing of it; a record without is read by the rules of then.
     """
-    if request.first_rules:
+    if request.rules == ReadingRules.FIRST:
         return {}
     return {"drop_labels": list(request.drop_labels), "keep_labels": list(request.keep_labels)}
+
+
+def recorded_reading(rules: ReadingRules) -> dict[str, int]:
+    """Return by which rules a file was read, as records keep it; those before orthologues wrote nothing of it."""
+    return {"reading": int(rules)} if rules >= ReadingRules.ORTHOLOGUES else {}
 
 
 def recorded_map(label_map: Path | Mapping[str, str] | None) -> str | dict[str, str] | None:

@@ -36,7 +36,7 @@ def suggest(
     labels: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of obs, with --data.")] = None,
     stage: Annotated[int | None, typer.Option(min=1, help="Types of this stage; else of the one in use.")] = None,
     tissue: Annotated[str, typer.Option(help="Where the cells come from, such as lung.")] = "",
-    species: Annotated[str, typer.Option(help="human or mouse.")] = "",
+    species: Annotated[str, typer.Option(help="human or mouse; else as the genes of --data are.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="CSV", help="Table to write, to look through and accept.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table.")] = False,
 ) -> Answer:
@@ -53,6 +53,8 @@ def suggest(
         overwrite=overwrite,
     )
     lines = [f"{report.accepted} of {len(report.suggestions)} names are as good as certain (marked *)"]
+    if report.species and not species:
+        lines.append(f"The genes of {data} are {report.species}: terms of other species count less (--species).")
     if out is not None:
         lines.append(f"Look through {short_path(out)}, fill the column id, then: canal labels accept {short_path(out)}")
     return Answer(report.to_dict(), [_suggestions_table(report), *lines])

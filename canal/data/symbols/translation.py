@@ -46,8 +46,12 @@ class SymbolTable:
 @cache
 def symbol_table(species: str) -> SymbolTable:
     """Return the table of ``"human"`` or ``"mouse"``; it is read once."""
-    file = resources.files("canal.data.symbols") / f"{species}.tsv.gz"
-    lines = gzip.decompress(file.read_bytes()).decode().splitlines()
+    return read_symbols((resources.files("canal.data.symbols") / f"{species}.tsv.gz").read_bytes(), species)
+
+
+def read_symbols(table: bytes, species: str) -> SymbolTable:
+    """Return a table from the bytes of its file."""
+    lines = gzip.decompress(table).decode().splitlines()
     release, symbols, number = "", {}, 0
     for line in lines:
         if line.startswith("#"):

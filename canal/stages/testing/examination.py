@@ -92,7 +92,7 @@ def read_test_file(request: StageRequest, cells: Cells) -> TestCells | None:
     """
     if request.test is None:
         return None
-    reference, test_cells = reference_to_file(Path(request.test), _reading_options(request))
+    reference, test_cells = reference_to_file(Path(request.test), _reading_options(request), request.rules)
     # The same file, or the same content under another name.
     same_file = isinstance(request.data, str | Path) and Path(request.data).resolve() == Path(request.test).resolve()
     if same_file or reference.digest == cells.report.digest:

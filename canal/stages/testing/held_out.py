@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from canal.data.cells import Cells
 from canal.data.formats import open_file
 from canal.data.labels import LabelOptions, TakenLabels, take_labels
+from canal.data.reading_rules import NEWEST, ReadingRules
 from canal.data.stream import CellStream, collect
 from canal.errors import DataError
 from canal.seeds import numpy_generator
@@ -33,16 +34,16 @@ class ReadingOptions(BaseModel):
     drop_labels: tuple[str, ...] = ()
     keep_labels: tuple[str, ...] = ()
 
-    def label_options(self, *, first_rules: bool = False) -> LabelOptions:
+    def label_options(self, *, rules: ReadingRules = NEWEST) -> LabelOptions:
         """Return the options for reading labels; types with a single cell are kept, as nothing is trained on them.
 
         Parameters
         ----------
-        first_rules
-            Take every label for a type, as the first version did.
+        rules
+            By the first, every label is a type.
         """
         label_map = Path(self.label_map) if isinstance(self.label_map, str) else self.label_map
-        first_rules = first_rules or "keep_labels" not in self.model_fields_set
+        first_rules = rules == ReadingRules.FIRST or "keep_labels" not in self.model_fields_set
         keep = ("*",) if first_rules else self.keep_labels
         return LabelOptions(column=self.labels, label_map=label_map, drop=self.drop_labels, keep=keep, keep_rare=True)
 
@@ -99,18 +100,20 @@ def read_held_out(reference: HeldOutReference) -> Cells:
     if reference.kind == "memory":
         message = "The cells were given in memory and stand in no file."
         raise DataError(message)
-    cells = _read_rows(Path(reference.path), reference.options, reference.rows)
-    digest = cells.report.digest
-    if digest != reference.digest:
+    digests = []
+    for rules in sorted(ReadingRules, reverse=True):
         # A reference of an older record holds the cells as they were read then.
-        cells = _read_rows(Path(reference.path), reference.options, reference.rows, first_rules=True)
-    if cells.report.digest != reference.digest:
-        message = f"{reference.path} was changed: expected cells with {reference.digest}, found {digest}."
-        raise DataError(message)
-    return cells
+        cells = _read_rows(Path(reference.path), reference.options, reference.rows, rules=rules)
+        digests.append(cells.report.digest)
+        if digests[-1] == reference.digest:
+            return cells
+    message = f"{reference.path} was changed: expected cells with {reference.digest}, found {digests[0]}."
+    raise DataError(message)
 
 
-def reference_to_file(path: Path, options: ReadingOptions) -> tuple[HeldOutReference, Cells]:
+def reference_to_file(
+    path: Path, options: ReadingOptions, rules: ReadingRules = NEWEST
+) -> tuple[HeldOutReference, Cells]:
     """Choose test cells among the labelled cells of a file, `MOST_TEST_FILE_CELLS` of them at most.
 
     Returns
@@ -124,12 +127,12 @@ def reference_to_file(path: Path, options: ReadingOptions) -> tuple[HeldOutRefer
     """
     # 1. Which rows: chosen by the labels alone, before any expression is read.
     with open_file(path) as source:
-        labels = take_labels(source.obs, options.label_options(), str(path)).labels
+        labels = take_labels(source.obs, options.label_options(rules=rules), str(path)).labels
     labelled = np.flatnonzero(labels != "")
     chosen = chosen_rows(labels[labelled], MOST_TEST_FILE_CELLS)
     rows = None if len(chosen) == len(labelled) else tuple(labelled[chosen].tolist())
     # 2. Read as every later stage will read them, so that the digest is the same.
-    cells = _read_rows(path, options, rows)
+    cells = _read_rows(path, options, rows, rules=rules)
     reference = HeldOutReference(
         kind="file",
         path=str(path.absolute()),
@@ -210,15 +213,15 @@ def _outside_bank(labels: np.ndarray, in_bank: np.ndarray) -> np.ndarray:
 
 
 def _read_rows(
-    path: Path, options: ReadingOptions, rows: tuple[int, ...] | None, *, first_rules: bool = False
+    path: Path, options: ReadingOptions, rows: tuple[int, ...] | None, *, rules: ReadingRules = NEWEST
 ) -> Cells:
     """Read labelled cells of a file, all of them or those of some rows, ascending.
 
     The file passes by blocks; only the wanted cells are normalised, digested and kept. By the first rules labels,
-    genes and matrix are chosen as the first version did; see `CellStream`.
+    genes and matrix are chosen as the first version did; see `ReadingRules`.
     """
     with open_file(path) as source:
-        labels = take_labels(source.obs, options.label_options(first_rules=first_rules), str(path))
+        labels = take_labels(source.obs, options.label_options(rules=rules), str(path))
         if rows is not None:
             n = len(labels.labels)
             if rows and rows[-1] >= n:
@@ -227,7 +230,5 @@ def _read_rows(
             # Cells without a label do not pass: so the others are left out.
             wanted = np.isin(np.arange(n), rows)
             labels = TakenLabels(labels=np.where(wanted, labels.labels, ""), unlabelled=0)
-        stream = CellStream(
-            source, gene_key=options.gene_key, taken=labels, keep_unlabelled=False, first_rules=first_rules
-        )
+        stream = CellStream(source, gene_key=options.gene_key, taken=labels, keep_unlabelled=False, rules=rules)
         return collect(stream)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from canal.data.genes import name_genes
+from canal.data.reading_rules import ReadingRules
 from canal.errors import DataError
 
 IDS = ["ENSG00000141510.12", "ENSG00000012048.3", "ENSG00000139618"]
@@ -51,23 +52,23 @@ def test_names_are_found(
     assert named.key == key
 
 
-def test_mouse_symbols_are_upper_case_with_a_warning() -> None:
-    """Mouse symbols match human ones by upper case, and the person is told."""
+def test_mouse_symbols_become_human_ones_with_a_warning() -> None:
+    """Mouse symbols match human ones, and the person is told."""
     named = name_genes(_var(["Ins1", "Ctrb1", "Gcg"]), source="toy")
 
-    assert named.genes.names == ("INS1", "CTRB1", "GCG")
+    assert named.genes.names == ("INS", "CTRB1", "GCG")
     assert "mouse gene symbols" in named.warnings[0]
 
 
 def test_mouse_ids_without_symbols_are_told() -> None:
-    """Mouse ids become mouse symbols, which match human ones by upper case alone; unknown ids match nothing human."""
+    """Mouse ids become symbols, which match human ones; unknown ids match nothing human."""
     named = name_genes(_var(["ENSMUSG00000000001", "ENSMUSG00000000028"]), source="toy")
     unknown = name_genes(_var(["ENSMUSG09000000001", "ENSMUSG09000000028"]), source="toy")
 
     assert named.kind == unknown.kind == "ensembl"
     assert named.genes.names == ("GNAI3", "CDC45")
     assert "mouse Ensembl ids" in named.warnings[1]
-    assert "upper case alone" in named.warnings[1]
+    assert "by their symbol in upper case" in named.warnings[1]
     assert "match mouse files only" in unknown.warnings[0]
     assert unknown.translated == 0
 
@@ -119,7 +120,7 @@ def test_spellings_of_other_tools_are_read_and_told(
     assert named.genes.names == names
     assert named.genes.ensembl == ids
     assert any(re.search(shown, text) for text in named.warnings)
-    assert name_genes(_var(index), source="toy", respell=False).genes.names != names
+    assert name_genes(_var(index), source="toy", rules=ReadingRules.FIRST).genes.names != names
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from canal.data.genes import Genes, name_genes
 from canal.data.panel import GenePanel, symbols_note
+from canal.data.reading_rules import ReadingRules
 from canal.data.symbols.make import make_tables
 from canal.data.symbols.translation import symbol_table, symbols_for, translation_note
 
@@ -63,7 +64,7 @@ def test_symbols_and_other_species_stay():
 def test_files_of_the_first_version_keep_their_ids():
     """By the rules of then a file of ids is one of ids, so that its digest is the same."""
     var = pd.DataFrame(index=[CD3D, CD79A])
-    then, now = name_genes(var, source="q", respell=False), name_genes(var, source="q")
+    then, now = name_genes(var, source="q", rules=ReadingRules.FIRST), name_genes(var, source="q")
     assert then.genes.names == (CD3D, CD79A)
     assert (now.genes.names, now.genes.ensembl, now.translated) == (("CD3D", "CD79A"), (CD3D, CD79A), 2)
 

@@ -11,6 +11,7 @@ import pytest
 from canal.data.cells import Cells
 from canal.data.formats import open_file
 from canal.data.labels import LabelOptions, take_labels
+from canal.data.reading_rules import NEWEST, ReadingRules
 from canal.data.stream import CellStream, collect, read_cells
 from canal.errors import DataError, RegistryError
 from canal.stages.declarations import recorded_request
@@ -72,7 +73,7 @@ def test_references_of_older_records_give_the_cells_as_they_were_read_then(tmp_p
     adata.write_h5ad(tmp_path / "a.h5ad")
     with open_file(tmp_path / "a.h5ad") as source:
         taken = take_labels(source.obs, LabelOptions(column="cell_type", keep=("*",)), "a")
-        then = collect(CellStream(source, taken=taken, first_rules=True))
+        then = collect(CellStream(source, taken=taken, rules=ReadingRules.FIRST))
     reference = HeldOutReference(
         kind="file",
         path=str(tmp_path / "a.h5ad"),
@@ -90,6 +91,18 @@ def test_references_of_older_records_give_the_cells_as_they_were_read_then(tmp_p
     now, _ = reference_to_file(tmp_path / "a.h5ad", OPTIONS)
     assert now.digest != reference.digest
     assert (len(read_held_out(now)), read_held_out(now).report.where) == (40, "raw.X")
+
+
+def test_references_to_mouse_cells_from_before_orthologues_give_the_cells_of_then(tmp_path):
+    """Their genes were named in upper case, and the digest is over names, too."""
+    genes = ["Cd8b1", "Fcgr4", "Ins2", "Trp53", "Car4", "Cd3d", *(f"Gen{g}" for g in range(20))]
+    make_adata(60, 26, types=("B", "NK", "other"), genes=genes).write_h5ad(tmp_path / "a.h5ad")
+    _, cells = reference_to_file(tmp_path / "a.h5ad", OPTIONS)
+    reference, then = reference_to_file(tmp_path / "a.h5ad", OPTIONS, ReadingRules.SPELLING)
+
+    assert (cells.genes.names[0], then.genes.names[0]) == ("CD8B", "CD8B1")
+    assert cells.report.digest != reference.digest
+    assert read_held_out(reference).genes.names == then.genes.names
 
 
 def test_cells_of_the_bank_are_left_out_unless_a_type_has_no_others(file):
@@ -223,8 +236,12 @@ def test_a_stage_of_the_first_version_is_asked_for_as_then():
     record = make_record(1, notes=options, data=({"file": "/a.h5ad", "labels": "t", "gene_key_given": None},))
 
     old = recorded_request(record)
-    now = replace(old, first_rules=False, keep_labels=())
+    second = options | {"drop_labels": [], "keep_labels": []}
+    later = recorded_request(make_record(1, notes=second, data=record.data))
+    now = replace(later, rules=NEWEST)
 
-    assert (old.first_rules, old.keep_labels) == (True, ("*",))
+    assert (old.rules, old.keep_labels) == (ReadingRules.FIRST, ("*",))
     assert recorded_options(old) == options
-    assert recorded_options(now) == options | {"drop_labels": [], "keep_labels": []}
+    assert (later.rules, recorded_options(later)) == (ReadingRules.SPELLING, second)
+    assert recorded_options(now) == second | {"reading": 3}
+    assert recorded_request(make_record(1, notes=recorded_options(now), data=record.data)) == now
