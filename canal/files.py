@@ -14,8 +14,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -313,13 +313,34 @@ def refuse_newer(source: str | Path, written: object, newest: int, error: type[C
     raise error(message)
 
 
+@contextmanager
+def tensors_written(path: Path) -> Iterator[None]:
+    """Raise what safetensors cannot write as the `OSError` that it is; in a ``with`` statement around its writing.
+
+    Raises
+    ------
+    OSError
+        With the number that the system gave, and the file.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
 def write_tensor_file(path: Path, arrays: "Mapping[str, np.ndarray]", key: str, table: Mapping[str, Any]) -> None:
     """Write arrays by name, and a table of plain values as JSON under ``key``."""
     import numpy as np
     from safetensors.numpy import save_file
 
     text = np.frombuffer(json.dumps(table).encode(), dtype=np.uint8).copy()
-    save_file({k: np.ascontiguousarray(v) for k, v in ({key: text} | dict(arrays)).items()}, path)
+    with tensors_written(path):
+        save_file({k: np.ascontiguousarray(v) for k, v in ({key: text} | dict(arrays)).items()}, path)
 
 
 def read_tensor_file(path: Path, key: str, what: str, newest: int) -> "tuple[dict[str, np.ndarray], dict[str, Any]]":

@@ -3,6 +3,7 @@
 Progress is a bar with the time left on a terminal, a line now and then in a log, and silent beside JSON.
 """
 
+import errno
 import inspect
 import json
 import os
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
 
 
 USER_ERROR = 2
+# What a disk, its rights or a limit of the system refuses, wherever it comes up: no bug of ours.
+REFUSED = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EFBIG,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ESTALE,
+    }
+)
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 PIPE_WIDTH = 120  # characters, where stdout is no terminal
 
@@ -216,6 +232,16 @@ def _call(function: Callable[..., Answer], session: Session, options: Mapping[st
         message = f"This needs {missing}, which is not installed here. Install all of canal: pip install canal"
         sys.stderr.write(f"error: {message}\n")
         return _failure(session, {"error": message, "kind": "ConfigError"}, USER_ERROR)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        message = (
+            f"{error.filename or 'A file'} cannot be read or written: {error.strerror or error}. Stages are kept whole "
+            "or not at all, and no file stands half written under its name. Check space, limits and rights, and run "
+            "this again."
+        )
+        sys.stderr.write(f"error: {shown(message)}\n")
+        return _failure(session, {"error": message, "kind": "OSError"}, USER_ERROR)
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return _failure(session, {"error": "stopped", "kind": "KeyboardInterrupt"}, INTERRUPTED)

@@ -28,6 +28,7 @@ from canal.data.cells import CellPool, Cells
 from canal.data.genes import Genes
 from canal.data.panel import GenePanel
 from canal.errors import CanalError, RegistryError
+from canal.files import tensors_written
 from canal.model.bank import BANK, load_bank, save_bank
 from canal.model.checks import check_model
 from canal.model.kinds import coarse_kinds
@@ -344,7 +345,8 @@ class Model:
         """Write the model's files into a folder and return them by name; a bank without cells has no file."""
         # Every model has these.
         weights = {name: np.ascontiguousarray(values) for name, values in self.weights.items()}
-        save_file(weights, folder / WEIGHTS)
+        with tensors_written(folder / WEIGHTS):
+            save_file(weights, folder / WEIGHTS)
         _write_json(folder / "genes.json", self.panel.to_dict())
         split = {name: list(finer) for name, finer in self.split.items()}
         _write_json(folder / "types.json", {"types": list(self.types)} | ({"split": split} if split else {}))

@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -171,11 +172,23 @@ def commit_stage(
     }
     if use is not None:
         tags[f"{tag.USE}{use}"] = "true"
-    version = store.create_version(run_id, tags, card)
+    version = _created_version(store, run_id, tags, card)
     if store.location.database is None:
         version = _first_come(store, record, version)
     record = record.model_copy(update={"version": version})
     return StoredVersion(version=version, run_id=run_id, tags=tags), record
+
+
+def _created_version(store: Store, run_id: str, tags: Mapping[str, str], card: str) -> int:
+    """Register the version; where MLflow failed after its database had it, it is there, and that is no failure."""
+    try:
+        return store.create_version(run_id, tags, card)
+    except RegistryError:
+        with suppress(RegistryError):
+            for stored in store.snapshot().versions:
+                if stored.run_id == run_id:
+                    return stored.version
+        raise
 
 
 def _first_come(store: Store, record: StageRecord, version: int) -> int:

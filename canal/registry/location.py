@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,8 +146,10 @@ class WriterLock:
         assert self._handle is not None, "release without acquire"
         self._depth -= 1
         if self._depth == 0:
-            os.ftruncate(self._handle, 0)
-            os.close(self._handle)
+            with suppress(OSError):  # who held it is told to other writers alone; the lock ends with the file
+                os.ftruncate(self._handle, 0)
+            with suppress(OSError):
+                os.close(self._handle)
             self._handle = None
 
     def _open(self) -> int:

@@ -16,7 +16,7 @@ from canal.registry.cache import COMPUTED, LIMIT, Memo
 from canal.registry.commit import StageDraft, check_place, commit_stage
 from canal.registry.location import TIMEOUT, RegistryLocation, WriterLock
 from canal.registry.read import checked_file, checked_folder, find_version, read_record
-from canal.registry.settle import put_in_use, settle, settle_all, write_declaration
+from canal.registry.settle import done_later, put_in_use, settle, settle_all, write_declaration
 from canal.registry.store import Store, close_database
 
 if TYPE_CHECKING:
@@ -286,5 +286,6 @@ class Registry:
             check_place(record, {v.stage for v in found.versions})
             use = found.next_use if promote else None
             stored, record = commit_stage(self._store, draft, record, files, use)
-            settle(self._store, stored, record, declarations or self.declarations, self._drafts)
+            with done_later(f"Stage {record.number} is committed"):
+                settle(self._store, stored, record, declarations or self.declarations, self._drafts)
         return record

@@ -8,19 +8,25 @@ which MLflow's own tools read. The alias follows the tags: whoever moves it look
 afterwards, so that a slow machine does not leave it where a quicker one had moved it away from.
 """
 
+import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from canal.errors import RegistryError
 from canal.files import write_whole
 from canal.model.record import StageRecord
 from canal.registry import snapshot as tag
 from canal.registry.read import read_record
 from canal.registry.snapshot import StoredVersion, move_artifacts
 from canal.registry.store import Store
+
+_log = logging.getLogger("canal.registry")
 
 _HEAD = """\
 # Stage {number} of this annotator. Written by canal when the stage was committed;
@@ -84,6 +90,18 @@ def settle(store: Store, stored: StoredVersion, record: StageRecord, declaration
     if key:
         shutil.rmtree(drafts / key, ignore_errors=True)
     store.tag_version(stored.version, tag.SETTLED, "true")
+
+
+@contextmanager
+def done_later(what: str) -> Iterator[None]:
+    """Pass over what cannot be written after a commit, and say so: the next writer does it (`settle_all`).
+
+    A command whose stage is committed does not fail any more, as it would be run again.
+    """
+    try:
+        yield
+    except (RegistryError, OSError) as error:
+        _log.warning("%s. What follows is left to the next command that writes: %s", what, error)
 
 
 def settle_all(store: Store, cache: Path, declarations: Path, drafts: Path) -> None:

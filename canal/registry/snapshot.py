@@ -214,6 +214,12 @@ def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)) as connection:
             yield connection
     except sqlite3.DatabaseError as error:
+        if any(words in str(error) for words in ("disk I/O error", "disk is full")):
+            message = (
+                f"The registry's database {database} cannot be read or written: {error}. Stages are kept whole or "
+                "not at all. Check the disk and its space, then run this again."
+            )
+            raise RegistryError(message) from error
         message = (
             f"{database} cannot be read as the registry's database: {error}. It was altered or "
             "damaged, or cannot be written; put it back from a backup, or mend its permissions."

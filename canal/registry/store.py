@@ -30,6 +30,9 @@ _CODES = {
     "TEMPORARILY_UNAVAILABLE": 503,
 }
 _UNREACHABLE = ("failed with exception", "failed with timeout", "Max retries exceeded", "Connection aborted")
+_DISK = re.compile(  # as SQLite says it
+    r"disk I/O error|database or disk is full|readonly database|unable to open database file|database is locked"
+)
 _REASON = re.compile(r"(Connection refused|Name or service not known|timed out|No route to host|certificate [\w ]+)")
 
 
@@ -47,6 +50,12 @@ def explain(place: str, uri: str, error: Exception) -> str:
     """
     text = str(error)
     status = _status(error, text)
+    if uri.startswith("sqlite:") and (status == 503 or _DISK.search(text)):
+        found = _DISK.search(text)
+        return (
+            f"The registry's database {place} cannot be read or written ({found[0] if found else 'it is locked'}). "
+            "Stages are kept whole or not at all. Check the disk's space and your rights there, then run this again."
+        )
     if status == 401:
         return _unauthorized(place)
     if status == 403:
@@ -150,6 +159,8 @@ def import_mlflow() -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs what it raises with a traceback; what is raised becomes one message (`explain`).
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 

@@ -26,7 +26,7 @@ from canal.data.gene_list import GeneVectors
 from canal.data.genes import GeneNames, Genes, name_genes
 from canal.data.panel import GenePanel
 from canal.errors import DataError, StageError, WeightsError
-from canal.files import digest_file, refuse_newer
+from canal.files import digest_file, refuse_newer, tensors_written
 from canal.model.encoders.published import PROJECTION, TABLE, Sizes, check_published, layer_operations
 from canal.model.network import Network
 from canal.seeds import torch_generator
@@ -173,7 +173,8 @@ def save_pretrained(weights: PretrainedWeights, folder: Path) -> PretrainedWeigh
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.tensors.items()}
-        save_file(tensors, new / TENSORS)
+        with tensors_written(new / TENSORS):
+            save_file(tensors, new / TENSORS)
         (new / GENES).write_text(json.dumps(list(weights.genes)), encoding="utf-8")
         files = {name: digest_file(new / name) for name in (TENSORS, GENES)}
         table = {"format": FORMAT, "files": files, "sizes": asdict(weights.sizes), **weights.facts}

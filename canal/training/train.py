@@ -17,6 +17,7 @@ from torch import Tensor
 
 from canal.config import TrainingConfig
 from canal.errors import ConfigError
+from canal.files import tensors_written
 from canal.model.network import Network, PanelCells, best_device, seeded
 from canal.seeds import torch_generator
 from canal.training.avalanche import SupervisedPlugin
@@ -130,7 +131,8 @@ class CheckpointPlugin(SupervisedPlugin):
         # Copies: safetensors refuses tensors that share memory.
         copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         new = self.path.with_suffix(".new")
-        save_file(copies, new, metadata={"facts": json.dumps(facts)})
+        with tensors_written(new):
+            save_file(copies, new, metadata={"facts": json.dumps(facts)})
         new.replace(self.path)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from canal import __version__
 from canal.data.gene_list import read_gene_list, read_gene_vectors
 from canal.errors import WeightsError
-from canal.files import digest_file
+from canal.files import digest_file, tensors_written
 from canal.stages.layout import Layout
 from canal.stages.starting import check_weights_name, find_weights
 from canal.training.start import PretrainedWeights, checked_pretrained, save_pretrained
@@ -158,6 +158,7 @@ def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name: safetensors, or ``{"model_state_dict": ...}`` in PyTorch's format for its own tools."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     if path.suffix == ".safetensors":
-        save_file(contiguous, path)
+        with tensors_written(path):
+            save_file(contiguous, path)
     else:
         torch.save({STATE: contiguous}, path)
