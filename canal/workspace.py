@@ -721,6 +721,10 @@ class Workspace(Annotator):
         """Compare every file of every stage with its hash, follow every reference, and return the problems."""
         return self._registry().verify()
 
+    def leftovers(self) -> list[Orphan]:
+        """Return what killed commands left and no stage needs: what `gc` deletes."""
+        return self._registry().orphans()
+
     def gc(self, *, keep_drafts: bool = False, cache_limit: int = LIMIT) -> list[Orphan]:
         """Delete what killed runs left behind, and cached copies beyond a limit; return what was deleted.
 

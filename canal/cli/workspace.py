@@ -278,6 +278,9 @@ def _check_registry(session: Session) -> dict[str, Any]:
         workspace = session.workspace()
         check["stages"] = len(workspace.stages())
         check["problems"] = [str(problem) for problem in workspace.verify()]
+        # What killed commands left is in nobody's way; a draft is there for --resume.
+        left = [f"{orphan.kind} {orphan.name} ({orphan.size / 1e6:.1f} MB)" for orphan in workspace.leftovers()]
+        check["left over"] = [f"{name}: canal stage add --resume, or canal registry gc" for name in left]
     except CanalError as error:
         check["problems"] = [str(error)]
     return check

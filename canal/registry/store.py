@@ -20,6 +20,7 @@ from canal.registry.location import RegistryLocation
 from canal.registry.snapshot import STATE, Snapshot, StoredVersion, no_model, read_snapshot
 
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+DEFAULT_PASSWORDS = frozenset({"password", "password1234"})  # of the administrator of an MLflow that nobody set up
 
 _DUPLICATE = re.compile(r"UniqueViolation|UNIQUE constraint|duplicate key", re.IGNORECASE)
 _STATUS = re.compile(r"error code (\d{3})|(\d{3}) (?:Client|Server) Error")
@@ -184,6 +185,12 @@ class Store:
         import_mlflow()
         from mlflow.tracking import MlflowClient
 
+        if self.location.database is None and os.environ.get(PASSWORD) in DEFAULT_PASSWORDS:
+            message = (
+                f"{PASSWORD} is a password that MLflow servers come with, and that everybody knows. Let whoever runs "
+                f"{self.location} give {os.environ.get(USER, 'you')!r} another one (registry/README.md), and set it."
+            )
+            raise RegistryError(message)
         return MlflowClient(tracking_uri=self.location.uri, registry_uri=self.location.uri)
 
     def snapshot(self) -> Snapshot:

@@ -1,5 +1,6 @@
-"""`canal annotate --out` while the disk fails: the right file and exit code 0, or an error and the file there was."""
+"""A failing disk: `canal annotate --out` leaves the right file or what was there, every command the stages."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,10 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from canal.data.threads import RowSpool
 from canal.errors import DataError
-from canal.files import write_file_whole
+from canal.files import tensors_written, write_file_whole
 from canal.report.annotation import write_h5ad
 from canal.report.h5ad import write_adata
 from canal.report.written import hdf5_errors
@@ -28,14 +30,20 @@ FEW = 8  # faults of each way to annotate; the sweep by hand tries all: each pla
 
 
 @pytest.fixture(scope="module")
-def outcomes(made: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What a sample of faults led to; one process imports, and has a fork for each."""
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes the faults."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("needs Linux and a C compiler: the faults are made by a preloaded library")
-    folder = tmp_path_factory.mktemp("faults")
-    library = folder / "fault.so"
+    library = tmp_path_factory.mktemp("shim") / "fault.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(SHIM), "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def outcomes(made: Path, library: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What a sample of faults led to; one process imports, and has a fork for each."""
+    folder = tmp_path_factory.mktemp("faults")
     command = [sys.executable, "-m", "tests.faults.sweep", "--workspace", str(made / "ws"), "--folder", str(folder)]
     environment = os.environ | {"LD_PRELOAD": str(library)}
     subprocess.run([*command, "--few", str(FEW)], check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -52,6 +60,32 @@ def test_no_fault_of_the_disk_is_lost(way: str, outcomes: list[dict[str, Any]]) 
     assert [outcome for outcome in mine if outcome["wrong"]] == []
     assert {outcome["code"] for outcome in mine} <= {0, 2}
     assert 2 in {outcome["code"] for outcome in mine}
+
+
+def test_no_fault_of_the_disk_loses_a_stage(library: Path, tmp_path: Path) -> None:
+    """A few writes of a few commands: stages as before or as after, and the command can be run again."""
+    command = [sys.executable, "-m", "tests.faults.commands", "--folder", str(tmp_path / "faults"), "--few", "2"]
+    environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--commands", "add", "promote", "export", "labels"],
+        check=True, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    outcomes = json.loads((tmp_path / "faults" / "outcomes.json").read_text())
+
+    assert {outcome["command"] for outcome in outcomes} == {"add", "promote", "export", "labels"}
+    assert [outcome for outcome in outcomes if outcome["wrong"]] == [], done.stdout
+    assert 2 in {outcome["code"] for outcome in outcomes}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, None])
+def test_what_safetensors_cannot_write_is_an_error_of_the_system(number: int | None, tmp_path: Path) -> None:
+    """With its number, so that a full disk is told as such; what is no error of the system stays as it is."""
+    words = "Error while serializing: I/O error" if number else "no tensor"
+    told = f"{words}: No space left on device (os error {number})" if number else words
+    with pytest.raises(OSError if number else SafetensorError) as caught, tensors_written(tmp_path / "a.safetensors"):
+        raise SafetensorError(told)
+    if number:
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "a.safetensors"))
 
 
 def test_what_hdf5_cannot_say_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

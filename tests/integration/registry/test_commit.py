@@ -1,15 +1,24 @@
 """A committed stage comes back whole, and MLflow shows it."""
 
+import errno
 import json
+import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from canal.cli import workspace as doctor
+from canal.cli.main import app
 from canal.errors import RegistryError
 from canal.files import digest_file
 from canal.registry.flavour import model_card
 from canal.registry.registry import Registry
+from canal.registry.store import Store
+from canal.stages.layout import Layout
+from canal.stages.layout import open_registry as registry_of
 from tests.integration.registry.conftest import OpenRegistry, add
 from tests.unit.registry.make import fill, make_files, make_record
 
@@ -120,6 +129,69 @@ def test_the_draft_is_gone_after_the_commit(open_registry: OpenRegistry) -> None
     add(registry, 1)
 
     assert list((registry.root / "drafts").iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["set_alias", "finish_run", "tag_version"])
+def test_a_committed_stage_is_no_failure(
+    open_registry: OpenRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """Where the disk fails after the commit, the command says so and succeeds; the next writer does the rest."""
+    registry = open_registry()
+    add(registry, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, step, full)
+        record = add(registry, 2)
+
+    assert "Stage 2 is committed. What follows is left to the next command that writes" in caplog.text
+    assert open_registry().champion() == 2
+    with open_registry().writing():
+        pass
+    assert open_registry().records()[-1] == record
+    assert open_registry().verify() == open_registry().orphans() == []
+
+
+def test_a_stage_that_mlflow_has_although_it_failed_is_committed(
+    open_registry: OpenRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may hold the version before MLflow stumbles; one that it does not hold is a failure."""
+    registry = open_registry()
+    create = Store.create_version
+    message = "the disk is full"
+
+    def late(store: Store, *words: Any) -> int:
+        create(store, *words)
+        raise RegistryError(message)
+
+    def early(_store: Store, *_words: Any) -> int:
+        raise RegistryError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "create_version", late)
+        assert add(registry, 1).version == 1
+        patch.setattr(Store, "create_version", early)
+        with pytest.raises(RegistryError, match=message):
+            add(registry, 2)
+    assert [record.number for record in open_registry().records()] == [1]
+
+
+def test_the_doctor_names_what_is_left_over(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draft of a killed run is named with what may be done; it is no problem."""
+    monkeypatch.setattr(doctor, "PROBES", {"json": "import json"})
+    shutil.copytree(made / "ws", tmp_path / "ws")
+    words = ["-C", str(tmp_path / "ws"), "doctor", "--json"]
+    before = json.loads(CliRunner().invoke(app, words).stdout)["registry"]
+    fill(registry_of(Layout(tmp_path / "ws")).draft("key"), 4)
+
+    after = CliRunner().invoke(app, words)
+
+    assert before["left over"] == []
+    (left,) = json.loads(after.stdout)["registry"]["left over"]
+    assert left.startswith("draft key (0.0 MB): canal stage add --resume, or canal registry gc")
+    assert after.exit_code == 0
 
 
 def test_a_draft_waits_for_resume(open_registry: OpenRegistry) -> None:

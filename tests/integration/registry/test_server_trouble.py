@@ -49,6 +49,16 @@ def test_a_wrong_password_is_told(server: Server, tmp_path: Path, monkeypatch: p
     assert "a wrong one" not in message
 
 
+def test_a_default_password_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody knows it: before the server is asked, and without showing it."""
+    monkeypatch.setenv(USER, "admin")
+    monkeypatch.setenv(PASSWORD, "password1234")
+    message = _refused("http://127.0.0.1:9", tmp_path)
+
+    assert f"{PASSWORD} is a password that MLflow servers come with" in message
+    assert "password1234" not in message
+
+
 def test_a_missing_password_is_told(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the variables to set."""
     monkeypatch.delenv(USER)

@@ -1,6 +1,8 @@
 """JSON alone on stdout, everything else on stderr, and exit codes that scripts can trust."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,25 @@ def test_ctrl_c_is_exit_130(run, workspace, monkeypatch):
     result = run("stage", "list")
     assert result.exit_code == 130
     assert "stopped" in result.stderr
+
+
+def test_a_full_disk_is_one_message_and_exit_2(run, workspace, monkeypatch):
+    """What the system refuses is no bug of ours, wherever it comes up; other errors of the system are."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/stages")
+
+    monkeypatch.setattr(FakeWorkspace, "stages", full)
+    result = run("stage", "list", "--json")
+    assert result.exit_code == 2
+    assert "error: /data/stages cannot be read or written: No space left on device. Stages are kept" in result.stderr
+    assert json.loads(result.stdout)["kind"] == "OSError"
+
+    def bug(*_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(FakeWorkspace, "stages", bug)
+    assert isinstance(run("stage", "list").exception, OSError)
 
 
 def test_a_bug_is_not_hidden(run, workspace, monkeypatch):

@@ -37,6 +37,13 @@ def test_messages(monkeypatch, error, match):
     assert PLACE in message
 
 
+@pytest.mark.parametrize("error", ["(sqlite3.OperationalError) disk I/O error", "database or disk is full"])
+def test_a_failing_disk_is_no_failing_server(error):
+    """SQLite is a file on this machine: nobody has to look for a server."""
+    message = explain("/lab/registry/mlflow.db", "sqlite:////lab/registry/mlflow.db", MlflowException(error))
+    assert re.match(r"The registry's database /lab/registry/mlflow.db cannot be read or written \(d", message), message
+
+
 def test_codes_of_the_server_count(monkeypatch):
     """A permission that is missing is told by its code."""
     monkeypatch.setenv(USER, "ann")
