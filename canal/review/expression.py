@@ -125,17 +125,19 @@ class Expression:
         self._stream, self._columns = stream, columns
         self.genes: tuple[str, ...] = tuple(map(str, stream.genes.names))
         self._place = {name: place for place, name in enumerate(self.genes)}
-        self._lower = [name.casefold() for name in self.genes]
+        # A gene is found by its other name, too: the mouse's own, where the file's genes are named as human ones.
+        others = stream.genes.other or ("",) * len(self.genes)
+        self._lower = [(name.casefold(), other.casefold()) for name, other in zip(self.genes, others, strict=True)]
         self._lock = threading.Lock()
 
     def find(self, text: str, most: int) -> list[str]:
         """Return genes that begin with a text, then those that contain it; the shortest first."""
         wanted = text.strip().casefold()
         beginning, containing = [], []
-        for name, lower in zip(self.genes, self._lower, strict=True):
-            if lower.startswith(wanted):
+        for name, (lower, other) in zip(self.genes, self._lower, strict=True):
+            if lower.startswith(wanted) or (other and other.startswith(wanted)):
                 beginning.append(name)
-            elif wanted in lower:
+            elif wanted in lower or wanted in other:
                 containing.append(name)
         ranked = [*sorted(beginning, key=lambda name: (len(name), name)), *sorted(containing)]
         return ranked[:most]

@@ -58,6 +58,15 @@ def test_genes_are_found_by_their_beginning_first(tmp_path: Path) -> None:
     assert cells.find("3", 2) == ["GENE13", "GENE23"]
     with pytest.raises(DataError, match=r"no gene 'GENE99'. It has GENE0"):
         cells.gene("GENE99")
+
+
+def test_genes_of_the_mouse_are_found_by_their_own_names(tmp_path: Path) -> None:
+    """They are named as their human orthologues, and people type what the file says."""
+    names = ["Cd8b1", "Fcgr4", "Ins2", "Trp53", "Car4", "Cd3d"]
+    make_adata(20, 6, genes=names).write_h5ad(tmp_path / "mouse.h5ad")
+    cells = Expression(open_stream(tmp_path / "mouse.h5ad"), None)
+    assert (cells.find("ins", 3), cells.find("trp", 3), cells.find("cd8", 3)) == (["INS"], ["TP53"], ["CD8B"])
+    assert cells.gene("INS").shape == (20,)
     cells.close()
 
 
