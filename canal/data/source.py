@@ -337,7 +337,8 @@ class CellSource:
 def from_adata(adata: "ad.AnnData", source: str = "AnnData") -> CellSource:
     """Look at an AnnData as a source of cells; nothing of it is changed or copied."""
     raw = adata.raw
-    stored = {f"layers['{name}']": layer for name, layer in adata.layers.items()}
+    # Since anndata 0.13 the layers hold X, too, under the name None.
+    stored = {f"layers['{name}']": layer for name, layer in adata.layers.items() if name is not None}
     stored["X"] = adata.X
     if raw is not None:
         stored["raw.X"] = raw.X

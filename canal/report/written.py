@@ -162,7 +162,9 @@ def check_written(adata: "ad.AnnData", file: Any) -> None:
     for name, table in (("obs", adata.obs), ("var", adata.var)):
         columns = {str(column) for column in table.columns} | {_text(file[name].attrs.get("_index", ""))}
         _require(columns <= set(file[name]), name)
-    places = {"X": adata.X} | {f"layers/{name}": matrix for name, matrix in adata.layers.items()}
+    # Since anndata 0.13 the layers hold X, too, under the name None.
+    layers = {f"layers/{name}": matrix for name, matrix in adata.layers.items() if name is not None}
+    places = {"X": adata.X} | layers
     places |= {f"obsm/{name}": matrix for name, matrix in adata.obsm.items()}
     if adata.raw is not None:
         places["raw/X"] = adata.raw.X
