@@ -67,12 +67,12 @@ def test_no_fault_of_the_disk_loses_a_stage(library: Path, tmp_path: Path) -> No
     command = [sys.executable, "-m", "tests.faults.commands", "--folder", str(tmp_path / "faults"), "--few", "2"]
     environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "--commands", "add", "promote", "export", "labels"],
+        [*command, "--commands", "add", "promote", "labels"],
         check=True, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     outcomes = json.loads((tmp_path / "faults" / "outcomes.json").read_text())
 
-    assert {outcome["command"] for outcome in outcomes} == {"add", "promote", "export", "labels"}
+    assert {outcome["command"] for outcome in outcomes} == {"add", "promote", "labels"}
     assert [outcome for outcome in outcomes if outcome["wrong"]] == [], done.stdout
     assert 2 in {outcome["code"] for outcome in outcomes}
 
