@@ -349,6 +349,13 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (asking.id === "standing" && !asking.isConnected) event.detail.shouldSwap = false;
 });
 
+// Out of the field of the last decision, so that keys are keys again. At once: who is quick is in the next field when all
+// has settled, and what is typed there must not become keys.
+document.addEventListener("htmx:afterSwap", (event) => {
+  const target = event.detail.target;
+  if (target.id === "evidence" && target.contains(document.activeElement)) target.focus({ preventScroll: true });
+});
+
 document.addEventListener("htmx:afterSettle", (event) => {
   setUpAll(document);
   const target = event.detail.target;
@@ -359,8 +366,6 @@ document.addEventListener("htmx:afterSettle", (event) => {
   }
   if (target.id === "evidence") {
     markCurrent();
-    // Out of the field of the last decision, so that keys are keys again.
-    if (target.contains(document.activeElement)) target.focus({ preventScroll: true });
     showGroup(currentGroup());
   }
 });

@@ -133,6 +133,21 @@ def test_everything_goes_by_keyboard(browser: Any, server: Server) -> None:
     visit.close()
 
 
+def test_who_is_quick_stays_in_the_field(browser: Any, server: Server) -> None:
+    """A field that is entered as soon as a group is there keeps what is typed: its letters are no keys."""
+    visit = Visit(browser, server.links[0])
+    visit.wait("#facts")
+    heard = "document.addEventListener('htmx:%s', (e) => { if (e.detail.target.id === 'evidence') %s; })"
+    visit.page.evaluate(heard % ("afterSwap", "document.getElementById('name').focus()"))
+    visit.page.evaluate(heard % ("afterSettle", "document.body.dataset.settled = 'yes'"))
+
+    visit.page.keyboard.press("j")
+
+    visit.wait("body[data-settled]")
+    assert visit.page.evaluate("document.activeElement.id") == "name"
+    visit.close()
+
+
 def test_a_lasso_splits_a_group(browser: Any, server: Server) -> None:
     """What is drawn around is selected, looked at, and split off; another browser sees it without being asked to."""
     visit, other = Visit(browser, server.links[0]), Visit(browser, server.links[1])
