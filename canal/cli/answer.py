@@ -223,15 +223,13 @@ def _call(function: Callable[..., Answer], session: Session, options: Mapping[st
     try:
         return function(session, **options)
     except CanalError as error:
-        sys.stderr.write(f"error: {shown(str(error))}\n")
-        return _failure(session, {"error": str(error), "kind": type(error).__name__}, USER_ERROR)
+        return _refusal(session, str(error), type(error).__name__)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing in {"", "canal"}:
             raise
         message = f"This needs {missing}, which is not installed here. Install all of canal: pip install canal"
-        sys.stderr.write(f"error: {message}\n")
-        return _failure(session, {"error": message, "kind": "ConfigError"}, USER_ERROR)
+        return _refusal(session, message, "ConfigError")
     except OSError as error:
         if error.errno not in REFUSED:
             raise
@@ -240,11 +238,16 @@ def _call(function: Callable[..., Answer], session: Session, options: Mapping[st
             "or not at all, and no file stands half written under its name. Check space, limits and rights, and run "
             "this again."
         )
-        sys.stderr.write(f"error: {shown(message)}\n")
-        return _failure(session, {"error": message, "kind": "OSError"}, USER_ERROR)
+        return _refusal(session, message, "OSError")
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
         return _failure(session, {"error": "stopped", "kind": "KeyboardInterrupt"}, INTERRUPTED)
+
+
+def _refusal(session: Session, message: str, kind: str) -> Answer:
+    """Tell what a user can mend."""
+    sys.stderr.write(f"error: {shown(message)}\n")
+    return _failure(session, {"error": message, "kind": kind}, USER_ERROR)
 
 
 def _failure(session: Session, data: Mapping[str, Any], exit_code: int) -> Answer:

@@ -10,7 +10,7 @@ import numpy as np
 
 from canal.data.reading_rules import NEWEST, ReadingRules
 from canal.data.symbols.orthologues import human_names, other_names, species_by_names
-from canal.data.symbols.translation import MOUSE, PREFIXES, symbols_for, translation_note
+from canal.data.symbols.translation import MOUSE, species_of_ids, symbols_for, translation_note
 from canal.errors import DataError
 
 if TYPE_CHECKING:
@@ -203,10 +203,7 @@ def _species(names: list[str], kind: str, canonical: list[str]) -> str:
         As the file has them, and in upper case with symbols in place of ids.
     """
     if kind == "ensembl":
-        for species, prefix in PREFIXES.items():
-            if sum(name.upper().startswith(prefix) for name in names) > 0.5 * len(names):
-                return species
-        return ""
+        return species_of_ids([name.upper() for name in names])
     found = species_by_names(canonical)
     spelt_as_mouse = sum(MOUSE_SYMBOL.match(name) is not None for name in names) > 0.5 * len(names)
     return found or (MOUSE if spelt_as_mouse else "")

@@ -334,11 +334,15 @@ class CellSource:
         self.close()
 
 
+def layers_of(adata: "ad.AnnData") -> dict[str, Any]:
+    """Return the layers by name, without X: since anndata 0.13 it stands among them under the name None."""
+    return {name: layer for name, layer in adata.layers.items() if name is not None}
+
+
 def from_adata(adata: "ad.AnnData", source: str = "AnnData") -> CellSource:
     """Look at an AnnData as a source of cells; nothing of it is changed or copied."""
     raw = adata.raw
-    # Since anndata 0.13 the layers hold X, too, under the name None.
-    stored = {f"layers['{name}']": layer for name, layer in adata.layers.items() if name is not None}
+    stored = {f"layers['{name}']": layer for name, layer in layers_of(adata).items()}
     stored["X"] = adata.X
     if raw is not None:
         stored["raw.X"] = raw.X

@@ -51,8 +51,8 @@ def explain(place: str, uri: str, error: Exception) -> str:
     """
     text = str(error)
     status = _status(error, text)
-    if uri.startswith("sqlite:") and (status == 503 or _DISK.search(text)):
-        found = _DISK.search(text)
+    found = _DISK.search(text)
+    if uri.startswith("sqlite:") and (status == 503 or found):
         return (
             f"The registry's database {place} cannot be read or written ({found[0] if found else 'it is locked'}). "
             "Stages are kept whole or not at all. Check the disk's space and your rights there, then run this again."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from canal.data.source import holds
+from canal.data.source import holds, layers_of
 from canal.data.threads import row_blocks
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ def check_written(adata: "ad.AnnData", file: Any) -> None:
     for name, table in (("obs", adata.obs), ("var", adata.var)):
         columns = {str(column) for column in table.columns} | {_text(file[name].attrs.get("_index", ""))}
         _require(columns <= set(file[name]), name)
-    # Since anndata 0.13 the layers hold X, too, under the name None.
-    layers = {f"layers/{name}": matrix for name, matrix in adata.layers.items() if name is not None}
-    places = {"X": adata.X} | layers
+    places = {"X": adata.X} | {f"layers/{name}": matrix for name, matrix in layers_of(adata).items()}
     places |= {f"obsm/{name}": matrix for name, matrix in adata.obsm.items()}
     if adata.raw is not None:
         places["raw/X"] = adata.raw.X

@@ -9,21 +9,20 @@ is there in part, and the command runs. Run with the library of ``shim.c`` prelo
 """
 
 import argparse
-import ctypes
 import json
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import canal
 from canal.cli.main import app
 from canal.registry.store import import_mlflow
-from tests.faults.sweep import ERRORS, KINDS, LIBRARY
+from tests.faults.sweep import ERRORS, Outcome, faults, forked, summary
 from tests.learning import QUICK
 from tests.make import make_adata
 
@@ -47,19 +46,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What one fault led to; ``wrong`` is empty where that is right."""
-
-    command: str
-    number: int
-    error: str
-    for_good: bool
-    code: int
-    wrong: str
-    told: str
-
-
-@dataclass(frozen=True)
 class State:
     """What is there: the stages, which of them annotates, and the names of what a command wrote."""
 
@@ -73,6 +59,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self._keep, self.folder, self._note = folder / "keep", folder / "watched", folder / "note"
         self._keep.mkdir(parents=True)
+        self.counted = 0  # writes of the last command below the folder
 
     def make(self) -> None:
         """Learn three stages, and one elsewhere; in a process of its own, as no other may have the registry open."""
@@ -101,32 +88,13 @@ class Lab:
 
     def call(self, words: Sequence[str], number: int = 0, error: int = 0, *, for_good: bool = False) -> tuple[int, str]:
         """Run a command in a forked process, with a fault where a number is given; return its exit code and words."""
-        self._note.write_text("")
-        child = os.fork()
-        if child == 0:
-            log = os.open(self._note, os.O_WRONLY | os.O_TRUNC)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            if number >= 0:
-                LIBRARY.fault_arm(str(self.folder).encode(), ctypes.c_long(number), error, int(for_good))
-            code = _ended(["-C", str(self.folder / "ws"), *words])
-            counted = LIBRARY.fault_count()
-            LIBRARY.fault_arm(b"/nowhere", 0, 0, 0)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._note.with_suffix(".count").write_text(str(counted))
-            os._exit(code)
-        status = os.waitpid(child, 0)[1]
-        return os.waitstatus_to_exitcode(status), self._note.read_text(errors="replace")
-
-    @property
-    def counted(self) -> int:
-        """How many writes the last command made below the folder."""
-        return int(self._note.with_suffix(".count").read_text())
+        command = partial(app, ["-C", str(self.folder / "ws"), *words])
+        code, self.counted, told = forked(command, self.folder, number, error, for_good=for_good, note=self._note)
+        return code, told
 
     def state(self) -> State:
         """Return what is there; raises where the stages cannot be listed."""
-        code, told = self.call(["stage", "list", "--json"], -1)
+        code, told = self.call(["stage", "list", "--json"])
         assert code == 0, told
         listed = json.loads(told)
         stages = [[stage["number"], stage["name"], stage["parent"]] for stage in listed["stages"]]
@@ -136,7 +104,7 @@ class Lab:
 
     def healthy(self, answer: bytes) -> str:
         """Return what is wrong with what was there before; an empty text where nothing is."""
-        code, told = self.call(["registry", "verify"], -1)
+        code, told = self.call(["registry", "verify"])
         if code != 0:
             return f"verify: {told[-300:]}"
         return "" if self.answer() == answer else "the first stage annotates otherwise"
@@ -146,19 +114,8 @@ class Lab:
         out = self.folder.parent / "answer.csv"
         out.unlink(missing_ok=True)
         words = ["annotate", "--stage", "1", "--data", str(self.folder / "0.h5ad"), "--out", str(out)]
-        code, told = self.call(words, -1)
+        code, told = self.call(words)
         return out.read_bytes() if code == 0 else told.encode()
-
-
-def _ended(words: Sequence[str]) -> int:
-    try:
-        app(list(words))
-    except SystemExit as end:
-        return int(end.code or 0)
-    except BaseException:  # noqa: BLE001 - a bug is an outcome
-        traceback.print_exc()
-        return 1
-    return 0
 
 
 def judge(lab: Lab, name: str, code: int, told: str, states: tuple[State, State], answer: bytes) -> str:
@@ -177,13 +134,13 @@ def judge(lab: Lab, name: str, code: int, told: str, states: tuple[State, State]
     if wrong or code == 0:
         return wrong
     # It can be run again.
-    code, told = lab.call(words, -1)
+    code, told = lab.call(words)
     if code != 0 or lab.state() != after:
         return f"again: exit {code}: {told[-300:]}"
     return lab.healthy(answer)
 
 
-def sweep(lab: Lab, name: str, few: int) -> list[Fault]:
+def sweep(lab: Lab, name: str, few: int) -> list[Outcome]:
     """Try the faults of one command: all, or at a few places spread evenly, with one kind of fault each."""
     lab.prepare()
     words, before, answer = lab.words(COMMANDS[name]), lab.state(), lab.answer()
@@ -192,12 +149,11 @@ def sweep(lab: Lab, name: str, few: int) -> list[Fault]:
     assert (code, lab.healthy(answer)) == (0, ""), told
     assert operations > 0, f"{name} wrote nothing"
     found = []
-    for turn, number in enumerate(range(1, operations + 1, max(1, operations // few) if few else 1)):
-        for error, for_good in KINDS if not few else KINDS[turn % len(KINDS) :][:1]:
-            lab.prepare()
-            code, told = lab.call(words, number, ERRORS[error], for_good=for_good)
-            wrong = judge(lab, name, code, told, (before, after), answer)
-            found.append(Fault(name, number, error, for_good, code, wrong, told if wrong else told[-300:]))
+    for number, error, for_good in faults(operations, few):
+        lab.prepare()
+        code, told = lab.call(words, number, ERRORS[error], for_good=for_good)
+        wrong = judge(lab, name, code, told, (before, after), answer)
+        found.append(Outcome(name, number, error, for_good, code, wrong, told if wrong else told[-300:]))
     return found
 
 
@@ -215,17 +171,15 @@ def main() -> None:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0, "the workspace could not be made"
     import_all()
-    found: list[Fault] = []
+    found: list[Outcome] = []
     for name in given.commands:
         mine = sweep(lab, name, given.few)
         found += mine
         (given.folder / "outcomes.json").write_text(json.dumps([asdict(fault) for fault in found], indent=1))
-        wrong = [fault for fault in mine if fault.wrong]
-        codes = {code: sum(fault.code == code for fault in mine) for code in sorted({fault.code for fault in mine})}
-        places = max(fault.number for fault in mine)
-        sys.stdout.write(f"{name}: {len(mine)} faults at {places} places, exit codes {codes}, {len(wrong)} wrong\n")
-        for fault in wrong:
-            sys.stdout.write(f"  {fault.number} {fault.error} {fault.for_good}: {fault.wrong[:200]}\n")
+        sys.stdout.write(summary(name, mine))
+        for fault in mine:
+            if fault.wrong:
+                sys.stdout.write(f"  {fault.number} {fault.error} {fault.for_good}: {fault.wrong[:200]}\n")
         sys.stdout.flush()
 
 

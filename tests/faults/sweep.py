@@ -16,7 +16,7 @@ import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,13 +130,23 @@ def _annotate_in_memory(workspace: Path, data: Path, out: Path) -> None:
 def run(way: Way, number: int, error: int, *, for_good: bool, note: Path) -> tuple[int, int, str]:
     """Annotate in a forked process with one fault; return exit code, operations counted and what was said."""
     way.prepare()
+    return forked(way.command, way.folder, number, error, for_good=for_good, note=note)
+
+
+def forked(
+    command: Callable[[], None], folder: Path, number: int, error: int, *, for_good: bool, note: Path
+) -> tuple[int, int, str]:
+    """Run a command in a forked process; return exit code, operations counted and what was said.
+
+    ``number`` is the operation below ``folder`` that fails; with 0 they are counted alone.
+    """
     note.write_text("")
     child = os.fork()
     if child == 0:
         log = os.open(note, os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        code = _ended(way.command, way.folder, number, error, for_good=for_good)
+        code = _ended(command, folder, number, error, for_good=for_good)
         count = LIBRARY.fault_count()
         LIBRARY.fault_arm(b"/nowhere", 0, 0, 0)
         sys.stdout.flush()
@@ -181,12 +191,25 @@ def sweep(workspace: Path, folder: Path, name: str, few: int) -> list[Outcome]:
     code, operations, told = run(way, 0, 0, for_good=False, note=note)
     assert (code, judge(way, code, told, contents(way.out))) == (0, ""), told
     expected, found = contents(way.out), []
+    for number, error, for_good in faults(operations, few):
+        code, _, told = run(way, number, ERRORS[error], for_good=for_good, note=note)
+        wrong = judge(way, code, told, expected)
+        found.append(Outcome(name, number, error, for_good, code, wrong, told if wrong else told[-300:]))
+    return found
+
+
+def faults(operations: int, few: int) -> Iterator[tuple[int, str, bool]]:
+    """Yield number, error, and whether for good: all, or a few places spread evenly with one kind of fault each."""
     for turn, number in enumerate(range(1, operations + 1, max(1, operations // few) if few else 1)):
         for error, for_good in KINDS if not few else KINDS[turn % len(KINDS) :][:1]:
-            code, _, told = run(way, number, ERRORS[error], for_good=for_good, note=note)
-            wrong = judge(way, code, told, expected)
-            found.append(Outcome(name, number, error, for_good, code, wrong, told if wrong else told[-300:]))
-    return found
+            yield number, error, for_good
+
+
+def summary(name: str, mine: Sequence[Outcome]) -> str:
+    """Return how many faults there were, where, how they ended, and how many are wrong."""
+    codes = {code: sum(o.code == code for o in mine) for code in sorted({o.code for o in mine})}
+    places, wrong = max((o.number for o in mine), default=0), sum(bool(o.wrong) for o in mine)
+    return f"{name}: {len(mine)} faults at {places} places, exit codes {codes}, {wrong} wrong\n"
 
 
 def main() -> None:
@@ -205,9 +228,7 @@ def main() -> None:
         found += mine
         (given.folder / "outcomes.json").write_text(json.dumps([asdict(o) for o in found], indent=1))
         wrong = [o for o in mine if o.wrong]
-        codes = {code: sum(o.code == code for o in mine) for code in sorted({o.code for o in mine})}
-        places = max((o.number for o in mine), default=0)
-        sys.stdout.write(f"{name}: {len(mine)} faults at {places} places, exit codes {codes}, {len(wrong)} wrong\n")
+        sys.stdout.write(summary(name, mine))
         for kind in sorted({o.wrong.split(":")[0] for o in wrong}):
             sys.stdout.write(f"  {sum(o.wrong.startswith(kind) for o in wrong)} x {kind}\n")
         sys.stdout.flush()

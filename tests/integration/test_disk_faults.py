@@ -72,7 +72,7 @@ def test_no_fault_of_the_disk_loses_a_stage(library: Path, tmp_path: Path) -> No
     )  # fmt: skip
     outcomes = json.loads((tmp_path / "faults" / "outcomes.json").read_text())
 
-    assert {outcome["command"] for outcome in outcomes} == {"add", "promote", "labels"}
+    assert {outcome["way"] for outcome in outcomes} == {"add", "promote", "labels"}
     assert [outcome for outcome in outcomes if outcome["wrong"]] == [], done.stdout
     assert 2 in {outcome["code"] for outcome in outcomes}
 

@@ -65,12 +65,18 @@ def read_symbols(table: bytes, species: str) -> SymbolTable:
     return SymbolTable(release=release, symbols=symbols)
 
 
-def table_for(ids: Sequence[str]) -> SymbolTable | None:
-    """Return the table of the species that most of these Ensembl ids are of; ``None`` where there is none."""
+def species_of_ids(ids: Sequence[str]) -> str:
+    """Return the species that most of these Ensembl ids are of: ``"human"``, ``"mouse"``, or ``""``."""
     for species, prefix in PREFIXES.items():
         if 2 * sum(identifier.startswith(prefix) for identifier in ids) > len(ids):
-            return symbol_table(species)
-    return None
+            return species
+    return ""
+
+
+def table_for(ids: Sequence[str]) -> SymbolTable | None:
+    """Return the table of the species that most of these Ensembl ids are of; ``None`` where there is none."""
+    species = species_of_ids(ids)
+    return symbol_table(species) if species else None
 
 
 @dataclass(frozen=True, kw_only=True)
