@@ -1,6 +1,6 @@
 """A stage from a checkpoint of scBERT's full size: seconds and memory, so that who has the real one meets no surprise.
 
-    python benchmarks/checkpoint.py CELLS.h5ad --cells 56 --genes 16906 --out checkpoint.md
+    python -m benchmarks.checkpoint CELLS.h5ad --cells 56 --genes 16906 --out checkpoint.md
 
 The checkpoint is made up: performer-pytorch's language model at the published sizes (6 layers of 200, 10 heads of 64,
 a table of 16,906 genes) with random weights, in the published layout of 91 tensors. Its genes are those of the file,

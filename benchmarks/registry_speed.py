@@ -1,6 +1,6 @@
 """How long the registry takes: compare twenty stages, list two hundred, open a model.
 
-python benchmarks/registry_speed.py [WORKSPACE]
+python -m benchmarks.registry_speed [WORKSPACE]
 
 WORKSPACE is one with a learned stage, whose champion is what is measured; by default a toy one is learned. Every figure
 is of a process of its own, the start of Python counted in; the shortest of three. Beside it what is asked for.

@@ -72,6 +72,23 @@ def test_every_command_and_option_is_documented(name):
     assert missing == []
 
 
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *SCRIPTS], ids=lambda p: str(p.relative_to(ROOT)))
+def test_shown_benchmarks_start(path):
+    """A shown script exists; one that takes parts of the tests is shown as a module: run by its path it would find
+    another package's `tests`.
+    """
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r"python (?:-m benchmarks\.|benchmarks/)(\w+)", text):
+        assert ROOT / "benchmarks" / f"{name}.py" in SCRIPTS, f"{path.name} shows benchmarks/{name}.py"
+    for name in re.findall(r"python benchmarks/(\w+)\.py", text):
+        source = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+        found = "from tests" not in source or "sys.path.insert" in source
+        assert found, f"{path.name} shows benchmarks/{name}.py, which needs python -m benchmarks.{name}"
+
+
 def test_the_table_of_commands_is_whole():
     """Every command stands in the table that begins the page of commands."""
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")

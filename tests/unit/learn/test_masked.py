@@ -85,6 +85,7 @@ def test_published_form_of_the_model() -> None:
 def test_the_published_architecture_gives_the_same_logits() -> None:
     """The result, loaded into performer-pytorch's language model, tells masked genes as our model does."""
     model = MaskedModel(CONFIG, 30).eval()
+    model.product_dtype = torch.float32  # bfloat16, where the CPU has it, differs in the third digit
     other = published_model(genes=30, seed=9)
     left = other.load_state_dict(model.published_tensors(), strict=False)
     assert all("proj_updater" in name for name in left.missing_keys)
