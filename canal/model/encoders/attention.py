@@ -12,7 +12,8 @@ product. What is constant in a row stays out of the features: ``exp(-h)`` of a k
 numerator and denominator share cancels, and ``eps`` comes in as a sum over the context.
 
 Nothing is subtracted before ``exp``, so features of very long queries or keys overflow; the result is then not finite
-and the caller computes that cell the long way.
+and the caller computes that cell the long way. Training makes queries long: beside features of e^67, which are finite,
+``eps`` in their units is not. What such a query reads is divided by its largest feature instead (`eps_of_queries`).
 
 Shapes: H heads, T tokens, d size of a head, M features.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EPS = 1e-4  # of performer-pytorch's softmax kernel
+LARGEST = 1e30  # eps, times the sum over a context of millions, is still far from where float32 ends
 
 
 def favor(q_HTd: Tensor, k_HTd: Tensor, v_HTd: Tensor, projection_dM: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ def favor(q_HTd: Tensor, k_HTd: Tensor, v_HTd: Tensor, projection_dM: Tensor) ->
     context, constant = torch.bmm(features.transpose(1, 2), weighted(k_HTd, v_HTd)), eps_of_keys(v_HTd)
     context = context.float() / top[:, None, None] + constant
     features = torch.bmm(q_HTd, projection).exp_()
-    return read(features, eps_of_queries(features, q_HTd), context)
+    return read(features, *eps_of_queries(features, q_HTd), context)
 
 
 def weighted(k_HTd: Tensor, v_HTd: Tensor) -> Tensor:
@@ -55,15 +57,25 @@ def eps_of_keys(v_HTd: Tensor) -> Tensor:
     return EPS * F.pad(total, (0, 1), value=float(v_HTd.shape[1]))
 
 
-def eps_of_queries(features_HTM: Tensor, q_HTd: Tensor) -> Tensor:
-    """Return ``eps`` in units of each query's features, float32 (heads, tokens, 1)."""
-    top = features_HTM.detach().amax(-1).float()
-    return (EPS * top * torch.exp(_half_square(q_HTd)))[..., None]
+def eps_of_queries(features_HTM: Tensor, q_HTd: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Return what to divide each query's sums by, and ``eps`` in units of the result, float32 (heads, tokens, 1).
+
+    The first is ``None``, and the units are the query's features, unless ``eps`` is too large in them for float32.
+    """
+    top = features_HTM.detach().amax(-1).float()[..., None]
+    grown = torch.exp(_half_square(q_HTd))[..., None]
+    eps = EPS * top * grown
+    small = eps < LARGEST
+    if bool(small.all()):
+        return None, eps
+    return torch.where(small, 1.0, top), EPS * torch.where(small, top, 1.0) * grown
 
 
-def read(features_HTM: Tensor, eps_HT1: Tensor, context_HMv: Tensor) -> Tensor:
+def read(features_HTM: Tensor, divisor_HT1: Tensor | None, eps_HT1: Tensor, context_HMv: Tensor) -> Tensor:
     """Return what queries read from a context (heads, features, d + 1), in the numbers of the features."""
     sums = torch.bmm(features_HTM, context_HMv.to(features_HTM.dtype)).float()
+    if divisor_HT1 is not None:
+        sums = sums / divisor_HT1
     sums = torch.addcmul(sums, eps_HT1, context_HMv.sum(1, keepdim=True))
     return (sums[..., :-1] / sums[..., -1:]).to(features_HTM.dtype)
 

@@ -225,7 +225,7 @@ class _TokenFeatures:
         Values and a column of ones, weighted by their keys; see `weighted`.
     values
         The values themselves, (heads, tokens, d).
-    eps
+    divisor, eps
         Of each query; see `eps_of_queries`.
     """
 
@@ -233,6 +233,7 @@ class _TokenFeatures:
     queries: Tensor
     weighted_values: Tensor
     values: Tensor
+    divisor: Tensor | None
     eps: Tensor
 
     @classmethod
@@ -241,12 +242,14 @@ class _TokenFeatures:
         q, k, v = layer.qkv(x_TE)
         projection = layer.projection.expand(len(q), -1, -1)
         queries = torch.bmm(q, projection).exp_()
+        divisor, eps = eps_of_queries(queries, q)
         return cls(
             keys=torch.bmm(k, projection).exp_(),
             queries=queries,
             weighted_values=weighted(k, v),
             values=v,
-            eps=eps_of_queries(queries, q),
+            divisor=divisor,
+            eps=eps,
         )
 
 
@@ -277,8 +280,8 @@ class FirstLayer:
         common = self.common
         own = _TokenFeatures.of(self.layer, x_TE[differs_K])
         context = self._context(own, differs_K)
-        attended = read(common.queries, common.eps, context)
-        attended[:, differs_K] = read(own.queries, own.eps, context)
+        attended = read(common.queries, common.divisor, common.eps, context)
+        attended[:, differs_K] = read(own.queries, own.divisor, own.eps, context)
         return self.layer.after(x_TE, attended)
 
     def _context(self, own: _TokenFeatures, differs_K: Tensor) -> Tensor:
