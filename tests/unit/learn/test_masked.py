@@ -9,7 +9,14 @@ from canal.config import PerformerConfig
 from canal.model.encoders.published import check_published
 from canal.pretrain import masked as masked_module
 from canal.pretrain.cells import TokenBlock
-from canal.pretrain.masked import MaskedModel, majority_baselines, mask_held_out, mask_tokens
+from canal.pretrain.masked import (
+    HeldOutTokens,
+    MaskedModel,
+    majority_baselines,
+    mask_held_out,
+    mask_tokens,
+    validate,
+)
 from canal.pretrain.training import rate_share
 from tests.published import published_model
 
@@ -178,3 +185,31 @@ def test_the_rate_rises_and_falls() -> None:
     """Linear to the top, then a cosine to a hundredth."""
     rates = [rate_share(d, 0.1) for d in (0.0, 0.05, 0.1, 0.55, 1.0)]
     assert rates == pytest.approx([1e-3, 0.5, 1.0, 0.505, 0.01], rel=1e-6)
+
+
+@pytest.mark.usefixtures("cell_by_cell")
+def test_held_out_cells_are_scored_side_by_side_as_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches in threads of their own give the figures of all cells at once, and no gradients are kept."""
+    torch.manual_seed(0)
+    model = MaskedModel(CONFIG, 60)
+    model.product_dtype = torch.float32
+    shown, masked = sparse_tokens(40, 60)
+    truth = torch.where(masked, torch.randint(1, 6, shown.shape, generator=torch.Generator().manual_seed(1)), shown)
+    cells = HeldOutTokens(tokens=truth, shown=shown, masked=masked)
+    graded: list[bool] = []
+    forward = MaskedModel.forward
+
+    def watched(self: MaskedModel, *args: torch.Tensor) -> torch.Tensor:
+        graded.append(torch.is_grad_enabled())
+        return forward(self, *args)
+
+    monkeypatch.setattr(MaskedModel, "forward", watched)
+
+    found = validate(model, cells, torch.device("cpu"))
+
+    assert graded == [False] * 3
+    with torch.no_grad():
+        logits = forward(model, shown, torch.arange(60), masked)
+    right = logits[:, 1:-1].argmax(dim=1) + 1 == truth[masked]
+    assert found["accuracy"] == pytest.approx(float(right.float().mean()))
+    assert found["held_out_loss"] == pytest.approx(float(F.cross_entropy(logits, truth[masked])), rel=1e-4)
