@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from canal.config import PerformerConfig
-from canal.model.encoders.layers import EmbeddedCell, Layer, in_threads, sharing_cells, through_layers
+from canal.model.encoders.layers import EmbeddedCell, Layer, map_cells, sharing_cells, through_layers
 from canal.model.encoders.performer import performer_layers
 from canal.model.encoders.published import TABLE
 from canal.model.network import product_dtype
@@ -190,16 +190,16 @@ def validate(model: MaskedModel, cells: HeldOutTokens, device: torch.device) -> 
     def of_batch(start: int) -> tuple[int, float, int]:
         masked = cells.masked[start : start + BATCH]
         targets = cells.tokens[start : start + BATCH][masked].to(device)
-        with torch.no_grad():  # is a setting of each thread
-            logits = model(cells.shown[start : start + BATCH].to(device), genes, masked.to(device))
-            # Neither bin 0 nor the mask token is an answer.
-            right = int((logits[:, 1:-1].argmax(dim=1) + 1 == targets).sum())
-            return right, float(F.cross_entropy(logits, targets, reduction="sum")), len(targets)
+        logits = model(cells.shown[start : start + BATCH].to(device), genes, masked.to(device))
+        # Neither bin 0 nor the mask token is an answer.
+        right = int((logits[:, 1:-1].argmax(dim=1) + 1 == targets).sum())
+        return right, float(F.cross_entropy(logits, targets, reduction="sum")), len(targets)
 
     # Cells that go through the layers one by one leave cores idle: batches go side by side there.
     starts = list(range(0, len(cells.tokens), BATCH))
     alone = model.takes_cells_alone(model.n_genes + 1)
-    done = in_threads(of_batch, starts) if alone else [of_batch(start) for start in starts]
+    with torch.no_grad():
+        done = map_cells(of_batch, starts) if alone else [of_batch(start) for start in starts]
     right, loss, total = (sum(figure) for figure in zip(*done, strict=True)) if done else (0, 0.0, 0)
     return {"accuracy": right / max(total, 1), "held_out_loss": loss / max(total, 1)}
 

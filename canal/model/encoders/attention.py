@@ -68,7 +68,7 @@ def eps_of_queries(features_HTM: Tensor, q_HTd: Tensor) -> tuple[Tensor | None, 
     small = eps < LARGEST
     if bool(small.all()):
         return None, eps
-    return torch.where(small, 1.0, top), EPS * torch.where(small, top, 1.0) * grown
+    return torch.where(small, 1.0, top), torch.where(small, eps, EPS * grown)
 
 
 def read(features_HTM: Tensor, divisor_HT1: Tensor | None, eps_HT1: Tensor, context_HMv: Tensor) -> Tensor:

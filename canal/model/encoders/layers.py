@@ -252,6 +252,10 @@ class _TokenFeatures:
             eps=eps,
         )
 
+    def read(self, context_HMv: Tensor) -> Tensor:
+        """Return what the tokens' queries read from a context; see `canal.model.encoders.attention.read`."""
+        return read(self.queries, self.divisor, self.eps, context_HMv)
+
 
 class FirstLayer:
     """Attention of the first layer given common tokens.
@@ -280,8 +284,8 @@ class FirstLayer:
         common = self.common
         own = _TokenFeatures.of(self.layer, x_TE[differs_K])
         context = self._context(own, differs_K)
-        attended = read(common.queries, common.divisor, common.eps, context)
-        attended[:, differs_K] = read(own.queries, own.divisor, own.eps, context)
+        attended = common.read(context)
+        attended[:, differs_K] = own.read(context)
         return self.layer.after(x_TE, attended)
 
     def _context(self, own: _TokenFeatures, differs_K: Tensor) -> Tensor:
