@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from canal.errors import CanalError, ConfigError
-from canal.progress import Lines
+from canal.progress import SECONDS_BETWEEN_LINES, Late, Lines
 from canal.text import shown
 
 if TYPE_CHECKING:
@@ -317,9 +317,7 @@ class Bar:
 
 
 def watcher(session: Session) -> "Progress":
-    """Return the progress that suits where stderr goes."""
-    if session.as_json:
-        from canal.progress import Silent
-
-        return Silent()
-    return Bar() if sys.stderr.isatty() else Lines()
+    """Return the progress that suits where stderr goes; with ``--json`` a log is told of long work alone."""
+    if sys.stderr.isatty():
+        return Bar()
+    return Late(Lines(), SECONDS_BETWEEN_LINES) if session.as_json else Lines()

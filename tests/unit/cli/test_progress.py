@@ -12,12 +12,33 @@ from canal.stages.layout import Layout
 
 @pytest.mark.parametrize(
     ("as_json", "terminal", "kind"),
-    [(True, True, Silent), (False, True, Bar), (False, False, Lines)],
+    [(True, True, Bar), (True, False, Late), (False, True, Bar), (False, False, Lines)],
 )
 def test_watcher_suits_the_output(as_json, terminal, kind, tmp_path, monkeypatch):
-    """JSON is silent, a terminal has a bar, a log has lines."""
+    """A terminal has a bar, a log has lines; of a command that answers in JSON only long work has."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     assert isinstance(watcher(Session(Layout(tmp_path), as_json=as_json)), kind)
+
+
+def test_an_answer_in_json_leaves_lines_of_long_work_on_stderr(tmp_path, capsys, monkeypatch):
+    """A stage of an hour tells how far it is; one of a second leaves stderr empty, and stdout is the answer's alone."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    told = watcher(Session(Layout(tmp_path), as_json=True))
+    for description, seconds in (("short", 1.0), ("long", 12.0)):
+        told.start(10, description)
+        for epoch in range(10):
+            clock[0] += seconds
+            told.advance(1, f"epoch {epoch + 1}")
+        told.close()
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "short" not in found.err
+    lines = found.err.splitlines()
+    assert lines[0] == "long"
+    assert lines[1].startswith("long: 40%, ")
+    assert lines[1].endswith("s left epoch 4")
 
 
 def test_lines_are_rare_and_tell_the_time_left(capsys, monkeypatch):
