@@ -39,10 +39,11 @@ class PretrainModel(_Frozen):
 
 
 class Masking(_Frozen):
-    """Which expressed genes are hidden, and how."""
+    """Which genes are hidden, and how."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(description="of a cell's tokens above bin 0")
     replaced: Share = Field(description="of these by the mask token; the others are left as they are")
+    zeros: float = Field(ge=0, description="genes of bin 0 that are hidden, too, for each of these; 0 in scBERT")
 
 
 class PretrainTraining(_Frozen):

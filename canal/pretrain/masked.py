@@ -119,25 +119,34 @@ class MaskedModel(nn.Module):
 
 
 def mask_tokens(
-    tokens_BS: Tensor, *, share: float, replaced: float, mask_token: int, draw: torch.Generator
+    tokens_BS: Tensor, *, share: float, replaced: float, mask_token: int, draw: torch.Generator, zeros: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Hide some expressed genes of every cell (scBERT: 15 %, of which 90 % become the mask token).
+    """Hide some expressed genes of every cell (scBERT: 15 %, of which 90 % become the mask token), and others.
 
-    Of each cell's tokens between 0 and the mask token, ``ceil(share * their number)`` are drawn.
+    Of each cell's tokens between 0 and the mask token, ``ceil(share * their number)`` are drawn, and ``zeros`` times as
+    many of its tokens of bin 0. scBERT hides none of these: nothing then keeps in the output of a token that its gene
+    is *not* expressed, and most of what tells a cell's type is lost.
 
     Returns
     -------
     Tokens shown, int64 (B, S), and which bins to predict, bool (B, S).
     """
-    # Rank the expressed genes of each cell at random, the others behind them; the first are masked.
-    maskable = (tokens_BS > 0) & (tokens_BS < mask_token)
-    order = torch.rand(tokens_BS.shape, generator=draw).masked_fill_(~maskable, 2.0).argsort(dim=1)
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
-    wanted = torch.ceil(share * maskable.sum(dim=1, keepdim=True) - 1e-6)
-    masked = maskable & (ranks < wanted)
+    expressed = (tokens_BS > 0) & (tokens_BS < mask_token)
+    wanted = torch.ceil(share * expressed.sum(dim=1, keepdim=True) - 1e-6)
+    masked = _drawn_of_each(expressed, wanted, draw)
+    if zeros > 0:
+        masked = masked | _drawn_of_each(tokens_BS == 0, zeros * wanted, draw)
     # Most of the masked tokens are hidden; the others are shown as they are and predicted all the same.
     hidden = masked & (torch.rand(tokens_BS.shape, generator=draw) < replaced)
     return tokens_BS.masked_fill(hidden, mask_token), masked
+
+
+def _drawn_of_each(maskable_BS: Tensor, wanted_B1: Tensor, draw: torch.Generator) -> Tensor:
+    """Return as many of each cell's maskable tokens as are wanted, all where there are fewer, bool (B, S)."""
+    # Rank the maskable tokens of each cell at random, the others behind them; the first are drawn.
+    order = torch.rand(maskable_BS.shape, generator=draw).masked_fill_(~maskable_BS, 2.0).argsort(dim=1)
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+    return maskable_BS & (ranks < wanted_B1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,14 +185,14 @@ class Baselines:
 def mask_held_out(
     block: TokenBlock, *, share: float, replaced: float, mask_token: int, draw: torch.Generator
 ) -> HeldOutTokens:
-    """Mask the held-out cells once, for all epochs."""
+    """Mask expressed genes of the held-out cells once, for all epochs; none of bin 0, as in scBERT."""
     tokens = torch.where(torch.from_numpy(block.measured), torch.from_numpy(block.tokens).long(), mask_token)
     shown, masked = mask_tokens(tokens, share=share, replaced=replaced, mask_token=mask_token, draw=draw)
     return HeldOutTokens(tokens=tokens, shown=shown, masked=masked)
 
 
 def validate(model: MaskedModel, cells: HeldOutTokens, device: torch.device) -> dict[str, float]:
-    """Return accuracy and cross-entropy on the masked tokens; only bins above zero are predicted, as in scBERT."""
+    """Return accuracy and cross-entropy on the masked tokens, among the bins above zero, as in scBERT."""
     model.eval()
     genes = torch.arange(model.n_genes, device=device)
 
@@ -191,8 +200,9 @@ def validate(model: MaskedModel, cells: HeldOutTokens, device: torch.device) -> 
         masked = cells.masked[start : start + BATCH]
         targets = cells.tokens[start : start + BATCH][masked].to(device)
         logits = model(cells.shown[start : start + BATCH].to(device), genes, masked.to(device))
-        # Neither bin 0 nor the mask token is an answer.
-        right = int((logits[:, 1:-1].argmax(dim=1) + 1 == targets).sum())
+        # Neither bin 0 nor the mask token is an answer: whether a gene is expressed at all is not asked here.
+        logits, targets = logits[:, 1:-1], targets - 1
+        right = int((logits.argmax(dim=1) == targets).sum())
         return right, float(F.cross_entropy(logits, targets, reduction="sum")), len(targets)
 
     # Cells that go through the layers one by one leave cores idle: batches go side by side there.

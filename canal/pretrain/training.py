@@ -172,7 +172,12 @@ class Pretraining:
         mask_token = self.model.mask_token
         tokens, genes = _draw_genes(group, rows, config.genes_per_batch, mask_token, draw)
         shown, masked = mask_tokens(
-            tokens, share=masking.share, replaced=masking.replaced, mask_token=mask_token, draw=draw
+            tokens,
+            share=masking.share,
+            replaced=masking.replaced,
+            zeros=masking.zeros,
+            mask_token=mask_token,
+            draw=draw,
         )
         n_masked = int(masked.sum())
         if not n_masked:  # cells that express nothing have nothing to mask

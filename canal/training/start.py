@@ -318,8 +318,28 @@ def start_from_pretrained(
         trunk = {name: tensor for name, tensor in weights.tensors.items() if name in state and name != TABLE}
         assert len(trunk) + 4 + _unused(encoder, weights) == len(weights.tensors), "a tensor has no place"
         encoder.load_state_dict(state | trunk)
+        _start_convolution(encoder, weights)
     fresh = has_row[known:]
     return PretrainedGenes(genes=int(fresh.sum()), without_row=int((~fresh).sum()))
+
+
+def _start_convolution(encoder: "PerformerEncoder", weights: PretrainedWeights) -> None:
+    """Let the head's convolution start from the pre-trained output over bins, in place.
+
+    Its number for a gene is then at first the logits of the gene's bins, each times how far the bin is above the middle
+    one: what the pre-trained network expects of the gene's expression. Its weights are as long as the random ones were.
+    """
+    rows, bias = weights.tensors["to_out.weight"].float(), weights.tensors["to_out.bias"].float()
+    bins = torch.arange(encoder.config.bins + 1, dtype=torch.float32)
+    above = bins - bins.mean()  # the mask token is no bin
+    direction, offset = above @ rows[:-1], above @ bias[:-1]
+    length = direction.norm()
+    if length == 0:  # an output that was never trained tells nothing
+        return
+    with torch.no_grad():
+        scale = encoder.conv.weight.norm() / length
+        encoder.conv.weight.copy_((direction * scale)[None])
+        encoder.conv.bias.copy_((offset * scale)[None])
 
 
 def gene_vectors(weights: PretrainedWeights, panel: GenePanel, seed: int) -> tuple[Tensor, Tensor]:

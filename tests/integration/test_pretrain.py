@@ -164,6 +164,27 @@ def test_vectors_learn_at_a_rate_of_their_own(files: Path, tmp_path: Path, monke
     assert all(vectors[0] == pytest.approx(10 * others[0]) for vectors, others in steps)
 
 
+@pytest.mark.parametrize("zeros", [0.0, 1.0])
+def test_training_asks_for_genes_that_are_not_expressed(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: float
+) -> None:
+    """As many as the preset says of each batch's expressed ones; without them the output never tells bin 0."""
+    targets: list[torch.Tensor] = []
+    take_loss = torch.nn.functional.cross_entropy
+
+    def noted(logits: torch.Tensor, truth: torch.Tensor, **given: Any) -> torch.Tensor:
+        if logits.requires_grad:
+            targets.append(truth)
+        return take_loss(logits, truth, **given)
+
+    monkeypatch.setattr(pretraining.F, "cross_entropy", noted)
+    overrides = (*QUICK, "training.epochs=1", f"masking.zeros={zeros}")
+    pretrain(Layout(tmp_path), PretrainRequest(data=[files / "a.h5ad"], overrides=overrides))
+    asked_for = torch.cat(targets)
+    assert len(asked_for) > 500
+    assert float((asked_for == 0).sum() / (asked_for > 0).sum()) == pytest.approx(zeros, abs=0.02)
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_number_of_cores_does_not_change_the_weights(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool

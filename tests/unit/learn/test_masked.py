@@ -46,6 +46,24 @@ def test_masking_follows_scbert(share: float) -> None:
     assert float(replaced.float().mean()) == pytest.approx(0.9, abs=0.02)
 
 
+@pytest.mark.parametrize("zeros", [0.5, 1.0])
+def test_genes_that_are_not_expressed_are_asked_for_too(zeros: float) -> None:
+    """So many for each expressed one, at random, beside the same expressed ones; hidden as often as these."""
+    given = tokens(400)
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    _, expressed = mask_tokens(given, share=0.15, replaced=0.9, mask_token=6, draw=draws[0])
+    shown, masked = mask_tokens(given, share=0.15, replaced=0.9, zeros=zeros, mask_token=6, draw=draws[1])
+
+    asked_for = masked & (given == 0)
+    assert torch.equal(masked & (given > 0), expressed)
+    wanted, there = np.ceil(zeros * expressed.sum(dim=1).numpy()), (given == 0).sum(dim=1).numpy()
+    np.testing.assert_array_equal(asked_for.sum(dim=1), np.minimum(wanted, there))
+    assert float((shown[asked_for] == 6).float().mean()) == pytest.approx(0.9, abs=0.02)
+    # Each gene in turn, not the first of a cell.
+    assert len(np.unique(asked_for.sum(dim=0))) > 1
+    assert int(asked_for.sum(dim=0).min()) > 0
+
+
 def test_a_cell_without_expression_has_nothing_to_mask() -> None:
     """And one with a single expressed gene has that."""
     given = torch.tensor([[0, 0, 6, 0], [0, 3, 6, 0]])
@@ -210,6 +228,6 @@ def test_held_out_cells_are_scored_side_by_side_as_one_after_the_other(monkeypat
     assert graded == [False] * 3
     with torch.no_grad():
         logits = forward(model, shown, torch.arange(60), masked)
-    right = logits[:, 1:-1].argmax(dim=1) + 1 == truth[masked]
-    assert found["accuracy"] == pytest.approx(float(right.float().mean()))
-    assert found["held_out_loss"] == pytest.approx(float(F.cross_entropy(logits, truth[masked])), rel=1e-4)
+    logits, bins = logits[:, 1:-1], truth[masked] - 1  # bin 0 and the mask token are no answers
+    assert found["accuracy"] == pytest.approx(float((logits.argmax(dim=1) == bins).float().mean()))
+    assert found["held_out_loss"] == pytest.approx(float(F.cross_entropy(logits, bins)), rel=1e-4)

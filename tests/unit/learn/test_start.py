@@ -90,6 +90,39 @@ def test_rows_go_by_gene_and_not_by_position() -> None:
     assert torch.equal(network.state_dict()["encoder.fc1.weight"], fresh["encoder.fc1.weight"])  # the head is new
 
 
+def test_the_convolution_starts_from_the_pre_trained_output() -> None:
+    """Its number for a gene rises with the bin that the pre-trained output tells; its weights stay as long."""
+    model = published_model(genes=30)
+    with torch.no_grad():
+        model.to_out.bias.copy_(torch.linspace(-1, 2, 7))
+    weights = weights_of(model, gene_names(30))
+    network = new_network(preset_for(weights), 30, 2, seed=0)
+    length = network.encoder.conv.weight.detach().norm()
+
+    start_from_pretrained(network, weights, panel_of(gene_names(30)), known=0, seed=0)
+
+    tokens_ = torch.randn(50, 20, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits, found = model.to_out(tokens_)[:, :-1], network.encoder.conv(tokens_)[:, 0]
+    expected = sum((k - 2.5) * logits[:, k] for k in range(6))
+    torch.testing.assert_close(network.encoder.conv.weight.norm(), length)
+    torch.testing.assert_close(found / found.norm(), expected / expected.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_that_tells_nothing_leaves_the_convolution_as_drawn() -> None:
+    """Weights of an output that was never trained may be zeros."""
+    model = published_model(genes=30)
+    with torch.no_grad():
+        model.to_out.weight.zero_()
+    weights = weights_of(model, gene_names(30))
+    network = new_network(preset_for(weights), 30, 2, seed=0)
+    drawn = network.encoder.conv.weight.detach().clone()
+
+    start_from_pretrained(network, weights, panel_of(gene_names(30)), known=0, seed=0)
+
+    assert torch.equal(network.encoder.conv.weight.detach(), drawn)
+
+
 def test_genes_without_a_row_are_drawn_like_the_rows() -> None:
     """Mean and spread of each number are those of the table, and the seed decides."""
     model = published_model(genes=300)
