@@ -11,17 +11,13 @@ coarse stage, that are answered by their own, fine label. The first row has fine
 
 import argparse
 import csv
-import sys
 import tempfile
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
-
-import canal  # noqa: E402
+import canal
 
 
 def main() -> int:

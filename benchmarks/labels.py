@@ -10,14 +10,10 @@ share that has it among the first five, how many are accepted without asking, an
 
 import argparse
 import csv
-import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
-
-from canal.labels.suggest import suggest_labels  # noqa: E402
-from canal.ontology.matching import Suggestion  # noqa: E402
+from canal.labels.suggest import suggest_labels
+from canal.ontology.matching import Suggestion
 
 
 def main() -> int:

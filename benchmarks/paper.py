@@ -1,7 +1,7 @@
 """CANAL's own experiments on the authors' files, with the paper's printed figures beside ours.
 
-    python benchmarks/paper.py stages/paper/pancreas.toml --out pancreas
-    python benchmarks/paper.py stages/paper/pancreas.toml --out quick --set encoder.depth=2 --set genes.per_stage=200
+    python -m benchmarks.paper stages/paper/pancreas.toml --out pancreas
+    python -m benchmarks.paper stages/paper/pancreas.toml --out quick --set encoder.depth=2 --set genes.per_stage=200
 
 A declaration in stages/paper/ names the authors' files, how they are split into stages and what the authors' notebooks
 print. Files of the stages are written to OUT/cells, the workspace to OUT/workspace, the figures to OUT/figures.json.
@@ -9,7 +9,6 @@ print. Files of the stages are written to OUT/cells, the workspace to OUT/worksp
 
 import argparse
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the script runs from any folder
 from benchmarks.paper_cells import Experiment, Test, read_experiment, split
 from canal.errors import CanalError, ConfigError
 from canal.figures import score

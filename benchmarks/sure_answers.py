@@ -8,19 +8,15 @@ type is not below the node), the share that are types, and the mean number of an
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
-
-import canal  # noqa: E402
-from canal.ontology.tree import cell_ontology  # noqa: E402
-from canal.workspace import Workspace  # noqa: E402
+import canal
+from canal.ontology.tree import cell_ontology
+from canal.workspace import Workspace
 
 
 def main() -> int:

