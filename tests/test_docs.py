@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,28 @@ def test_make_targets_of_the_readme_exist():
         shown = re.findall(r"^make ([a-z]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert set(shown) <= made, path
     assert {"demo", "test", "lint", "check", "clean"} <= made
+
+
+def test_the_table_of_pretraining_presets_has_every_value():
+    """docs/scbert.md shows each key of each preset of `canal pretrain`, as the preset has it."""
+    page = (ROOT / "docs/scbert.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| key \|.*?(?=\n\n)", page, flags=re.DOTALL | re.MULTILINE)
+    assert table, "docs/scbert.md has no table of keys"
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.group().splitlines()]
+    presets = {cell.strip("`"): column for column, cell in enumerate(header) if cell.startswith("`")}
+    files = sorted((ROOT / "configs/pretrain").glob("*.toml"))
+    assert sorted(presets) == [file.stem for file in files]
+    for file in files:
+        preset = tomllib.loads(file.read_text(encoding="utf-8"))
+        shown = {}
+        for row in rows:
+            first, *others = re.findall(r"`([^`]+)`", row[0])
+            section, values = first.split(".")[0], row[presets[file.stem]].split(", ")
+            for key, value in zip([first, *(f"{section}.{other}" for other in others)], values, strict=True):
+                shown[key] = value
+        expected = {
+            f"{part}.{key}": v for part, keys in preset.items() if isinstance(keys, dict) for key, v in keys.items()
+        }
+        assert sorted(shown) == sorted(expected)
+        for key, value in expected.items():
+            assert shown[key] == value or float(shown[key]) == value, f"{file.stem}: {key} is {value}"

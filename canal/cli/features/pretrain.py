@@ -18,7 +18,7 @@ def pretrain(
     data: Annotated[list[Path], typer.Option(help="Cells: .h5ad, zarr folder, 10x .h5 or 10x folder; repeatable.")],
     more: Annotated[list[Path] | None, typer.Argument(metavar="FILES", help="More files of cells.")] = None,
     name: Annotated[str, typer.Option(help="Name of the weights.")] = "pretrained",
-    preset: Annotated[str, typer.Option(help="small, scbert or a .toml file.")] = "small",
+    preset: Annotated[str, typer.Option(help="small, performer, scbert or a .toml file.")] = "small",
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; repeatable."),
