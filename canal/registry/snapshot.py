@@ -215,16 +215,20 @@ def _opened(database: Path, mode: str) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.DatabaseError as error:
         if any(words in str(error) for words in ("disk I/O error", "disk is full")):
-            message = (
-                f"The registry's database {database} cannot be read or written: {error}. Stages are kept whole or "
-                "not at all. Check the disk and its space, then run this again."
-            )
-            raise RegistryError(message) from error
+            raise RegistryError(failing_disk(str(database), str(error))) from error
         message = (
             f"{database} cannot be read as the registry's database: {error}. It was altered or "
             "damaged, or cannot be written; put it back from a backup, or mend its permissions."
         )
         raise RegistryError(message) from error
+
+
+def failing_disk(place: str, reason: str) -> str:
+    """Return the message for a database whose disk is full or fails."""
+    return (
+        f"The registry's database {place} cannot be read or written ({reason}). Stages are kept whole or not at all. "
+        "Check the disk's space and your rights there, then run this again."
+    )
 
 
 def _require_model(connection: sqlite3.Connection, database: Path, name: str) -> None:

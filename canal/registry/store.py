@@ -17,7 +17,7 @@ from typing import Any
 
 from canal.errors import RegistryError
 from canal.registry.location import RegistryLocation
-from canal.registry.snapshot import STATE, Snapshot, StoredVersion, no_model, read_snapshot
+from canal.registry.snapshot import STATE, Snapshot, StoredVersion, failing_disk, no_model, read_snapshot
 
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 DEFAULT_PASSWORDS = frozenset({"password", "password1234"})  # of the administrator of an MLflow that nobody set up
@@ -53,10 +53,7 @@ def explain(place: str, uri: str, error: Exception) -> str:
     status = _status(error, text)
     found = _DISK.search(text)
     if uri.startswith("sqlite:") and (status == 503 or found):
-        return (
-            f"The registry's database {place} cannot be read or written ({found[0] if found else 'it is locked'}). "
-            "Stages are kept whole or not at all. Check the disk's space and your rights there, then run this again."
-        )
+        return failing_disk(place, found[0] if found else "it is locked")
     if status == 401:
         return _unauthorized(place)
     if status == 403:
