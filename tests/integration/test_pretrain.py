@@ -253,7 +253,7 @@ BAD = {
     ),
     "twice": (["a.h5ad"], "named more than once"),
     "unknown key": (["--set", "training.speed=2"], "unknown key 'training.speed'"),
-    "no preset": (["--preset", "none"], "Known: scbert, small"),
+    "no preset": (["--preset", "none"], "Known: performer, scbert, small"),
     "no file": (["none.h5ad"], "There is no file none.h5ad"),
     "few cells": (["--set", "training.held_out_share=0.0001"], "too few"),
     "a name": (["--name", "../up"], "is no name for weights"),
