@@ -28,19 +28,18 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
+from benchmarks.folds import learn_and_test
 from benchmarks.performer_adds import drawn
-from canal.config import PerformerConfig
 from canal.data.formats import read_adata
 from canal.data.labels import LabelOptions
 from canal.data.stream import read_cells
 from canal.errors import CanalError
-from canal.figures import score
 from canal.model.network import seeded
+from canal.pretrain.config import PretrainModel
 from canal.pretrain.masked import MaskedModel
 from canal.seeds import numpy_generator
 from canal.stages.evaluate import joint_logistic_regression
 from canal.training.start import checked_pretrained, load_pretrained, save_pretrained
-from canal.workspace import open_workspace
 
 STARTS = ("pre-trained", "as drawn", "compact", "logistic regression")
 
@@ -62,47 +61,39 @@ class Question:
 
 def measure(question: Question, cells: ad.AnnData, test: ad.AnnData) -> dict[str, float]:
     """Return accuracy, macro-F1, ARI and seconds of one start on the drawn cells."""
-    begin, truth = time.perf_counter(), test.obs[question.labels].to_numpy(str)
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="canal-few-") as folder:
         root = Path(folder)
         if question.start == "logistic regression":
-            return _of_regression(question, cells, test, root) | {"seconds": time.perf_counter() - begin}
+            return _of_regression(question, cells, test) | {"seconds": time.perf_counter() - begin}
         weights: str | None = question.weights
         preset, overrides = question.preset, question.overrides
         if question.start == "as drawn":
             weights = str(as_drawn(Path(question.weights), root / "drawn", question.draw))
         elif question.start == "compact":
             weights, preset, overrides = None, "compact", ()
-        workspace = open_workspace(root / "workspace", create=True)
-        result = workspace.add_stage(
-            cells.copy(), labels=question.labels, preset=preset, overrides=overrides, weights=weights,
-            seed=question.draw, name="few",
+        figures = learn_and_test(
+            root / "workspace", cells, test, labels=question.labels, preset=preset, overrides=overrides,
+            weights=weights, seed=question.draw, name="few",
         )  # fmt: skip
-        said = workspace.annotate(test.copy(), stage=result.stage).cell_type
-    figures = score(truth, np.asarray(said).astype(str))
-    return {name: figures[name] for name in ("accuracy", "macro_f1", "ari")} | {"seconds": time.perf_counter() - begin}
+    return figures | {"seconds": time.perf_counter() - begin}
 
 
 def as_drawn(weights: Path, folder: Path, seed: int) -> Path:
     """Write weights with the genes and sizes of others, as they are before any training; return their folder."""
     trained = load_pretrained(weights)
-    config = PerformerConfig(
-        kind="performer", hidden=1, representation=1, attention="performer", trainable="all",
-        **trained.sizes.encoder_keys(),
-    )  # fmt: skip
+    config = PretrainModel(**trained.sizes.encoder_keys()).encoder()
     with seeded(seed, "weights"):
         tensors = MaskedModel(config, len(trained.genes)).published_tensors()
     save_pretrained(checked_pretrained(folder.name, tensors, trained.genes, {"source": "as drawn"}), folder)
     return folder
 
 
-def _of_regression(question: Question, cells: ad.AnnData, test: ad.AnnData, root: Path) -> dict[str, float]:
+def _of_regression(question: Question, cells: ad.AnnData, test: ad.AnnData) -> dict[str, float]:
     """Return accuracy and macro-F1 of logistic regression."""
-    read = []
-    for name, adata in (("train", cells), ("test", test)):
-        adata.write_h5ad(root / f"{name}.h5ad")
-        read.append(read_cells(root / f"{name}.h5ad", labels=LabelOptions(column=question.labels, keep_rare=True)))
-    accuracy, macro_f1 = joint_logistic_regression(read[:1], read[1:])[0]
+    labels = LabelOptions(column=question.labels, keep_rare=True)
+    train, tested = (read_cells(adata, labels=labels) for adata in (cells, test))
+    accuracy, macro_f1 = joint_logistic_regression([train], [tested])[0]
     return {"accuracy": accuracy, "macro_f1": macro_f1}
 
 
@@ -113,7 +104,7 @@ def run(questions: list[Question], out: Path, measured_by: Callable[..., dict[st
     train, test = read_adata(questions[0].train), read_adata(questions[0].test)
     found = []
     for question in questions:
-        asked = json.loads(json.dumps(asdict(question)))
+        asked = asdict(question)
         key = json.dumps(asked, sort_keys=True)
         if key not in answered:
             # The draw alone decides the cells, so that all starts learn the same ones.

@@ -97,13 +97,30 @@ def _fold(question: Question, train: ad.AnnData, test: ad.AnnData) -> dict[str, 
         root = Path(folder) / "workspace"
         if question.stages is not None:
             shutil.copytree(question.stages, root)
-        workspace = open_workspace(root, create=True)
-        result = workspace.add_stage(
-            train.copy(), labels=question.labels, preset=question.preset, seed=question.seed,
+        return learn_and_test(
+            root, train, test, labels=question.labels, preset=question.preset, seed=question.seed,
             overrides=question.overrides, name="fold", again=True, weights=question.weights,
         )  # fmt: skip
-        said = workspace.annotate(test.copy(), stage=result.stage).cell_type
-    figures = score(test.obs[question.labels].to_numpy(str), np.asarray(said).astype(str))
+
+
+def learn_and_test(root: Path, train: ad.AnnData, test: ad.AnnData, *, labels: str, **asked: Any) -> dict[str, float]:
+    """Add a stage to the workspace in a folder, made if need be; return its figures on other cells, and its seconds.
+
+    Parameters
+    ----------
+    root
+        Folder of the workspace.
+    train, test
+        Labelled cells; both stay as they are.
+    labels
+        Column of ``obs`` with the cell types.
+    asked
+        What `canal.workspace.Workspace.add_stage` is asked for besides.
+    """
+    workspace = open_workspace(root, create=True)
+    result = workspace.add_stage(train.copy(), labels=labels, **asked)
+    said = workspace.annotate(test.copy(), stage=result.stage).cell_type
+    figures = score(test.obs[labels].to_numpy(str), np.asarray(said).astype(str))
     return {name: figures[name] for name in ("accuracy", "macro_f1", "ari")} | {"seconds": result.seconds}
 
 
