@@ -349,6 +349,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (asking.id === "standing" && !asking.isConnected) event.detail.shouldSwap = false;
 });
 
+// htmx listens to what came only when it has settled. Until then the browser itself would send a form that somebody
+// quick sends: the page would be left and nothing decided. So it listens at once.
+document.addEventListener("htmx:afterSwap", (event) => htmx.process(event.detail.target));
+document.addEventListener("htmx:oobAfterSwap", (event) => htmx.process(event.detail.target));
+
 // Out of the field of the last decision, so that keys are keys again. At once: who is quick is in the next field when all
 // has settled, and what is typed there must not become keys.
 document.addEventListener("htmx:afterSwap", (event) => {

@@ -148,6 +148,26 @@ def test_who_is_quick_stays_in_the_field(browser: Any, server: Server) -> None:
     visit.close()
 
 
+def test_who_is_quick_undoes(browser: Any, server: Server) -> None:
+    """A key pressed as soon as a decision is there does what it says: the browser does not send the form by itself."""
+    visit = Visit(browser, server.links[0])
+    visit.wait("#facts")
+    # Before htmx has settled, and once.
+    press = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'u'}))"
+    heard = "if (document.querySelector('#evidence .tag.done') && !document.body.dataset.undone)"
+    visit.page.evaluate(
+        f"document.addEventListener('htmx:afterSwap', () => {{ {heard} {{ document.body.dataset.undone = 1; {press}; }} }})"
+    )
+
+    visit.click("#doublet")
+
+    visit.wait("body[data-undone]")
+    visit.wait("#evidence .tag.open")
+    assert "action=undo" not in visit.page.url
+    assert visit.errors == []
+    visit.close()
+
+
 def test_a_lasso_splits_a_group(browser: Any, server: Server) -> None:
     """What is drawn around is selected, looked at, and split off; another browser sees it without being asked to."""
     visit, other = Visit(browser, server.links[0]), Visit(browser, server.links[1])
