@@ -102,11 +102,7 @@ class MaskedModel(nn.Module):
         outputs = []
         for cell, masked_T in zip(cells, masked_BT, strict=True):
             x_TE, masked_K = through_layers(layers[:-1], cell), torch.nonzero(masked_T)[:, 0]
-            x_KE = layers[-1].of_rows(x_TE, masked_K)
-            # A cell whose features overflowed is computed again, as performer-pytorch does.
-            if not bool(torch.isfinite(x_KE).all()):
-                x_KE = self.performer(cell.x_TE[None])[0][masked_K]
-            outputs.append(x_KE)
+            outputs.append(layers[-1].of_rows(x_TE, masked_K))
         return torch.cat(outputs)
 
     def published_tensors(self) -> dict[str, Tensor]:

@@ -125,9 +125,10 @@ class Pretraining:
     def run(self, progress: Progress) -> list[dict[str, float]]:
         """Train to the end and return the figures of every epoch."""
         epochs, state = self.preset.training.epochs, self.state
-        # A resumed run counts what it has done already.
-        progress.start(epochs * self.cells.count, "pre-training")
-        progress.advance(int((state.epoch + state.group / self.cells.blocks.groups) * self.cells.count))
+        # A run that goes on shows the rest alone: what was done before took none of its time.
+        total = epochs * self.cells.count
+        before = int((state.epoch + state.group / self.cells.blocks.groups) * self.cells.count)
+        progress.start(total - before, f"pre-training, {before / total:.0%} done before" if before else "pre-training")
         while state.epoch < epochs:
             self._train_epoch(progress)
             figures = validate(self.model, self.cells.held_out, self.device)

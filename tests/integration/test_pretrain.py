@@ -125,6 +125,20 @@ class Stop(Silent):
             raise KeyboardInterrupt
 
 
+class Told(Silent):
+    """Notes how much there is to do, and how much is done."""
+
+    def __init__(self) -> None:
+        self.totals, self.steps = list[int](), list[int]()
+
+    def start(self, total_steps: int, description: str) -> None:  # noqa: ARG002
+        self.totals.append(total_steps)
+        self.steps.append(0)
+
+    def advance(self, steps: int, note: str = "") -> None:  # noqa: ARG002
+        self.steps[-1] += steps
+
+
 @pytest.mark.parametrize("after", [100, 550, 900])
 def test_a_stopped_run_goes_on_to_the_same_weights(
     files: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
@@ -132,15 +146,21 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     """Stopped within the first group, after it, or in the second epoch: bit for bit what an unstopped run gives."""
     monkeypatch.setattr(pretraining, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     request = {"data": [files / "a.h5ad", files / "b.h5ad"], "overrides": QUICK, "seed": 3}
-    whole = pretrain(Layout(tmp_path / "whole"), PretrainRequest(**request))
+    first = Told()
+    whole = pretrain(Layout(tmp_path / "whole"), PretrainRequest(**request), first)
     layout = Layout(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         pretrain(layout, PretrainRequest(**request), Stop(after))
     assert not (layout.weights / "pretrained").exists()
 
-    resumed = pretrain(layout, PretrainRequest(**request, resume=True))
+    told = Told()
+    resumed = pretrain(layout, PretrainRequest(**request, resume=True), told)
 
     assert resumed.facts["resumed"] == (after > 500)
+    # What is left is told of alone, so that the time left is right; groups of cells differ by a fifth here.
+    left, done = told.totals[-1], told.steps[-1]
+    assert done <= left <= 1.2 * done
+    assert (left < first.totals[-1]) == (after > 500)
     assert resumed.digest == whole.digest
     assert resumed.facts["history"] == whole.facts["history"]
     assert not [p for p in (layout.weights / ".drafts").iterdir() if p.is_dir()]

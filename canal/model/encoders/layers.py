@@ -25,7 +25,17 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from canal.model.encoders.attention import EPS, eps_of_queries, favor, read, softmax, weighted
+from canal.model.encoders.attention import (
+    EPS,
+    LONGEST_QUERY,
+    Features,
+    eps_of_queries,
+    favor,
+    read,
+    softmax,
+    weighted,
+    with_large,
+)
 
 HEADS_AT_ONCE = 5  # their features, 2.5 MB in bfloat16 at the published sizes, stay in the cache
 SLICES = 8  # of a batch on a CPU, at most: what as many cores can share
@@ -214,13 +224,13 @@ def _with_gradients(function: Any, cell: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TokenFeatures:
+class _Tokens:
     """What FAVOR+ computes of each of some tokens.
 
     Attributes
     ----------
     keys, queries
-        Features, (heads, tokens, M).
+        Their features.
     weighted_values
         Values and a column of ones, weighted by their keys; see `weighted`.
     values
@@ -229,32 +239,37 @@ class _TokenFeatures:
         Of each query; see `eps_of_queries`.
     """
 
-    keys: Tensor
-    queries: Tensor
+    keys: Features
+    queries: Features
     weighted_values: Tensor
     values: Tensor
     divisor: Tensor | None
     eps: Tensor
 
     @classmethod
-    def of(cls, layer: Layer, x_TE: Tensor) -> "_TokenFeatures":
+    def of(cls, layer: Layer, x_TE: Tensor) -> "_Tokens":
         assert layer.projection is not None
         q, k, v = layer.qkv(x_TE)
-        projection = layer.projection.expand(len(q), -1, -1)
-        queries = torch.bmm(q, projection).exp_()
-        divisor, eps = eps_of_queries(queries, q)
+        queries = Features.of(q, layer.projection, longest=LONGEST_QUERY)
+        keys = Features.of(k, layer.projection)
+        divisor, eps = eps_of_queries(queries)
         return cls(
-            keys=torch.bmm(k, projection).exp_(),
+            keys=keys,
             queries=queries,
-            weighted_values=weighted(k, v),
+            weighted_values=weighted(keys.half_square, v),
             values=v,
             divisor=divisor,
             eps=eps,
         )
 
+    @property
+    def large(self) -> Tensor:
+        """Heads that are too large, bool (heads,)."""
+        return self.keys.large | self.queries.large
+
     def read(self, context_HMv: Tensor) -> Tensor:
         """Return what the tokens' queries read from a context; see `canal.model.encoders.attention.read`."""
-        return read(self.queries, self.divisor, self.eps, context_HMv)
+        return read(self.queries.features, self.divisor, self.eps, context_HMv)
 
 
 class FirstLayer:
@@ -270,11 +285,11 @@ class FirstLayer:
 
     def __init__(self, layer: Layer, common_TE: Tensor) -> None:
         self.layer = layer
-        self.common = common = _TokenFeatures.of(layer, common_TE)
+        self.common = common = _Tokens.of(layer, common_TE)
         # Sums over the common tokens, and the largest feature of each key, (heads, tokens).
-        self.context = torch.bmm(common.keys.transpose(1, 2), common.weighted_values).float()
+        self.context = torch.bmm(common.keys.features.transpose(1, 2), common.weighted_values).float()
         self.total = common.values.sum(1, dtype=torch.float32)
-        self.top = common.keys.detach().amax(-1).float()
+        self.top = common.keys.top
 
     def __call__(self, x_TE: Tensor, differs_K: Tensor) -> Tensor:
         """Return the first layer's tokens of a cell whose tokens ``differs_K`` are not the common ones."""
@@ -282,22 +297,28 @@ class FirstLayer:
             return self.layer(x_TE)
         # All tokens read from the cell's context: the common ones with the common queries, the others with their own.
         common = self.common
-        own = _TokenFeatures.of(self.layer, x_TE[differs_K])
+        own = _Tokens.of(self.layer, x_TE[differs_K])
         context = self._context(own, differs_K)
         attended = common.read(context)
         attended[:, differs_K] = own.read(context)
+        # Heads that are too large share nothing.
+        large = common.large | own.large
+        if bool(large.any()):
+            assert self.layer.projection is not None
+            attended = with_large(attended, large, self.layer.qkv(x_TE), self.layer.projection)
         return self.layer.after(x_TE, attended)
 
-    def _context(self, own: _TokenFeatures, differs_K: Tensor) -> Tensor:
+    def _context(self, own: _Tokens, differs_K: Tensor) -> Tensor:
         """Return the context of a cell's tokens, float32 (heads, M, d + 1)."""
         common = self.common
         # The common tokens' sums, plus those of the cell's other tokens, less those of the ones that they replace.
-        sums = self.context + torch.bmm(own.keys.transpose(1, 2), own.weighted_values).float()
-        sums -= torch.bmm(common.keys[:, differs_K].transpose(1, 2), common.weighted_values[:, differs_K]).float()
+        sums = self.context + torch.bmm(own.keys.features.transpose(1, 2), own.weighted_values).float()
+        replaced = common.keys.features[:, differs_K].transpose(1, 2)
+        sums -= torch.bmm(replaced, common.weighted_values[:, differs_K]).float()
         total = self.total + (own.values.float() - common.values[:, differs_K].float()).sum(1)
         # The largest feature of the cell's keys, in units of which eps counts.
         top = self.top.index_fill(1, differs_K, 0.0).amax(1)
-        top = torch.maximum(top, own.keys.detach().amax((1, 2)).float())
+        top = torch.maximum(top, own.keys.top.amax(1))
         ones = torch.full((len(total), 1), float(self.top.shape[1]))
         return sums / top[:, None, None] + EPS * torch.cat([total, ones], dim=1)[:, None]
 

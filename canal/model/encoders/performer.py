@@ -4,7 +4,7 @@
 - a learned embedding of the gene's identity is added to it, which belongs to the gene wherever it stands on the panel
 - an extra token at the end, as in the published layout
 - performer-pytorch's layers; ``attention = "exact"`` puts softmax attention in the same layers
-- on a CPU the same weights are computed by `canal.model.encoders.layers`, unless their features overflow
+- on a CPU the same weights are computed by `canal.model.encoders.layers`
 - head: one shared convolution (1 x dim) -> a number for each gene -> hidden -> representation
 
 Shapes: B cells, G genes, T = G + 1 tokens, E token size, H heads, D representation.
@@ -120,7 +120,7 @@ class PerformerEncoder(Encoder):
             tokens: Tensor = apart(partial(_alone, modules, self.product_dtype), x_BTE, *trained)
             return tokens
         layers = [Layer.of(module, self.product_dtype) for module in modules]
-        return torch.stack(map_cells(partial(_through, modules, layers), self._cells(x_BTE, tokens_BT, layers)))
+        return torch.stack(map_cells(partial(through_layers, layers), self._cells(x_BTE, tokens_BT, layers)))
 
     def _cells(self, x_BTE: Tensor, tokens_BT: Tensor | None, layers: list[Layer]) -> list[EmbeddedCell]:
         """Return the cells of a block; with what their first layers share, where that is worth computing."""
@@ -169,13 +169,7 @@ class PerformerEncoder(Encoder):
 
 def _alone(modules: Any, product_dtype: torch.dtype, x_TE: Tensor) -> Tensor:
     """Return the tokens of a cell that shares nothing after some layers."""
-    return _through(modules, [Layer.of(module, product_dtype) for module in modules], EmbeddedCell(x_TE))
-
-
-def _through(modules: Any, layers: list[Layer], cell: EmbeddedCell) -> Tensor:
-    """Return the tokens of a cell after some layers; again, as performer-pytorch does, where features overflowed."""
-    x_TE = through_layers(layers, cell)
-    return x_TE if bool(torch.isfinite(x_TE).all()) else _performer_pytorch(modules, cell.x_TE[None])[0]
+    return through_layers([Layer.of(module, product_dtype) for module in modules], EmbeddedCell(x_TE))
 
 
 def _performer_pytorch(modules: Any, x_BTE: Tensor) -> Tensor:

@@ -163,20 +163,45 @@ def test_gradients_are_performer_pytorchs() -> None:
         torch.testing.assert_close(got.grad, expected.grad, rtol=2e-3, atol=1e-4 * scale + 1e-9, msg=name)
 
 
-def test_features_that_overflow_are_computed_the_long_way() -> None:
-    """Queries and keys so long that exp overflows give what performer-pytorch gives, not NaN."""
-    encoder = make_encoder(30, **LARGE)
-    values, measured = batch(5, 30)
+@pytest.mark.parametrize("cells", [2, 9], ids=["alone", "sharing the first layer"])
+def test_heads_whose_features_overflow_are_performer_pytorchs(cells: int) -> None:
+    """One head of each layer has some queries, one some keys too long for exp: outputs and gradients."""
+    own, reference = (overflowing(make_encoder(30, **LARGE)) for _ in range(2))
+    values, measured = batch(cells, 30)
+    values = values * (torch.arange(30) % 4 == 0)  # most tokens in common
+    tokens = torch.nn.functional.pad(reference.tokens(values, measured), (0, 1))
+    expected = reference.performer(reference._embedded(tokens))
+
     with torch.no_grad():
-        for layer in encoder.performer.net.layers:
-            layer[0].fn.to_q.weight.mul_(300)
-            layer[0].fn.to_k.weight.mul_(300)
-        tokens = torch.nn.functional.pad(encoder.tokens(values, measured), (0, 1))
-        expected = encoder.performer(encoder._embedded(tokens))
-        got = encoder._from_tables(values, measured, 3)
+        shared = own._from_tables(values, measured, 3)
+        own.product_dtype = torch.bfloat16
+        rough = own._from_tables(values, measured, 3)
+        own.product_dtype = torch.float32
+    trained = own._from_tables(values, measured, 3)
 
     assert torch.isfinite(expected).all()
-    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
+    assert (rough - expected).norm() / expected.norm() < 0.02
+    own._head(trained, measured).square().sum().backward()
+    reference._head(expected, measured).square().sum().backward()
+    for (name, got), theirs in zip(own.named_parameters(), reference.parameters(), strict=True):
+        scale = float(theirs.grad.abs().max())
+        torch.testing.assert_close(got.grad, theirs.grad, rtol=1e-2, atol=1e-3 * scale + 1e-9, msg=name)
+
+
+def overflowing(encoder: PerformerEncoder) -> PerformerEncoder:
+    """Turn the queries of head 1 and the keys of head 2 along one feature, some so long that it is e^100."""
+    with torch.no_grad():
+        for attention, _ in encoder.performer.net.layers:
+            projection = attention.fn.fast_attention.projection_matrix * 32**-0.25
+            long = projection[projection.norm(dim=1).argmax()]
+            along = torch.randn(40) / 40**0.5
+            # Tokens are normalised: their sums with `along` are of unit spread.
+            turned = torch.outer(long / long.square().sum(), along) * 60
+            attention.fn.to_q.weight[32:64] = turned
+            attention.fn.to_k.weight[64:96] = turned
+    return encoder
 
 
 def test_two_halves_are_the_whole() -> None:
