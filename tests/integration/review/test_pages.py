@@ -154,10 +154,9 @@ def test_who_is_quick_undoes(browser: Any, server: Server) -> None:
     visit.wait("#facts")
     # Before htmx has settled, and once.
     press = "document.dispatchEvent(new KeyboardEvent('keydown', {key: 'u'}))"
-    heard = "if (document.querySelector('#evidence .tag.done') && !document.body.dataset.undone)"
-    visit.page.evaluate(
-        f"document.addEventListener('htmx:afterSwap', () => {{ {heard} {{ document.body.dataset.undone = 1; {press}; }} }})"
-    )
+    once = "document.querySelector('#evidence .tag.done') && !document.body.dataset.undone"
+    at_once = f"if ({once}) {{ document.body.dataset.undone = 1; {press}; }}"
+    visit.page.evaluate(f"document.addEventListener('htmx:afterSwap', () => {{ {at_once} }})")
 
     visit.click("#doublet")
 
