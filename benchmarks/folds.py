@@ -6,7 +6,8 @@ Folds are stratified by type. Each fold is a first stage in a workspace of its o
 tested on this one: choice of genes, validation cells and oversampling see the training folds alone. With --stages DIR
 the stages of that workspace are there before, so that a lab sees what its annotator would make of the file; with
 --weights DIR the network starts from weights of `canal pretrain` or `canal weights import`. Every fold is one line of
-the output file; folds that are there already are not run again.
+the output file; folds that are there already are not run again. With --only 1 3 these folds alone are run: a job of a
+cluster may take one, and the jobs of one file write to the same output.
 """
 
 import argparse
@@ -66,8 +67,18 @@ def fold_of_cells(labels: np.ndarray, folds: int, rng: np.random.Generator) -> n
     return found
 
 
-def cross_validate(question: Question, out: Path) -> list[dict[str, Any]]:
-    """Run the folds that are not in the output file yet; return the lines of all of them."""
+def cross_validate(question: Question, out: Path, only: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+    """Run the folds that are not in the output file yet, or those of ``only``; return the lines of all that were run.
+
+    Raises
+    ------
+    DataError
+        If a fold of ``only`` is none, counted from 1, or a type has fewer cells than there are folds.
+    """
+    wrong = [k for k in only if not 1 <= k <= question.folds]
+    if wrong:
+        message = f"There is no fold {wrong[0]}: folds are counted from 1 to {question.folds}."
+        raise DataError(message)
     asked = json.loads(json.dumps(asdict(question)))
     lines = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     done = {line["fold"]: line for line in lines if line["question"] == asked}
@@ -76,13 +87,13 @@ def cross_validate(question: Question, out: Path) -> list[dict[str, Any]]:
         cells.obs[question.labels].to_numpy(str), question.folds, numpy_generator(question.seed, "folds")
     )
     for k in range(question.folds):
-        if k in done:
+        if k in done or (only and k + 1 not in only):
             continue
         done[k] = {"question": asked, "fold": k, "figures": _fold(question, cells[fold != k], cells[fold == k])}
         with out.open("a") as file:
             file.write(json.dumps(done[k]) + "\n")
         print(f"fold {k + 1}", {name: round(v, 4) for name, v in done[k]["figures"].items()}, flush=True)
-    return [done[k] for k in range(question.folds)]
+    return [done[k] for k in sorted(done)]
 
 
 def _labelled(question: Question) -> ad.AnnData:
@@ -130,7 +141,8 @@ def table(lines: list[dict[str, Any]]) -> str:
     for name in lines[0]["figures"]:
         values = [line["figures"][name] for line in lines]
         each = ", ".join(f"{v:.4f}" for v in values)
-        rows.append(f"| {name} | {np.mean(values):.4f} | {np.std(values, ddof=1):.4f} | {each} |")
+        spread = f"{np.std(values, ddof=1):.4f}" if len(values) > 1 else "not measured"
+        rows.append(f"| {name} | {np.mean(values):.4f} | {spread} | {each} |")
     return "\n".join(rows)
 
 
@@ -145,12 +157,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", help="workspace whose stages are there before")
     parser.add_argument("--weights", help="folder of pre-trained weights, such as canal/weights/lung")
+    parser.add_argument("--only", type=int, nargs="+", default=[], metavar="FOLD", help="run these folds alone")
     parser.add_argument("--out", type=Path, required=True)
     o = vars(parser.parse_args())
     warnings.simplefilter("ignore")
-    out = o.pop("out")
+    out, only = o.pop("out"), tuple(o.pop("only"))
     try:
-        print(table(cross_validate(Question(**o | {"overrides": tuple(o["overrides"])}), out)))
+        print(table(cross_validate(Question(**o | {"overrides": tuple(o["overrides"])}), out, only)))
     except CanalError as error:
         parser.exit(2, f"{error}\n")
 

@@ -43,7 +43,11 @@ def test_every_cell_is_tested_once_and_never_by_a_model_that_saw_it(
 
     monkeypatch.setattr(folds, "_fold", note)
     question = Question(data=str(path), labels="cell_type", preset="compact", folds=3)
-    cross_validate(question, tmp_path / "out.jsonl")
+    with pytest.raises(DataError, match="no fold 4: folds are counted from 1 to 3"):
+        cross_validate(question, tmp_path / "out.jsonl", only=(4,))
+    alone = cross_validate(question, tmp_path / "out.jsonl", only=(1,))
+    assert [line["fold"] for line in alone] == [0]
+    assert "| accuracy | 0.1000 | not measured | 0.1000 |" in table(alone)
     lines = cross_validate(question, tmp_path / "out.jsonl")
 
     assert len(seen) == 3
