@@ -15,7 +15,8 @@ Nothing is subtracted before ``exp``, so features of very long queries or keys w
 
 - beside features of e^67, which are finite, ``eps`` in their units is not. What such a query reads is divided by its
   largest feature instead (`eps_of_queries`)
-- a head with a feature of more than `LARGEST` is too large: it is computed with the maxima taken away first
+- a head with a feature of more than `LARGEST` is too large: it is computed with the maxima taken away first; so is one
+  with a token whose features are all but 0, as there are where features are few
 
 Shapes: H heads, T tokens, d size of a head, M features.
 """
@@ -77,13 +78,13 @@ class Features:
     Attributes
     ----------
     features
-        ``exp(u)``, (heads, tokens, M); ones in a head that is too large.
+        ``exp(u)``, (heads, tokens, M); ones in a head that is too large for it, or too small.
     top
         The largest of each token, float32 (heads, tokens).
     half_square
         ``|c x|^2 / 2`` of each token, float32 (heads, tokens).
     large
-        Which heads are too large, bool (heads,).
+        Which heads these are, bool (heads,).
     """
 
     features: Tensor
@@ -106,7 +107,7 @@ class Features:
         features, half = torch.bmm(x_HTd, projection).exp_(), half_square(x_HTd)
         top = features.detach().amax(-1).float()
         # Not (x <= y) is true of what is no number, too.
-        large = ~((top.amax(1) <= LARGEST) & (half.detach().amax(1) <= longest))
+        large = ~((top.amax(1) <= LARGEST) & (top.amin(1) >= 1 / LARGEST) & (half.detach().amax(1) <= longest))
         if bool(large.any()):
             return replace(cls.of(x_HTd.masked_fill(large[:, None, None], 0.0), projection_dM), large=large)
         return cls(features=features, top=top, half_square=half, large=large)

@@ -58,3 +58,21 @@ def test_a_head_whose_features_overflow_is_that_of_performer_pytorch(which: str,
     own, theirs = (torch.autograd.grad((x * weights).sum(), inputs) for x in (found, expected))
     for ours, reference in zip(own, theirs, strict=True):
         torch.testing.assert_close(ours, reference, rtol=1e-3, atol=1e-5 * float(reference.abs().max()))
+
+
+@pytest.mark.parametrize("which", ["queries", "keys"])
+def test_a_head_whose_only_feature_vanishes_is_that_of_performer_pytorch(which: str) -> None:
+    """Tokens that point away from the one feature that there is: exp gives 0, and 0 / 0 is no answer."""
+    torch.manual_seed(0)
+    attention = FastAttention(4, nb_features=1)
+    scaled = (attention.projection_matrix.t() * 4**-0.25).contiguous()
+    q, k, v = torch.randn(3, 2, 50, 4).unbind()
+    away = -scaled[:, 0] / scaled.square().sum() * 200
+    if which == "queries":
+        q[1, 7] = away
+    else:
+        k[1] = away
+
+    found = favor(q, k, v, scaled)
+
+    torch.testing.assert_close(found, attention(q[None], k[None], v[None])[0], rtol=1e-4, atol=1e-5)
