@@ -350,9 +350,9 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 });
 
 // htmx listens to what came only when it has settled. Until then the browser itself would send a form that somebody
-// quick sends: the page would be left and nothing decided. So it listens at once.
-document.addEventListener("htmx:afterSwap", (event) => htmx.process(event.detail.target));
-document.addEventListener("htmx:oobAfterSwap", (event) => htmx.process(event.detail.target));
+// quick sends: the page would be left and nothing decided. So it listens at once. The event comes to each part that is new,
+// also to one beside the target that was asked for; `detail.target` is that target alone.
+document.addEventListener("htmx:afterSwap", (event) => htmx.process(event.target));
 
 // Out of the field of the last decision, so that keys are keys again. At once: who is quick is in the next field when all
 // has settled, and what is typed there must not become keys.

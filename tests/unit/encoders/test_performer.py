@@ -190,6 +190,22 @@ def test_heads_whose_features_overflow_are_performer_pytorchs(cells: int) -> Non
         torch.testing.assert_close(got.grad, theirs.grad, rtol=1e-2, atol=1e-3 * scale + 1e-9, msg=name)
 
 
+def test_heads_that_all_overflow_are_performer_pytorchs() -> None:
+    """Queries and keys so long that exp overflows everywhere give what performer-pytorch gives, not NaN."""
+    encoder = make_encoder(30, **LARGE)
+    values, measured = batch(5, 30)
+    with torch.no_grad():
+        for layer in encoder.performer.net.layers:
+            layer[0].fn.to_q.weight.mul_(300)
+            layer[0].fn.to_k.weight.mul_(300)
+        tokens = torch.nn.functional.pad(encoder.tokens(values, measured), (0, 1))
+        expected = encoder.performer(encoder._embedded(tokens))
+        got = encoder._from_tables(values, measured, 3)
+
+    assert torch.isfinite(expected).all()
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
 def overflowing(encoder: PerformerEncoder) -> PerformerEncoder:
     """Turn the queries of head 1 and the keys of head 2 along one feature, some so long that it is e^100."""
     with torch.no_grad():

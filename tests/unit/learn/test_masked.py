@@ -184,6 +184,24 @@ def test_heads_whose_features_overflow_are_performer_pytorchs(cells: int) -> Non
         torch.testing.assert_close(ours, reference, rtol=1e-2, atol=1e-3 * float(reference.abs().max()), msg=name)
 
 
+@pytest.mark.usefixtures("cell_by_cell")
+def test_heads_that_all_overflow_are_performer_pytorchs() -> None:
+    """Queries far longer than training makes them: the answer is performer-pytorch's, and finite."""
+    torch.manual_seed(0)
+    model = MaskedModel(CONFIG, 60).eval()
+    model.product_dtype = torch.float32
+    with torch.no_grad():
+        for attention, _ in model.performer.net.layers:  # type: ignore[union-attr, misc]
+            attention.fn.to_q.weight.mul_(300)
+            attention.fn.to_k.weight.mul_(300)
+        shown, masked = sparse_tokens(2, 60)
+        x = model.token_emb(F.pad(shown, (0, 1))) + F.pad(model.gene_emb.weight, (0, 0, 0, 1))
+        expected = model.to_out(model.norm(model.performer(x)[:, :-1][masked]))
+        found = model(shown, torch.arange(60), masked)
+    assert torch.isfinite(expected).all()
+    torch.testing.assert_close(found, expected)
+
+
 def test_tokens_and_genes_start_with_unit_spread() -> None:
     """Smaller vectors drown in what the layers add to every token alike."""
     torch.manual_seed(0)
